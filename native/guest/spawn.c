@@ -1,0 +1,127 @@
+/* From fork to exec: everything a job's process must not inherit from the guest ends here. */
+#include "guest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A program that is not running after this long hangs in its file system: give it up. */
+#define EXEC_MILLIS 10000
+
+enum step { NONE, SESSION, CWD, STREAMS, LIMITS, IDENTITY, EXEC };
+static const char *const step_names[] = {
+  "fork", "setsid", "chdir", "connect the streams of", "limit", "change the identity for", "exec"
+};
+
+struct failure {
+  int error;
+  int step;
+};
+
+static _Noreturn void fail(int report, enum step step) {
+  struct failure failure = {.error = errno, .step = step};
+  ssize_t ignored = write(report, &failure, sizeof failure);
+  (void)ignored;
+  _exit(127);
+}
+
+/* Soft and hard, never above the hard limit we were given ourselves: without CAP_SYS_RESOURCE it can only be lowered. */
+static bool limit(int resource, uint64_t soft, uint64_t hard) {
+  struct rlimit now;
+  if (getrlimit((__rlimit_resource_t)resource, &now) < 0) return false;
+  struct rlimit wanted = {
+    .rlim_cur = soft < now.rlim_max ? soft : now.rlim_max,
+    .rlim_max = hard < now.rlim_max ? hard : now.rlim_max
+  };
+  return setrlimit((__rlimit_resource_t)resource, &wanted) == 0;
+}
+
+/* When memory runs out the job goes first. Raising needs no privilege, but the file belongs to the guest's own uid
+   while all our file access goes by the job's. Best effort: the cgroup is what limits memory. */
+static void prefer_for_oom(void) {
+  setfsgid(getegid());
+  setfsuid(geteuid());
+  int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return;
+  ssize_t ignored = write(fd, "1000", 4);
+  (void)ignored;
+  close(fd);
+}
+
+static bool become_job(void) {
+  if (!job.set) return true;
+  if (setgroups(0, NULL) < 0 && getgroups(0, NULL) != 0) return false;
+  if (setresgid(job.gid, job.gid, job.gid) < 0 || setresuid(job.uid, job.uid, job.uid) < 0) return false;
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+  struct __user_cap_data_struct none[2] = {{0}};
+  return syscall(SYS_capset, &header, none) == 0;
+}
+
+static _Noreturn void child(const struct run *run, int report) {
+  if (setsid() < 0) fail(report, SESSION);
+  if (fchdir(run->cwd_fd) < 0) fail(report, CWD);
+  if (dup2(run->stdin_fd, 0) < 0 || dup2(run->stdout_fd, 1) < 0 || dup2(run->stderr_fd, 2) < 0) fail(report, STREAMS);
+  if (report != 3) {
+    if (dup3(report, 3, O_CLOEXEC) < 0) fail(report, STREAMS);
+    report = 3;
+  }
+  close_from(4);
+  umask(022);
+  prefer_for_oom();
+  if (!become_job()) fail(report, IDENTITY);
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) fail(report, IDENTITY);
+  /* After the change of identity, which clears it. It only matters without a pid namespace. */
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 || getppid() != self_pid) fail(report, IDENTITY);
+  for (int signo = 1; signo < NSIG; signo++) signal(signo, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  environ = run->envp;
+  uint64_t killed_after = run->cpu_seconds + (run->cpu_seconds < UINT64_MAX); /* SIGXCPU a second before */
+  bool limited = limit(RLIMIT_CORE, 0, 0) &&
+    (run->nofile == 0 || limit(RLIMIT_NOFILE, run->nofile, run->nofile)) &&
+    (run->fsize == 0 || limit(RLIMIT_FSIZE, run->fsize, run->fsize)) &&
+    (run->cpu_seconds == 0 || limit(RLIMIT_CPU, run->cpu_seconds, killed_after)) &&
+    (run->stack == 0 || limit(RLIMIT_STACK, run->stack, run->stack));
+  if (!limited) fail(report, LIMITS);
+  execvp(run->argv[0], run->argv);
+  fail(report, EXEC);
+}
+
+pid_t spawn(const struct run *run, const char **what) {
+  int report[2];
+  *what = step_names[NONE];
+  if (pipe2(report, O_CLOEXEC) < 0) return -1;
+  pid_t pid = fork();
+  if (pid == 0) child(run, report[1]);
+  int error = errno;
+  close(report[1]);
+  struct failure failure = {.error = error, .step = NONE};
+  ssize_t n = sizeof failure;
+  if (pid > 0) {
+    struct pollfd wait = {.fd = report[0], .events = POLLIN};
+    n = -1;
+    failure.step = EXEC;
+    failure.error = ETIMEDOUT;
+    if (poll(&wait, 1, EXEC_MILLIS) > 0) n = read(report[0], &failure, sizeof failure);
+  }
+  close(report[0]);
+  if (n == 0) return pid; /* closed by exec */
+  if (pid > 0) {
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, __WALL);
+  }
+  *what = step_names[failure.step];
+  errno = failure.error;
+  return -1;
+}

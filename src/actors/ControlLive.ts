@@ -1,0 +1,40 @@
+/** The worker's answer to its doors. */
+import { Effect, Layer, Stream } from "effect"
+import { Control, JobNotFound } from "../layers/control/Control.ts"
+import { Embedded } from "../layers/intake/Embedded.ts"
+import { Journal } from "../layers/journal/Journal.ts"
+import { Log } from "../layers/log/Log.ts"
+import type { JobKey } from "../schemas/Ids.ts"
+import { Desk } from "./Desk.ts"
+import { Dispatcher } from "./Dispatcher.ts"
+
+const make = Effect.gen(function*() {
+  const journal = yield* Journal
+  const log = yield* Log
+  const desk = yield* Desk
+  const dispatcher = yield* Dispatcher
+  const embedded = yield* Embedded
+
+  const status = Effect.fn("Control.status")(function*(key: JobKey) {
+    const record = yield* journal.get(key)
+    return record === undefined ? yield* new JobNotFound({ key }) : record
+  })
+  return Control.of({
+    submit: Effect.fn("Control.submit")(function*(request) {
+      const record = yield* journal.submit(request)
+      yield* embedded.wake
+      return record
+    }),
+    stop: Effect.fn("Control.stop")(function*(key, request) {
+      // In hand it ends here; else the journal knows whether it has ended, or was never there.
+      yield* dispatcher.stop(key, request)
+      return yield* status(key)
+    }),
+    status,
+    list: journal.list,
+    read: log.read,
+    events: Stream.fromPubSub(desk.watchers)
+  })
+})
+
+export const layer = Layer.effect(Control, make)

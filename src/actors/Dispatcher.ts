@@ -1,0 +1,105 @@
+/**
+ * Turns deliveries into job actors: one for each key, so that a repeat joins the run it repeats. Bounded: an intake
+ * waits while as many jobs are in hand as may run and wait.
+ */
+import { Context, Effect, Exit, Layer, Scope, Semaphore } from "effect"
+import { Settings } from "../layers/config/Settings.ts"
+import { Emitters } from "../layers/emitter/Emitter.ts"
+import { Executor, type StopRequest } from "../layers/executor/Executor.ts"
+import { Functions } from "../layers/functions/Functions.ts"
+import { Host } from "../layers/host/Host.ts"
+import type { Delivery } from "../layers/intake/Intake.ts"
+import { type Claim, Journal } from "../layers/journal/Journal.ts"
+import { Log } from "../layers/log/Log.ts"
+import { type JobKey, keyText } from "../schemas/Ids.ts"
+import { keyOf } from "../schemas/Job.ts"
+import * as Actor from "./Actor.ts"
+import { Desk } from "./Desk.ts"
+import * as Job from "./Job.ts"
+import { Outbox } from "./Outbox.ts"
+
+interface InHand {
+  readonly ref: Actor.ActorRef<Job.JobMessage>
+  readonly hash: string
+}
+
+export class Dispatcher extends Context.Service<Dispatcher, {
+  /** Takes the job in hand; waits while there is no room. */
+  readonly deliver: (delivery: Delivery) => Effect.Effect<void>
+  /** Stops a job that is in hand here and waits for its end; false if it is not here. */
+  readonly stop: (key: JobKey, request: StopRequest) => Effect.Effect<boolean>
+  /** The claim is another's now. */
+  readonly claimLost: (claim: Claim) => Effect.Effect<void>
+  readonly inHand: Effect.Effect<number>
+  /** Waits until nothing is in hand. */
+  readonly idle: Effect.Effect<void>
+  /** Ends what is in hand: unfinished jobs are given back. */
+  readonly abort: Effect.Effect<void>
+}>()("stoker/actors/Dispatcher") {}
+
+const make = Effect.gen(function*() {
+  const { slots, waiting } = yield* Settings
+  // What a job actor uses, taken once.
+  const services = yield* Effect.context<
+    Desk | Emitters | Executor | Functions | Host | Journal | Log | Outbox | Settings
+  >()
+  const room = slots + waiting
+  const places = yield* Semaphore.make(room)
+  const jobs = new Map<string, InHand>()
+  const scope = yield* Scope.fork(yield* Effect.scope)
+
+  /** A job's actor, which leaves the table and its place when it ends, however it ends. */
+  const begin = Effect.fnUntraced(function*(key: string, delivery: Delivery) {
+    const own = yield* Scope.fork(scope)
+    const ref = yield* Actor.start<Job.JobMessage, never, never>(
+      { name: `job ${key}`, capacity: 8, restart: Actor.noRestart },
+      (mailbox) => Effect.provideContext(Job.run(delivery)(mailbox), services)
+    ).pipe(Scope.provide(own))
+    jobs.set(key, { ref, hash: delivery.hash })
+    yield* ref.ended.pipe(
+      // A defect in the actor itself: the job is not settled, so it goes back where it came from.
+      Effect.catch(() => Effect.andThen(Effect.sleep("1 second"), delivery.giveBack)),
+      Effect.ensuring(Effect.sync(() => jobs.delete(key))),
+      Effect.andThen(Scope.close(own, Exit.void)),
+      Effect.ensuring(Semaphore.release(places, 1)),
+      Effect.forkIn(scope)
+    )
+  })
+
+  const deliver = (delivery: Delivery) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function*() {
+        const key = keyText(keyOf(delivery.job))
+        const known = jobs.get(key)
+        if (known !== undefined && known.hash === delivery.hash) {
+          const attached = yield* Effect.result(known.ref.tell({ _tag: "Attach", delivery }))
+          if (attached._tag === "Success") return
+        }
+        yield* Effect.onInterrupt(restore(Semaphore.take(places, 1)), () => delivery.giveBack)
+        // A conflicting request gets an actor too, beside the one it conflicts with: the journal refuses it.
+        yield* begin(jobs.has(key) ? `${key} (again)` : key, delivery)
+      })
+    )
+
+  return Dispatcher.of({
+    deliver,
+    stop: Effect.fnUntraced(function*(key, request) {
+      const job = jobs.get(keyText(key))
+      if (job === undefined) return false
+      yield* Effect.ignore(job.ref.tell({ _tag: "Stop", request }))
+      yield* Effect.ignore(job.ref.ended)
+      return true
+    }),
+    claimLost: (claim) =>
+      Effect.suspend(() => {
+        const job = jobs.get(keyText(claim.key))
+        return job === undefined ? Effect.void : Effect.ignore(job.ref.tell({ _tag: "ClaimLost" }))
+      }),
+    inHand: Effect.sync(() => jobs.size),
+    // All places free: every job has ended and given up its own.
+    idle: Semaphore.withPermits(places, room)(Effect.void),
+    abort: Scope.close(scope, Exit.void)
+  })
+})
+
+export const layer = Layer.effect(Dispatcher, make)

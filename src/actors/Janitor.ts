@@ -1,0 +1,95 @@
+/**
+ * Finds what dead workers of this host left and removes it: rows of the ledger, then their cgroups and directory, then
+ * their claims. Touches only instances whose lock is free, and forgets one only when nothing of it is left.
+ */
+import { Effect, Schedule } from "effect"
+import { Cgroups } from "../layers/cgroup/Cgroup.ts"
+import { recordedCgroups } from "../layers/host/CgroupRecord.ts"
+import { Host } from "../layers/host/Host.ts"
+import { Journal } from "../layers/journal/Journal.ts"
+import { Ledger, type LedgerRow } from "../layers/ledger/Ledger.ts"
+import { Drivers } from "../layers/sandbox/Sandbox.ts"
+import type { InstanceId } from "../schemas/Ids.ts"
+import { Outbox } from "./Outbox.ts"
+
+/** What one round did. */
+export interface Swept {
+  readonly instances: number
+  readonly sandboxes: number
+  readonly jobs: number
+  /** Rows that could not be proven gone; they are tried again. */
+  readonly left: number
+}
+
+const nothing: Swept = { instances: 0, sandboxes: 0, jobs: 0, left: 0 }
+
+const add = (a: Swept, b: Swept): Swept => ({
+  instances: a.instances + b.instances,
+  sandboxes: a.sandboxes + b.sandboxes,
+  jobs: a.jobs + b.jobs,
+  left: a.left + b.left
+})
+
+/** Instances that left something and are dead: by directory, by ledger, by claim. */
+const dead = Effect.gen(function*() {
+  const host = yield* Host
+  const known = new Set<InstanceId>([
+    ...(yield* host.others),
+    ...(yield* (yield* Ledger).rows()).map(({ instance }) => instance),
+    ...(yield* (yield* Journal).holders)
+  ])
+  known.delete(host.instance)
+  return yield* Effect.filter([...known], (instance) => Effect.map(host.isAlive(instance), (alive) => !alive))
+})
+
+const reap = Effect.fnUntraced(function*(row: LedgerRow) {
+  const driver = (yield* Drivers).find(({ name }) => name === row.driver)
+  if (driver === undefined) {
+    yield* Effect.logWarning(`sandbox ${row.id} of ${row.instance} needs driver ${row.driver}, which this worker does not have`)
+    return false
+  }
+  if (!(yield* driver.reap(row))) return false
+  yield* (yield* Ledger).strike(row)
+  return true
+})
+
+const clearInstance = Effect.fnUntraced(function*(instance: InstanceId) {
+  const host = yield* Host
+  const cgroups = yield* Cgroups
+  const rows = yield* (yield* Ledger).rows(instance)
+  const gone = yield* Effect.forEach(rows, reap, { concurrency: 4 })
+  const sandboxes = gone.filter(Boolean).length
+  const left = rows.length - sandboxes
+  if (left > 0) return { ...nothing, sandboxes, left }
+  // No row is left, so no process of a job is: its jobs may run again.
+  const jobs = yield* (yield* Journal).abandon(instance)
+  const recorded = yield* recordedCgroups(host.paths.instance(instance))
+  yield* cgroups.forInstance(instance, recorded).remove
+  yield* host.forget(instance)
+  return { instances: 1, sandboxes, jobs, left: 0 }
+})
+
+/** One round. What cannot be removed now is logged and left for the next. */
+export const sweep = Effect.gen(function*() {
+  const instances = yield* dead
+  const swept = yield* Effect.forEach(instances, (instance) =>
+    clearInstance(instance).pipe(
+      Effect.catchCause((cause) =>
+        Effect.as(Effect.logWarning(`the leavings of worker ${instance} could not be removed`, cause), { ...nothing, left: 1 })
+      )
+    ))
+  const total = swept.reduce(add, nothing)
+  if (total.instances + total.sandboxes > 0) {
+    yield* Effect.logInfo("removed what dead workers left").pipe(Effect.annotateLogs({ ...total }))
+  }
+  return total
+})
+
+/** A round now and then, as long as the worker lives; also tells what a dead worker's outbox still owed. */
+export const rounds = Effect.gen(function*() {
+  const outbox = yield* Outbox
+  yield* Effect.andThen(sweep, outbox.sweep).pipe(
+    Effect.ignore({ log: "Warn", message: "a janitor's round failed" }),
+    Effect.schedule(Schedule.spaced("30 seconds"))
+  )
+})

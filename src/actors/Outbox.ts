@@ -1,0 +1,68 @@
+/** Owes nobody anything for long: strikes off what was confirmed, and sends what an earlier worker left untold. */
+import { Context, Effect, Layer, Queue, Schedule } from "effect"
+import { Emitters } from "../layers/emitter/Emitter.ts"
+import { Journal, type JournalError, type Owed } from "../layers/journal/Journal.ts"
+import * as Actor from "./Actor.ts"
+
+/** Rows read at once when an old outbox is worked off. */
+const PAGE = 200
+
+export class Outbox extends Context.Service<Outbox, {
+  /** These rows are being told by their job actor: a sweep leaves them alone. */
+  readonly underway: (owed: ReadonlyArray<Owed>) => Effect.Effect<void>
+  /** These rows are confirmed: they are struck off soon, many at a time. */
+  readonly confirmed: (owed: ReadonlyArray<Owed>) => Effect.Effect<void>
+  /** Tells everything that nobody here is telling: after a crash, or after another worker's death. */
+  readonly sweep: Effect.Effect<number, JournalError>
+}>()("stoker/actors/Outbox") {}
+
+/** A journal that cannot be written now will be later: the messages were told, only the striking off waits. */
+const patience = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 8 }))
+
+const make = Effect.gen(function*() {
+  const journal = yield* Journal
+  const scope = yield* Effect.scope
+  const emitters = new Map((yield* Emitters).map((emitter) => [emitter.name, emitter]))
+  const busy = new Set<number>()
+  const struck = yield* Queue.unbounded<number>()
+
+  yield* Actor.start(
+    { name: "outbox", capacity: 1, restart: { times: 10, within: "1 minute", backoff: "200 millis" } },
+    () =>
+      Effect.gen(function*() {
+        while (true) {
+          const rows = yield* Queue.takeAll(struck)
+          yield* journal.told(rows).pipe(
+            Effect.retry(patience),
+            // Given up: the next sweep tells them again, which at-least-once allows.
+            Effect.ignore({ log: "Warn", message: "confirmed messages could not be struck off the outbox" })
+          )
+          for (const row of rows) busy.delete(row)
+        }
+      })
+  )
+
+  const tell = Effect.fnUntraced(function*(owed: Owed) {
+    const emitter = emitters.get(owed.message.emitter)
+    if (emitter === undefined) {
+      yield* Effect.logWarning(`message ${owed.message.id} waits for the emitter ${owed.message.emitter}, not configured here`)
+      return Effect.void
+    }
+    busy.add(owed.row)
+    const confirmed = yield* emitter.send(owed.message)
+    return Effect.andThen(confirmed, Queue.offer(struck, owed.row))
+  })
+
+  return Outbox.of({
+    underway: (owed) => Effect.sync(() => owed.forEach(({ row }) => busy.add(row))),
+    confirmed: (owed) => Effect.asVoid(Queue.offerAll(struck, owed.map(({ row }) => row))),
+    sweep: Effect.gen(function*() {
+      const left = (yield* journal.owed(PAGE + busy.size)).filter(({ row }) => !busy.has(row))
+      const confirmations = yield* Effect.forEach(left, tell)
+      yield* Effect.forkIn(Effect.all(confirmations, { concurrency: "unbounded", discard: true }), scope)
+      return left.length
+    })
+  })
+})
+
+export const layer = Layer.effect(Outbox, make)

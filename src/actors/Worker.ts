@@ -1,0 +1,65 @@
+/**
+ * The supervisor: sweeps what dead workers left, opens the doors, keeps claims alive, and drains. A door or a loop that
+ * fails starts again with backoff; one that cannot stay up ends the worker with a clear cause.
+ */
+import { Context, Deferred, Effect, Fiber, Layer, Scope, Stream } from "effect"
+import { Settings } from "../layers/config/Settings.ts"
+import type { HostError } from "../layers/host/Host.ts"
+import { Watchdog } from "../layers/host/Watchdog.ts"
+import { Intakes } from "../layers/intake/Intake.ts"
+import * as Actor from "./Actor.ts"
+import { Dispatcher } from "./Dispatcher.ts"
+import * as Janitor from "./Janitor.ts"
+import * as Keeper from "./Keeper.ts"
+import { Outbox } from "./Outbox.ts"
+
+/** What cannot restart ends the worker. */
+export type WorkerFailed = Actor.ActorFailed | HostError
+
+export class Worker extends Context.Service<Worker, {
+  /** Waits for the end nobody wants: fails when something was given up. */
+  readonly failure: Effect.Effect<never, WorkerFailed>
+  /** Closes the doors, lets running jobs end within the configured time, gives the rest back. */
+  readonly drain: Effect.Effect<void>
+}>()("stoker/actors/Worker") {}
+
+const intensity: Actor.RestartIntensity = { times: 10, within: "1 minute", backoff: "200 millis" }
+
+const make = Effect.gen(function*() {
+  const { drainMs } = yield* Settings
+  const dispatcher = yield* Dispatcher
+  const outbox = yield* Outbox
+  const failed = yield* Deferred.make<never, WorkerFailed>()
+  const scope = yield* Effect.scope
+
+  const supervise = <E, R>(name: string, body: Effect.Effect<void, E, R>) =>
+    Actor.restarting(name, intensity, body).pipe(
+      Effect.annotateLogs({ actor: name }),
+      Effect.catch((error) => Deferred.fail(failed, error)),
+      Effect.forkIn(scope)
+    )
+
+  yield* Effect.ignore(Janitor.sweep, { log: "Warn", message: "the first janitor's round failed" })
+  yield* supervise("janitor", Janitor.rounds)
+  yield* supervise("keeper", Keeper.rounds)
+  yield* (yield* Watchdog).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
+  yield* Effect.ignore(outbox.sweep, { log: "Warn", message: "an earlier worker's messages could not be read" })
+
+  const doors = yield* Effect.forEach(yield* Intakes, (intake) =>
+    supervise(`intake ${intake.name}`, Stream.runForEach(intake.deliveries, dispatcher.deliver)))
+
+  const drain = Effect.gen(function*() {
+    yield* Effect.logInfo("draining: no more jobs are taken")
+    yield* Fiber.interruptAll(doors)
+    const ended = yield* Effect.timeoutOption(dispatcher.idle, drainMs)
+    if (ended._tag === "None") {
+      yield* Effect.logWarning(`${yield* dispatcher.inHand} jobs did not end within ${drainMs} ms and are given back`)
+    }
+    yield* dispatcher.abort
+  })
+  // Whoever closes the worker without draining gives back what is in hand.
+  yield* Scope.addFinalizer(scope, dispatcher.abort)
+  return Worker.of({ failure: Deferred.await(failed), drain })
+})
+
+export const layer = Layer.effect(Worker, make)

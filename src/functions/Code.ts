@@ -1,0 +1,118 @@
+/** `code`: compiles sources, where the language has it so, and runs the result. */
+import { Effect, Result, Schema } from "effect"
+import { InvalidArguments, make, type PhaseLimits } from "../schemas/Function.ts"
+import { FunctionName } from "../schemas/Ids.ts"
+import { ExecString, type Phase, type Program, type ProgramFile, WorkPath } from "../schemas/Program.ts"
+import { ancestors, environment, inputFields, InputFile, programFiles, standardInput, textFile } from "./Inputs.ts"
+import { type Language, languageNames, languages } from "./Languages.ts"
+
+/** The arguments of `code`. Exactly one of `source` and `files`. */
+export const CodeArgs = Schema.Struct({
+  language: Schema.Literals(languageNames),
+  /** The compiler or interpreter; absent is the language's usual one. */
+  variant: Schema.optionalKey(Schema.String),
+  /** One source file's text. */
+  source: Schema.optionalKey(Schema.String),
+  files: Schema.optionalKey(Schema.NonEmptyArray(InputFile)),
+  /** Python: the file to run. Go: a file of the package to build. */
+  entry: Schema.optionalKey(WorkPath),
+  ...inputFields,
+  /** For the program; `env` is the program's alone too, the compiler has its own. */
+  args: Schema.optionalKey(Schema.Array(ExecString)),
+  /** For the compiler. It runs in the same sandbox as the program, so they can do no more than the program can. */
+  compilerArgs: Schema.optionalKey(Schema.Array(ExecString))
+})
+export type CodeArgs = typeof CodeArgs.Type
+
+const invalid = (reason: string, remedy: string) => new InvalidArguments({ function: "code", reason, remedy })
+
+const orInvalid = <A>(result: Result.Result<A, { readonly reason: string; readonly remedy: string }>) =>
+  Result.mapError(result, ({ reason, remedy }) => invalid(reason, remedy))
+
+const toolOf = (args: CodeArgs, { variants }: Language) => {
+  const [usual] = variants.keys()
+  const tool = variants.get(args.variant ?? usual ?? "")
+  return tool === undefined
+    ? Result.fail(invalid(
+      `${args.language} has no variant ${JSON.stringify(args.variant)}`,
+      `Use one of: ${[...variants.keys()].join(", ")}; or leave it out.`
+    ))
+    : Result.succeed(tool)
+}
+
+const sourcesOf = (
+  args: CodeArgs,
+  { mainFile }: Language
+): Result.Result<ReadonlyArray<ProgramFile>, InvalidArguments> => {
+  if ((args.source === undefined) === (args.files === undefined)) {
+    return Result.fail(invalid(
+      args.source === undefined ? "there is nothing to run" : "there are both source and files",
+      "Give either source (one file's text) or files."
+    ))
+  }
+  return args.source === undefined
+    ? orInvalid(programFiles(args.files ?? []))
+    : Result.succeed([textFile(WorkPath.make(mainFile), args.source)])
+}
+
+const checkOptions = (args: CodeArgs, language: Language, files: ReadonlyArray<ProgramFile>) => {
+  if (args.entry !== undefined && !language.takesEntry) {
+    return Result.fail(
+      invalid(`entry means nothing for ${args.language}`, "Leave it out: all sources are compiled together.")
+    )
+  }
+  if (args.compilerArgs !== undefined && args.compilerArgs.length > 0 && !language.takesCompilerArgs) {
+    return Result.fail(invalid(`${args.language} has no compiler`, "Leave compilerArgs out."))
+  }
+  return args.entry !== undefined && !files.some((file) => file.path === args.entry)
+    ? Result.fail(invalid(`entry ${args.entry} is not among the files`, "Name one of the files."))
+    : Result.void
+}
+
+/** `program`, or with a number if the job has files of that name. */
+const freeName = (files: ReadonlyArray<ProgramFile>) => {
+  const taken = new Set(files.flatMap(({ path }) => [path, ...ancestors(path)]))
+  let name = "program"
+  for (let n = 1; taken.has(name); n++) name = `program-${n}`
+  return name
+}
+
+const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, InvalidArguments> =>
+  Result.gen(function*() {
+    const language: Language = languages[args.language]
+    const tool = yield* toolOf(args, language)
+    const files = yield* sourcesOf(args, language)
+    yield* checkOptions(args, language, files)
+    const stdin = yield* orInvalid(standardInput(args))
+    const { compile, run } = yield* orInvalid(language.commands({
+      tool,
+      files,
+      entry: args.entry,
+      compilerArgs: args.compilerArgs ?? [],
+      program: freeName(files)
+    }))
+    const runPhase: Phase = {
+      name: "run",
+      argv: [...run, ...(args.args ?? [])],
+      env: environment(args.env),
+      stdin,
+      limits: limits.run
+    }
+    if (compile === undefined) return { files, phases: [runPhase], artefacts: [] }
+    const compilePhase: Phase = {
+      name: "compile",
+      argv: compile.argv,
+      env: environment(compile.env),
+      stdin: new Uint8Array(),
+      limits: limits.compile
+    }
+    return { files, phases: [compilePhase, runPhase], artefacts: [] }
+  })
+
+/** Runs source code. A compile phase has the class's whole limits, the run phase the job's. */
+export const code = make({
+  name: FunctionName.make("code"),
+  description: `Run source code in one of: ${languageNames.join(", ")}; compiled first where the language needs it.`,
+  args: CodeArgs,
+  program: (args, limits) => Effect.fromResult(toProgram(args, limits))
+})

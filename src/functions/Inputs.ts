@@ -1,0 +1,88 @@
+/** What a job brings along besides its code: files, standard input, arguments, environment. Shared by the functions. */
+import { Result, Schema } from "effect"
+import { baseEnv, ExecString, type ProgramFile, WorkPath } from "../schemas/Program.ts"
+
+/** Why an input is not usable, and what would be. A function makes an `InvalidArguments` of it. */
+export interface Refusal {
+  readonly reason: string
+  readonly remedy: string
+}
+
+/** A file for the workspace, as text (UTF-8) or as base64. Exactly one of the two. */
+export const InputFile = Schema.Struct({
+  path: WorkPath,
+  content: Schema.optionalKey(Schema.String),
+  contentBase64: Schema.optionalKey(Schema.Uint8ArrayFromBase64),
+  /** Mode 0755 instead of 0644. */
+  executable: Schema.optionalKey(Schema.Boolean)
+})
+export type InputFile = typeof InputFile.Type
+
+/** Variables for the program, on top of `baseEnv`; the same name replaces. */
+const Environment = Schema.Record(Schema.String, ExecString).check(
+  // As a check of the whole: a pattern on the keys would drop the others in silence.
+  Schema.makeFilter(
+    (env: Readonly<Record<string, string>>) => Object.keys(env).every((name) => name !== "" && !/[=\0]/.test(name)),
+    { expected: "variable names without '=' and NUL, not empty" }
+  )
+)
+
+/** The argument fields every program can have. Standard input is text or base64, not both; absent is empty. */
+export const inputFields = {
+  stdin: Schema.optionalKey(Schema.String),
+  stdinBase64: Schema.optionalKey(Schema.Uint8ArrayFromBase64),
+  env: Schema.optionalKey(Environment)
+}
+
+const utf8 = new TextEncoder()
+
+/** A text file of the workspace. */
+export const textFile = (path: WorkPath, content: string): ProgramFile => ({
+  path,
+  content: utf8.encode(content),
+  executable: false
+})
+
+/** Checks files together: each has one content, no path is there twice, and none lies below another file. */
+export const programFiles = (files: ReadonlyArray<InputFile>): Result.Result<ReadonlyArray<ProgramFile>, Refusal> => {
+  const refuse = (reason: string, remedy: string) => Result.fail({ reason, remedy })
+  const paths = new Set<string>()
+  const made: Array<ProgramFile> = []
+  for (const { content, contentBase64, executable = false, path } of files) {
+    if ((content === undefined) === (contentBase64 === undefined)) {
+      return refuse(
+        `the file ${path} has ${content === undefined ? "no content" : "two contents"}`,
+        "Give each file either content (text) or contentBase64."
+      )
+    }
+    if (paths.has(path)) return refuse(`the file ${path} is there twice`, "Give each path once.")
+    paths.add(path)
+    made.push({ path, content: contentBase64 ?? utf8.encode(content), executable })
+  }
+  for (const path of paths) {
+    const blocking = ancestors(path).find((ancestor) => paths.has(ancestor))
+    if (blocking !== undefined) {
+      return refuse(`${blocking} is a file, and ${path} needs it to be a directory`, "Rename one of the two.")
+    }
+  }
+  return Result.succeed(made)
+}
+
+/** The directories above a path, the nearest last: `a/b/c` lies in `a` and `a/b`. */
+export const ancestors = (path: string): ReadonlyArray<string> => {
+  const parts = path.split("/")
+  return parts.slice(1).map((_, index) => parts.slice(0, index + 1).join("/"))
+}
+
+/** The bytes a phase reads from its descriptor 0. */
+export const standardInput = (inputs: {
+  readonly stdin?: string
+  readonly stdinBase64?: Uint8Array
+}): Result.Result<Uint8Array, Refusal> =>
+  inputs.stdin !== undefined && inputs.stdinBase64 !== undefined
+    ? Result.fail({ reason: "there are two standard inputs", remedy: "Give either stdin (text) or stdinBase64." })
+    : Result.succeed(inputs.stdinBase64 ?? utf8.encode(inputs.stdin ?? ""))
+
+/** The whole environment of a phase: later ones replace earlier ones. */
+export const environment = (...layers: ReadonlyArray<Readonly<Record<string, string>> | undefined>) =>
+  Object.assign({}, baseEnv, ...layers) as Record<string, string>

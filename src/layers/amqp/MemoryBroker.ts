@@ -1,0 +1,164 @@
+import type { AmqpMessage, AmqpProperties, QueueSpec, Topology } from "./Amqp.ts"
+
+interface Stored {
+  /** Where it belongs in its queue, also after it was given back. */
+  readonly position: number
+  readonly message: AmqpMessage
+  redelivered: boolean
+}
+
+/** A message a consumer has and has not settled. */
+export interface Held {
+  readonly message: AmqpMessage
+  readonly redelivered: boolean
+  /** Once; afterwards, or after the consumer was dropped, it does nothing. */
+  readonly settle: (how: "ack" | "reject" | "giveBack") => void
+}
+
+/** One delivery of a message; each delivery of it has its own. */
+interface Ticket {
+  readonly stored: Stored
+}
+
+interface Consumer {
+  readonly prefetch: number
+  readonly deliver: (held: Held) => void
+  readonly cancelled: () => void
+  readonly held: Set<Ticket>
+}
+
+interface MemoryQueue {
+  readonly spec: QueueSpec
+  readonly ready: Array<Stored>
+  readonly consumers: Set<Consumer>
+  unacked: number
+}
+
+/** What a publish came to; the same words as the real broker's. */
+export type Published = "routed" | "unroutable" | "no exchange"
+
+/**
+ * As much of a broker as deterministic tests need: direct, fanout and default exchanges, queues with prefetch, ack,
+ * reject (dead-lettered as `x-dead-letter-exchange` says) and requeue in place. Synchronous, no time, nothing durable.
+ */
+export const make = () => {
+  const exchanges = new Map<string, "direct" | "fanout" | "topic" | "headers">()
+  const queues = new Map<string, MemoryQueue>()
+  let positions = 0
+  const bindings: Array<{ readonly exchange: string; readonly queue: string; readonly routingKey: string }> = []
+
+  const feed = (queue: MemoryQueue) => {
+    for (const consumer of queue.consumers) {
+      while (consumer.held.size < consumer.prefetch) {
+        const stored = queue.ready.shift()
+        if (stored === undefined) return
+        hand(queue, consumer, stored)
+      }
+    }
+  }
+
+  const hand = (queue: MemoryQueue, consumer: Consumer, stored: Stored) => {
+    const ticket: Ticket = { stored }
+    consumer.held.add(ticket)
+    queue.unacked += 1
+    consumer.deliver({
+      message: stored.message,
+      redelivered: stored.redelivered,
+      settle: (how) => {
+        if (!consumer.held.delete(ticket)) return
+        queue.unacked -= 1
+        if (how === "giveBack") back(queue, [stored])
+        if (how === "reject") deadLetter(queue, stored.message)
+        feed(queue)
+      }
+    })
+  }
+
+  const back = (queue: MemoryQueue, stored: ReadonlyArray<Stored>) => {
+    for (const one of stored) one.redelivered = true
+    queue.ready.unshift(...stored)
+    queue.ready.sort((a, b) => a.position - b.position)
+  }
+
+  const deadLetter = (queue: MemoryQueue, message: AmqpMessage) => {
+    const exchange = queue.spec.arguments?.["x-dead-letter-exchange"]
+    const routingKey = queue.spec.arguments?.["x-dead-letter-routing-key"] ?? message.routingKey
+    if (exchange !== undefined) publish({ ...message, exchange: String(exchange), routingKey: String(routingKey) })
+  }
+
+  const targets = (exchange: string, routingKey: string): ReadonlyArray<MemoryQueue> => {
+    const names = exchange === ""
+      ? [routingKey]
+      : bindings.filter((binding) =>
+        binding.exchange === exchange && (exchanges.get(exchange) === "fanout" || binding.routingKey === routingKey)
+      ).map((binding) => binding.queue)
+    return names.map((name) => queues.get(name)).filter((queue) => queue !== undefined)
+  }
+
+  const publish = (message: AmqpMessage): Published => {
+    if (message.exchange !== "" && !exchanges.has(message.exchange)) return "no exchange"
+    const found = targets(message.exchange, message.routingKey)
+    for (const queue of found) {
+      queue.ready.push({ position: ++positions, message, redelivered: false })
+      if (queue.spec.maxLength !== undefined && queue.ready.length > queue.spec.maxLength) queue.ready.shift()
+      feed(queue)
+    }
+    return found.length > 0 ? "routed" : "unroutable"
+  }
+
+  const declareQueue = (spec: QueueSpec) => {
+    if (!queues.has(spec.name)) queues.set(spec.name, { spec, ready: [], consumers: new Set(), unacked: 0 })
+  }
+
+  return {
+    publish,
+    declareQueue,
+    declare: (topology: Topology) => {
+      for (const { name, type } of topology.exchanges ?? []) if (!exchanges.has(name)) exchanges.set(name, type)
+      for (const spec of topology.queues ?? []) declareQueue(spec)
+      for (const added of topology.bindings ?? []) {
+        const isKnown = bindings.some((known) =>
+          known.exchange === added.exchange && known.queue === added.queue && known.routingKey === added.routingKey
+        )
+        if (!isKnown) bindings.push(added)
+      }
+    },
+    /** Undefined if there is no such queue; else takes the consumer off again. */
+    consume: (name: string, prefetch: number, deliver: (held: Held) => void, cancelled: () => void) => {
+      const queue = queues.get(name)
+      if (queue === undefined) return undefined
+      const consumer: Consumer = { prefetch, deliver, cancelled, held: new Set() }
+      queue.consumers.add(consumer)
+      feed(queue)
+      return {
+        /** No new deliveries; held ones can still be settled. */
+        cancel: () => void queue.consumers.delete(consumer),
+        /** As a lost channel: what it held goes back, in order, and settling does nothing any more. */
+        drop: () => {
+          queue.consumers.delete(consumer)
+          const held = Array.from(consumer.held, (ticket) => ticket.stored)
+          consumer.held.clear()
+          queue.unacked -= held.length
+          if (queues.get(name) !== queue) return
+          back(queue, held)
+          feed(queue)
+        }
+      }
+    },
+    deleteQueue: (name: string) => {
+      const queue = queues.get(name)
+      queues.delete(name)
+      for (const consumer of queue?.consumers ?? []) consumer.cancelled()
+    },
+    /** How many messages wait in a queue, and how many are held by consumers. */
+    look: (name: string): { readonly ready: number; readonly unacked: number } | undefined => {
+      const queue = queues.get(name)
+      return queue === undefined ? undefined : { ready: queue.ready.length, unacked: queue.unacked }
+    }
+  }
+}
+
+export type MemoryBroker = ReturnType<typeof make>
+
+/** The properties a consumer sees: absent means absent, as on the wire. */
+export const propertiesOf = (message: AmqpMessage): AmqpProperties => ({ headers: {}, ...message.properties })

@@ -1,0 +1,106 @@
+import { Effect, Layer, Option } from "effect"
+import { type CgroupError, Cgroups, CgroupUnavailable } from "./Cgroup.ts"
+import * as CgroupFs from "./CgroupFs.ts"
+import type { Hierarchy } from "./Hierarchy.ts"
+import * as Instance from "./Instance.ts"
+import * as Mounts from "./Mounts.ts"
+import * as V1 from "./V1.ts"
+import * as V2 from "./V2.ts"
+import * as V2Delegation from "./V2Delegation.ts"
+
+/** How the worker uses the cgroups of this host. */
+export interface CgroupsOptions {
+  /** Names `stoker-<instance>`. Two workers at once must not share it. */
+  readonly instance: string
+  /** By default the one that owns the memory, pids and cpu controllers: v1 if any of them is mounted there. */
+  readonly version?: "v1" | "v2"
+  /** v2: what must be there, by default memory, pids and cpu. With none, groups can be killed and timed, not limited. */
+  readonly controllers?: ReadonlyArray<string>
+  /** v1: count bytes read and written too; off by default, as v1 does not see buffered writes. v2 counts when it can. */
+  readonly io?: boolean
+  /** The proc filesystem, which tells where cgroups are mounted and which is ours. */
+  readonly proc?: string
+  /** Stands in for the kernel in tests. */
+  readonly syscalls?: CgroupFs.Syscalls
+}
+
+const needed = ["memory", "pids", "cpu"]
+
+const unreadable = (cause: CgroupError) =>
+  new CgroupUnavailable({ missing: needed, reason: cause.reason, remedy: "mount /proc", cause })
+
+/**
+ * The cgroups of this host. Building it makes `stoker-<instance>` and enables its controllers, so that what is missing
+ * is known before the first job; closing it removes the directory if it is empty, and leaves the rest to the janitor.
+ */
+export const layer = (options: CgroupsOptions): Layer.Layer<Cgroups, CgroupUnavailable> =>
+  Layer.effect(Cgroups, make(options))
+
+const make = Effect.fnUntraced(function*(options: CgroupsOptions) {
+  const fs = CgroupFs.make(options.syscalls)
+  const proc = options.proc ?? "/proc"
+  const swaps = `${proc}/swaps`
+  const mounts = Mounts.parseMounts(yield* Effect.mapError(fs.read(`${proc}/self/mountinfo`), unreadable))
+  const own = Mounts.parseOwn(yield* Effect.mapError(fs.read(`${proc}/self/cgroup`), unreadable))
+
+  const onV1 = mounts.some((mount) =>
+    mount.version === "v1" && mount.controllers.some((controller) => needed.includes(controller))
+  )
+  const version = options.version ?? (onV1 ? "v1" : "v2")
+  const v2Mount = mounts.find((mount) => mount.version === "v2")
+
+  const hierarchy: Hierarchy = version === "v1"
+    ? yield* V1.make({ fs, mounts, own, swaps, io: options.io ?? false })
+    : yield* Effect.gen(function*() {
+      const required = options.controllers ?? needed
+      if (v2Mount === undefined) {
+        return yield* new CgroupUnavailable({
+          missing: required,
+          reason: "no cgroup filesystem is mounted",
+          remedy: "mount -t cgroup2 none /sys/fs/cgroup"
+        })
+      }
+      const place = yield* V2Delegation.find({
+        fs,
+        mount: v2Mount,
+        own: own.get("") ?? "/",
+        pid: process.pid,
+        required,
+        optional: required.length === 0 ? [] : ["io"]
+      })
+      return yield* V2.make({ fs, swaps, ...place })
+    })
+
+  const instance = Instance.make(fs, hierarchy, options.instance)
+  yield* Effect.addFinalizer(() => Effect.ignore(instance.remove, { log: "Debug" }))
+  yield* instance.prepare.pipe(
+    Effect.mapError((cause) =>
+      new CgroupUnavailable({
+        missing: [],
+        reason: `stoker-${options.instance} cannot be made: ${cause.reason}`,
+        remedy: cause.remedy,
+        cause
+      })
+    )
+  )
+
+  const offered = v2Mount === undefined
+    ? ""
+    : yield* Effect.orElseSucceed(fs.read(`${v2Mount.mountPoint}/cgroup.controllers`), () => "")
+
+  return Cgroups.of({
+    version,
+    hybridMount: onV1 && v2Mount !== undefined && offered.trim() !== ""
+      ? Option.some(v2Mount.mountPoint)
+      : Option.none(),
+    make: instance.make,
+    open: instance.open,
+    directories: instance.directories,
+    removeInstance: instance.remove,
+    instances: Effect.map(
+      Effect.forEach(hierarchy.roots, ({ base }) => fs.directories(base)),
+      (names) => [...new Set(names.flat().flatMap((name) => Instance.fromDirectory(name) ?? []))].toSorted()
+    ),
+    forInstance: (other, recorded) => Instance.make(fs, hierarchy, other, recorded)
+  })
+})

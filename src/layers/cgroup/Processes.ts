@@ -1,0 +1,11 @@
+import { Effect } from "effect"
+import type { CgroupError } from "./Cgroup.ts"
+import type { CgroupFs } from "./CgroupFs.ts"
+
+/** The text of `cgroup.procs` of a group and all groups below it; empty if it is gone. */
+export const textBelow = (fs: CgroupFs, directory: string): Effect.Effect<string, CgroupError> =>
+  Effect.gen(function*() {
+    let text = (yield* fs.readOptional(`${directory}/cgroup.procs`)) ?? ""
+    for (const name of yield* fs.directories(directory)) text += yield* textBelow(fs, `${directory}/${name}`)
+    return text
+  })

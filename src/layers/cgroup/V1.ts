@@ -1,0 +1,175 @@
+import { Effect } from "effect"
+import { CgroupError, type CgroupLimits, CgroupUnavailable } from "./Cgroup.ts"
+import { type CgroupFs, isGone } from "./CgroupFs.ts"
+import * as Formats from "./Formats.ts"
+import type { Hierarchy, LeafOperations, Root } from "./Hierarchy.ts"
+import { type CgroupMount, directoryOf } from "./Mounts.ts"
+import * as Processes from "./Processes.ts"
+import { limitSwap } from "./Swap.ts"
+
+const required = ["memory", "pids", "cpu", "cpuacct"]
+const optional = ["freezer"]
+
+/** What is needed to find the v1 controllers of a host. */
+export interface V1Options {
+  readonly fs: CgroupFs
+  readonly mounts: ReadonlyArray<CgroupMount>
+  /** The cgroup of this process per controller. */
+  readonly own: ReadonlyMap<string, string>
+  readonly swaps: string
+  /** Also count bytes read and written. One directory more per leaf, and v1 does not see buffered writes. */
+  readonly io: boolean
+}
+
+/**
+ * The v1 controllers, one hierarchy each (some are mounted together). Instances lie below the worker's own cgroup in
+ * every controller, so that limits on the worker as a whole (a container's, a unit's) stay above its jobs.
+ */
+export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.Return<Hierarchy, CgroupUnavailable> {
+  const { fs } = options
+  const roots: Array<Root> = []
+  const indexes = new Map<string, number>() // of a controller in `roots`
+  const missing: Array<string> = []
+  for (const controller of [...required, ...optional, ...(options.io ? ["blkio"] : [])]) {
+    const mount = options.mounts.find((one) => one.version === "v1" && one.controllers.includes(controller))
+    const base = mount === undefined ? undefined : directoryOf(mount, options.own.get(controller) ?? "/")
+    if (mount === undefined || base === undefined) {
+      if (!optional.includes(controller)) missing.push(controller)
+      continue
+    }
+    const known = roots.findIndex((root) => root.mountPoint === mount.mountPoint)
+    indexes.set(controller, known >= 0 ? known : roots.push({ mountPoint: mount.mountPoint, base }) - 1)
+  }
+  if (missing.length > 0) {
+    return yield* new CgroupUnavailable({
+      missing,
+      reason: `no mounted v1 hierarchy shows this process its ${missing.join(", ")} controller`,
+      remedy: "mount all of them (in a container: with its own cgroup namespace), or boot with pure cgroup v2"
+    })
+  }
+
+  const leaf = (directories: ReadonlyArray<string>): LeafOperations => {
+    const directory = (controller: string) => directories[indexes.get(controller) ?? -1]
+    const file = (name: string) => `${directory(name.slice(0, name.indexOf(".")))}/${name}`
+    const freezer = directory("freezer") === undefined ? undefined : file("freezer.state")
+    const writeSwap = limitSwap(fs, options.swaps)
+
+    const limitMemory = Effect.fnUntraced(function*(bytes: number, swapBytes: number) {
+      const memory = fs.write(file("memory.limit_in_bytes"), Formats.limit(bytes, "-1"))
+      const total = writeSwap(file("memory.memsw.limit_in_bytes"), Formats.limit(bytes + swapBytes, "-1"))
+      // memory <= memory + swap holds at every moment, or the kernel says EINVAL: lower the first, then the second;
+      // when that is refused we are raising, the other way round.
+      yield* memory.pipe(
+        Effect.andThen(total),
+        Effect.catchIf((error) => error.code === "EINVAL", () => Effect.andThen(total, memory))
+      )
+    })
+
+    const limitSwapOnly = Effect.fnUntraced(function*(swapBytes: number) {
+      const bytes = Number(yield* fs.read(file("memory.limit_in_bytes")))
+      yield* writeSwap(file("memory.memsw.limit_in_bytes"), Formats.limit(bytes + swapBytes, "-1"))
+    })
+
+    const tooLow = (error: CgroupError) =>
+      Effect.flatMap(fs.readOptional(file("memory.usage_in_bytes")), (current) =>
+        Effect.fail(
+          new CgroupError({
+            operation: "limit",
+            path: error.path,
+            reason: `its processes hold ${current?.trim()} bytes, and the new limit is lower`,
+            remedy: "give a higher limit, or kill the processes first",
+            code: "EBUSY",
+            cause: error
+          })
+        ))
+
+    const limit = Effect.fnUntraced(function*(limits: CgroupLimits) {
+      if (limits.memoryBytes !== undefined) {
+        yield* limitMemory(limits.memoryBytes, limits.swapBytes ?? 0).pipe(
+          Effect.catchIf((error) => error.code === "EBUSY", tooLow)
+        )
+      } else if (limits.swapBytes !== undefined) yield* limitSwapOnly(limits.swapBytes)
+      if (limits.pids !== undefined) yield* fs.write(file("pids.max"), Formats.limit(limits.pids, "max"))
+      // The period is never written: a fresh group has the kernel's 100 ms.
+      if (limits.cpus !== undefined) yield* fs.write(file("cpu.cfs_quota_us"), Formats.cpuQuota(limits.cpus, "-1"))
+      if (limits.cpuWeight !== undefined) yield* fs.write(file("cpu.shares"), Formats.cpuShares(limits.cpuWeight))
+    })
+
+    const usage = Effect.gen(function*() {
+      const cpuNanos = Number(yield* fs.read(file("cpuacct.usage")))
+      const ticks = Formats.flatKeyed(yield* fs.readOptional(file("cpuacct.stat")))
+      const split = Formats.splitCpu(Math.round(cpuNanos / 1000), ticks.get("user"), ticks.get("system"))
+      const throttledNanos = Formats.flatKeyed(yield* fs.readOptional(file("cpu.stat"))).get("throttled_time")
+      const memory = Formats.flatKeyed(yield* fs.readOptional(file("memory.stat")))
+      const io = Formats.ioServiceBytes(
+        indexes.has("blkio") ? yield* fs.readOptional(file("blkio.throttle.io_service_bytes")) : undefined
+      )
+      return {
+        cpuMicros: Math.round(cpuNanos / 1000),
+        cpuUserMicros: split?.user,
+        cpuSystemMicros: split?.system,
+        throttledMicros: throttledNanos === undefined ? undefined : Math.round(throttledNanos / 1000),
+        memoryPeakBytes: Formats.number(yield* fs.readOptional(file("memory.max_usage_in_bytes"))),
+        memoryCurrentBytes: Formats.number(yield* fs.readOptional(file("memory.usage_in_bytes"))),
+        anonBytes: memory.get("total_rss"),
+        fileBytes: memory.get("total_cache"),
+        pidsCurrent: Formats.number(yield* fs.readOptional(file("pids.current"))),
+        pidsPeak: Formats.number(yield* fs.readOptional(file("pids.peak"))),
+        pidsMaxHits: Formats.flatKeyed(yield* fs.readOptional(file("pids.events"))).get("max"),
+        oomKills: Formats.flatKeyed(yield* fs.readOptional(file("memory.oom_control"))).get("oom_kill"),
+        ioReadBytes: io.read,
+        ioWriteBytes: io.write
+      }
+    })
+
+    // Of every controller: a launcher that died between two of its writes is in some of them only.
+    const procs = Effect.gen(function*() {
+      let text = ""
+      for (const one of directories) text += yield* Processes.textBelow(fs, one)
+      return text
+    })
+    const pids = Effect.map(procs, (text) => [...new Set(Formats.pids(text))])
+
+    const noFreezer = new CgroupError({
+      operation: "freeze",
+      path: directories[0] ?? "",
+      reason: "this host has no v1 freezer controller",
+      remedy: "mount it, or do without freezing"
+    })
+    const setState = (state: "FROZEN" | "THAWED") =>
+      freezer === undefined ? Effect.fail(noFreezer) : fs.write(freezer, state)
+    const thaw = setState("THAWED")
+    const signalAll = Effect.flatMap(pids, Effect.forEach(fs.kill, { discard: true }))
+    // Frozen processes neither fork nor end, so every number read is still theirs when the signal goes out; they die as
+    // they thaw. Without the freezer a number could be another's by then, but only within these microseconds.
+    const killOnce = freezer === undefined ? signalAll : setState("FROZEN").pipe(
+      Effect.catchIf(isGone, () => Effect.void),
+      Effect.andThen(signalAll),
+      Effect.ensuring(Effect.ignore(thaw)),
+      Effect.uninterruptible
+    )
+
+    return {
+      limit,
+      usage,
+      resetPeak: Effect.isSuccess(fs.write(file("memory.max_usage_in_bytes"), 0)),
+      pids,
+      isEmpty: Effect.map(procs, (text) => text.trim() === ""),
+      freeze: setState("FROZEN"),
+      isFrozen: freezer === undefined
+        ? Effect.fail(noFreezer)
+        : Effect.map(fs.read(freezer), (state) => state.trim() === "FROZEN"),
+      thaw,
+      killOnce,
+      forget: Effect.void
+    }
+  }
+
+  // Before Linux 5.11 a limit counted what lies below only where this said so; later kernels always do.
+  const prepare = Effect.fnUntraced(function*(directories: ReadonlyArray<string>) {
+    const file = `${directories[indexes.get("memory") ?? -1]}/memory.use_hierarchy`
+    if ((yield* fs.readOptional(file))?.trim() === "0") yield* fs.write(file, 1)
+  })
+
+  return { version: "v1", roots, prepare, leaf }
+})

@@ -1,0 +1,41 @@
+/** What every door says to the worker. The actors implement it; gRPC, HTTP and CLI know only this tag. */
+import { Context, type Effect, Schema, type Stream } from "effect"
+import { type JobKey, JobKey as JobKeySchema } from "../../schemas/Ids.ts"
+import type { JobState } from "../../schemas/Job.ts"
+import type { JobEvent } from "../../schemas/JobEvent.ts"
+import type { IdConflict, JobRecord, JournalError, Request } from "../journal/Journal.ts"
+import type { LogError, LogNotFound, LogSlice, ReadOptions } from "../log/Log.ts"
+
+/** Also the answer for a job that belongs to somebody else: existence is not revealed. */
+export class JobNotFound extends Schema.TaggedError<JobNotFound>()("JobNotFound", { key: JobKeySchema }) {
+  override get message() {
+    return `there is no job ${this.key.id}; \`stoker list\` shows the jobs there are`
+  }
+}
+
+/** No room: which limit was reached. The sender may try again later. */
+export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
+  limit: Schema.String,
+  maximum: Schema.Natural
+}) {
+  override get message() {
+    return `the worker is full (${this.limit}: ${this.maximum}); try again later or raise the limit`
+  }
+}
+
+export class Control extends Context.Service<Control, {
+  /** Durable when it returns. The same request twice is one job. */
+  readonly submit: (request: Request) => Effect.Effect<JobRecord, IdConflict | Overloaded | JournalError>
+  /** TERM, then KILL after the grace; returns when the job has ended. A job that has ended already answers the same. */
+  readonly stop: (
+    key: JobKey,
+    options: { readonly reason: string; readonly graceMs: number }
+  ) => Effect.Effect<JobRecord, JobNotFound | JournalError>
+  readonly status: (key: JobKey) => Effect.Effect<JobRecord, JobNotFound | JournalError>
+  readonly list: (
+    filter: { readonly id?: string; readonly state?: JobState; readonly limit: number }
+  ) => Effect.Effect<ReadonlyArray<JobRecord>, JournalError>
+  readonly read: (key: JobKey, options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | LogError>
+  /** What happens from now on, all jobs. A subscriber that lags far behind loses the oldest, never slows a job. */
+  readonly events: Stream.Stream<JobEvent>
+}>()("stoker/layers/control/Control") {}

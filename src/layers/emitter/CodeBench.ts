@@ -1,0 +1,140 @@
+/** Tells the clients of the CodeBench worker, in their own words, how their jobs fare. */
+import { Cache, Duration, Effect, Exit, Metric, Option, Schedule, Schema, type Scope } from "effect"
+import { CodeBenchReply } from "../../schemas/dialects/CodeBench.ts"
+import { ended, outputText, progress } from "../../schemas/dialects/CodeBenchStatus.ts"
+import { keyText } from "../../schemas/Ids.ts"
+import { JobEvent, type StreamSummary } from "../../schemas/JobEvent.ts"
+import type { Message } from "../../schemas/Message.ts"
+import type { StreamName } from "../../schemas/Outcome.ts"
+import { Amqp, type AmqpMessage } from "../amqp/Amqp.ts"
+import { Log } from "../log/Log.ts"
+import {
+  contentOf,
+  defaultTargets,
+  emitterName,
+  exchangeTopology,
+  queueSpec,
+  type StatusContent,
+  statusMessage,
+  type StatusTargets
+} from "./CodeBenchMessages.ts"
+import type { Emitter, Telling } from "./Emitter.ts"
+import { statusOutput } from "./StatusOutput.ts"
+
+export interface CodeBenchEmitterOptions {
+  readonly targets?: StatusTargets
+  /** Most bytes of stdout, and of stderr, in one status. Default 1 MiB: as JSON both stay below 16 MiB at worst. */
+  readonly outputBytes?: number
+}
+
+/** Statuses that the broker took and no queue wanted. */
+export const unroutable = Metric.counter("stoker_codebench_statuses_unroutable", {
+  description: "CodeBench statuses confirmed by the broker that no queue was bound for",
+  incremental: true
+})
+
+/** Statuses given up: the broker would not take them. */
+export const undeliverable = Metric.counter("stoker_codebench_statuses_undeliverable", {
+  description: "CodeBench statuses that could not be published",
+  incremental: true
+})
+
+const decodeReply = Schema.decodeUnknownOption(CodeBenchReply)
+const utf8 = new TextEncoder()
+
+/** AMQP's short strings end at 255 bytes; a longer id is told apart by its tail, which has attempt and number. */
+const messageId = (id: string) => (id.length <= 255 ? id : id.slice(id.length - 255))
+
+const amqpMessage = (message: Message, content: StatusContent): AmqpMessage => ({
+  exchange: content.exchange,
+  routingKey: content.routingKey,
+  body: utf8.encode(content.body),
+  // Not application/json: as the old worker sent it.
+  properties: { contentType: "text/plain", messageId: messageId(message.id) }
+})
+
+/** Jobs whose status queue is known to be there. A forgotten one costs a declare. */
+const knownQueues = 10_000
+const patience = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 4 }))
+
+/** The emitter. Begins to declare the status exchange at once, so that clients find it before the first job. */
+export const make = Effect.fnUntraced(function*(
+  options: CodeBenchEmitterOptions = {}
+): Effect.fn.Return<Emitter, never, Amqp | Log | Scope.Scope> {
+  const amqp = yield* Amqp
+  const log = yield* Log
+  const targets = options.targets ?? defaultTargets
+  const outputBytes = options.outputBytes ?? 1024 * 1024
+
+  // "" is the exchange, which lasts. A queue the broker removes when nobody reads it must be made again before that.
+  const queueLife = Duration.millis((targets.queueProperties.expires ?? 3_600_000) / 2)
+  const ready = yield* Cache.makeWith(
+    (queue: string) =>
+      (queue === "" ? amqp.ensure(exchangeTopology(targets)) : amqp.declareOrUse(queueSpec(targets, queue))).pipe(
+        Effect.retry(patience)
+      ),
+    {
+      capacity: knownQueues,
+      timeToLive: (exit, queue) => Exit.isFailure(exit) ? 0 : queue === "" ? Duration.infinity : queueLife
+    }
+  )
+  const prepare = (content: StatusContent) =>
+    Cache.get(ready, content.queue ?? "").pipe(
+      Effect.catch((error) => Effect.logWarning(`statuses may get lost: ${error.message}`))
+    )
+  yield* Effect.forkScoped(prepare({ exchange: targets.exchange, routingKey: targets.routingKey, body: "" }))
+
+  const textOf = Effect.fnUntraced(function*({ event: { key } }: Telling, summary: StreamSummary | undefined) {
+    return summary === undefined ? "" : outputText(yield* statusOutput(log, key, summary, outputBytes))
+  })
+
+  const statusOf = (telling: Telling) =>
+    JobEvent.match(telling.event, {
+      Received: () => Effect.succeed(progress(telling.job.id, "received")),
+      Running: () => Effect.succeed(progress(telling.job.id, "running")),
+      PhaseStarted: () => Effect.undefined,
+      PhaseEnded: () => Effect.undefined,
+      Ended: Effect.fnUntraced(function*({ outcome, output, usage }) {
+        const text = (name: StreamName) => textOf(telling, output.find(({ stream }) => stream === name))
+        const stdout = yield* text("stdout")
+        const stderr = yield* text("stderr")
+        return ended(telling.job.id, outcome, usage, { stdout, stderr })
+      })
+    })
+
+  const render = Effect.fnUntraced(function*(telling: Telling) {
+    const reply = Option.getOrUndefined(decodeReply(telling.reply))
+    const status = reply === undefined ? undefined : yield* statusOf(telling)
+    if (reply === undefined || status === undefined) return []
+    const { attempt, key, seq } = telling.event
+    return [statusMessage(targets, reply.form, status, `${keyText(key)}#${attempt}.${seq}.0`)]
+  })
+
+  const lost = (message: Message, why: string) =>
+    Effect.andThen(Metric.update(undeliverable, 1), Effect.logError(`status ${message.id} given up: ${why}`))
+
+  const send = (message: Message) => {
+    const content = Option.getOrUndefined(contentOf(message))
+    if (content === undefined) {
+      return Effect.succeed(lost(message, "its content is not one of ours; was it written by another version?"))
+    }
+    const outgoing = amqpMessage(message, content)
+    // Somebody may have deleted the exchange since: once more after declaring it again.
+    const again = Cache.invalidate(ready, content.queue ?? "").pipe(
+      Effect.andThen(prepare(content)),
+      Effect.andThen(amqp.publish(outgoing))
+    )
+    return prepare(content).pipe(
+      Effect.andThen(amqp.enqueue(outgoing)),
+      Effect.map((confirmed) =>
+        confirmed.pipe(
+          Effect.catch(() => again),
+          Effect.flatMap(({ routed }) => routed ? Effect.void : Metric.update(unroutable, 1)),
+          Effect.catch((error) => lost(message, error.message))
+        )
+      )
+    )
+  }
+
+  return { name: emitterName, render, send }
+})

@@ -1,0 +1,50 @@
+/** Carries one job from start to outcome. One contract for sandboxes here and for clusters that own their runs. */
+import { Context, type Effect, type Scope, type Stream } from "effect"
+import type { Job } from "../../schemas/Job.ts"
+import type { Artefact } from "../../schemas/JobEvent.ts"
+import type { Outcome, StreamName } from "../../schemas/Outcome.ts"
+import type { PhaseName, Program } from "../../schemas/Program.ts"
+import type { SandboxClass } from "../../schemas/SandboxClass.ts"
+import type { PhaseUsage, Usage } from "../../schemas/Usage.ts"
+
+/** What is to be run: the job, what its function made of it, and where. */
+export interface Assignment {
+  readonly job: Job
+  readonly attempt: number
+  readonly program: Program
+  readonly class: SandboxClass
+}
+
+export type RunEvent =
+  /** A sandbox is ready; how long that took. */
+  | { readonly _tag: "Ready"; readonly place: string; readonly provisionMicros: number }
+  | { readonly _tag: "PhaseStarted"; readonly phase: PhaseName }
+  /** Bytes in order of arrival. The array is not reused by the sender. */
+  | { readonly _tag: "Output"; readonly stream: StreamName; readonly bytes: Uint8Array }
+  | { readonly _tag: "PhaseEnded"; readonly phase: PhaseName; readonly usage: PhaseUsage }
+  | {
+    readonly _tag: "Finished"
+    readonly outcome: Outcome
+    readonly usage: Usage
+    readonly artefacts: ReadonlyArray<Artefact & { readonly content: Uint8Array }>
+  }
+
+export interface StopRequest {
+  readonly reason: string
+  /** Between SIGTERM and SIGKILL. */
+  readonly graceMs: number
+}
+
+/** A run under way. Whatever goes wrong inside becomes an outcome: the stream fails never and ends with `Finished`. */
+export interface Run {
+  readonly events: Stream.Stream<RunEvent>
+  /** TERM, then KILL after the grace. Returns at once; the outcome comes as `Finished`. Repeating it changes nothing. */
+  readonly stop: (request: StopRequest) => Effect.Effect<void>
+}
+
+export class Executor extends Context.Service<Executor, {
+  /** Begins the run; closing the scope ends and removes all of it. */
+  readonly start: (assignment: Assignment) => Effect.Effect<Run, never, Scope.Scope>
+  /** Joins a run that outlived its worker. `undefined`: there is none, and nothing of it runs. */
+  readonly adopt: (assignment: Assignment) => Effect.Effect<Run | undefined, never, Scope.Scope>
+}>()("stoker/layers/executor/Executor") {}

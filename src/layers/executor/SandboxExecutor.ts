@@ -1,0 +1,278 @@
+/** Runs a job in a sandbox of its class: take, put, phases under their limits, artefacts. Drivers stay simple for it. */
+import { Cause, Clock, Deferred, Effect, Exit, Layer, Option, Queue, Scope, Stream } from "effect"
+import type { Artefact } from "../../schemas/JobEvent.ts"
+import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
+import type { Phase } from "../../schemas/Program.ts"
+import type { PhaseUsage, Usage } from "../../schemas/Usage.ts"
+import { Sandboxes } from "../sandbox/Sandboxes.ts"
+import type { PhaseExit, ProvisionFailed, Sandbox, SandboxLost, SandboxRefused } from "../sandbox/Sandbox.ts"
+import { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./Executor.ts"
+
+/** Artefacts are held in memory on their way out: together at most this much. */
+const ARTEFACT_BYTES = 16 * 1024 * 1024
+
+/** A phase that was told to die has this long to be reported dead by its guest before its sandbox is killed. */
+const REPORT_MS = 1000
+
+const SIGTERM = 15
+const SIGKILL = 9
+const ENOENT = 2
+const EACCES = 13
+const ENOEXEC = 8
+const ENOSPC = 28
+
+/** Why a phase is being ended by us. The first reason stands. */
+type Verdict =
+  | { readonly _tag: "Limit"; readonly outcome: Outcome }
+  | { readonly _tag: "Stop"; readonly request: StopRequest }
+
+/** What one phase came to: `undefined` means the next one may begin. */
+interface PhaseResult {
+  readonly outcome: Outcome | undefined
+  readonly usage: PhaseUsage
+}
+
+const stopped = (request: StopRequest): Outcome => Outcome.cases.Stopped.make({ reason: request.reason })
+
+const provisionFailed = (error: ProvisionFailed): Outcome =>
+  Outcome.cases.SandboxFailed.make({
+    driver: error.driver,
+    reason: `${error.step}: ${error.reason}`,
+    remedy: error.remedy
+  })
+
+const lost = (error: SandboxLost): Outcome =>
+  Outcome.cases.SandboxFailed.make({ driver: error.driver, reason: error.reason, remedy: error.remedy })
+
+const refused = (error: SandboxRefused): Outcome => {
+  if (error.operation === "run" && (error.errno === ENOENT || error.errno === EACCES || error.errno === ENOEXEC)) {
+    return Outcome.cases.Rejected.make({
+      reason: `the program cannot be started: ${error.reason}`,
+      remedy: "Check its name; `stoker doctor` lists the languages and tools the sandbox has."
+    })
+  }
+  return Outcome.cases.Rejected.make({
+    reason: error.message,
+    remedy: error.errno === ENOSPC
+      ? "Send less, or ask for more with the limits diskBytes and diskInodes."
+      : "Check the paths and contents of the job's files."
+  })
+}
+
+/** How the phase ended by itself: `undefined` when the next phase may begin. */
+const ended = (phase: Phase, exit: PhaseExit, usage: PhaseUsage, last: boolean): Outcome | undefined => {
+  if ((usage.oomKills ?? 0) > 0) {
+    return Outcome.cases.OutOfMemory.make({ phase: phase.name, limitBytes: phase.limits.memoryBytes })
+  }
+  if (exit._tag === "Signalled") return Outcome.cases.Signalled.make({ phase: phase.name, signal: exit.signal })
+  if (last || exit.code !== 0) return Outcome.cases.Exited.make({ phase: phase.name, code: exit.code })
+  return undefined
+}
+
+const micros = (from: bigint, to: bigint) => Number((to - from) / 1000n)
+
+const monotonic = Clock.clockWith((clock) => clock.currentTimeNanos)
+
+/** Ends the phase when a limit of time is reached; measures CPU no oftener than it could have been used up. */
+const watchTime = Effect.fnUntraced(
+  function*(sandbox: Sandbox, phase: Phase, baseMicros: number, decide: (verdict: Verdict) => Effect.Effect<unknown>) {
+    const { cpuMs, cpus, wallMs } = phase.limits
+    const limit = (which: "wall" | "cpu", limitMs: number) =>
+      decide({ _tag: "Limit", outcome: Outcome.cases.TimedOut.make({ phase: phase.name, limit: which, limitMs }) })
+    const cpu = Effect.gen(function*() {
+      while (true) {
+        const { cpuMicros } = yield* sandbox.measure
+        if (cpuMicros === undefined) return
+        const leftMs = cpuMs - (cpuMicros - baseMicros) / 1000
+        if (leftMs <= 0) return yield* limit("cpu", cpuMs)
+        yield* Effect.sleep(Math.max(10, Math.ceil(leftMs / Math.max(1, cpus))))
+      }
+    })
+    yield* Effect.all([Effect.andThen(Effect.sleep(wallMs), limit("wall", wallMs)), cpu], {
+      concurrency: "unbounded",
+      discard: true
+    })
+  }
+)
+
+/** Carries out the first verdict: TERM and a grace for a stop, KILL for a limit, the whole sandbox if that fails. */
+const carryOut = Effect.fnUntraced(function*(sandbox: Sandbox, verdict: Verdict) {
+  if (verdict._tag === "Stop" && verdict.request.graceMs > 0) {
+    yield* Effect.ignore(sandbox.signal(SIGTERM, "main"))
+    yield* Effect.sleep(verdict.request.graceMs)
+  }
+  yield* Effect.ignore(sandbox.signal(SIGKILL, "all"))
+  yield* Effect.sleep(REPORT_MS)
+  yield* sandbox.kill
+})
+
+const runPhase = Effect.fnUntraced(
+  function*(
+    sandbox: Sandbox,
+    phase: Phase,
+    last: boolean,
+    stop: Deferred.Deferred<StopRequest>,
+    emit: (event: RunEvent) => Effect.Effect<unknown>
+  ) {
+    const verdict = yield* Deferred.make<Verdict>()
+    const decide = (what: Verdict) => Deferred.succeed(verdict, what)
+    const began = yield* monotonic
+    const { cpuMicros: baseMicros = 0 } = yield* sandbox.measure
+    const produced: Record<StreamName, number> = { stdout: 0, stderr: 0 }
+    let report: { readonly exit: PhaseExit; readonly usage: PhaseUsage } | undefined
+
+    yield* emit({ _tag: "PhaseStarted", phase: phase.name })
+    yield* Effect.forkScoped(watchTime(sandbox, phase, baseMicros, decide))
+    yield* Effect.forkScoped(Effect.flatMap(Deferred.await(stop), (request) => decide({ _tag: "Stop", request })))
+    yield* Effect.forkScoped(Effect.flatMap(Deferred.await(verdict), (what) => carryOut(sandbox, what)))
+
+    const exit = yield* sandbox.run(phase).pipe(
+      Stream.runForEach((event) => {
+        switch (event._tag) {
+          case "Started":
+            return Effect.void
+          case "Output": {
+            const { bytes, stream } = event
+            produced[stream] += bytes.length
+            const output = emit({ _tag: "Output", stream, bytes })
+            if (phase.limits.outputPolicy === "truncate" || produced[stream] <= phase.limits.outputBytes) return output
+            const outcome = Outcome.cases.OutputExceeded.make({
+              phase: phase.name,
+              stream,
+              limitBytes: phase.limits.outputBytes
+            })
+            return Effect.andThen(output, decide({ _tag: "Limit", outcome }))
+          }
+          case "Ended":
+            report = event
+            return Effect.void
+        }
+      }),
+      Effect.exit
+    )
+    const usage: PhaseUsage = report?.usage ??
+      { phase: phase.name, wallMicros: micros(began, yield* monotonic) }
+    yield* emit({ _tag: "PhaseEnded", phase: phase.name, usage })
+
+    const result = (outcome: Outcome | undefined): PhaseResult => ({ outcome, usage })
+    const decided = Deferred.isDoneUnsafe(verdict) ? yield* Deferred.await(verdict) : undefined
+    if (decided !== undefined) return result(decided._tag === "Stop" ? stopped(decided.request) : decided.outcome)
+    if (Exit.isFailure(exit)) {
+      const error = Cause.findErrorOption(exit.cause)
+      if (Option.isNone(error)) return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
+      return result(error.value._tag === "SandboxLost" ? lost(error.value) : refused(error.value))
+    }
+    return result(
+      report === undefined
+        ? Outcome.cases.SandboxFailed.make({
+          driver: sandbox.driver,
+          reason: `the ${phase.name} phase ended without a report`,
+          remedy: "This is a defect of the driver; please report it."
+        })
+        : ended(phase, report.exit, report.usage, last)
+    )
+  },
+  Effect.scoped
+)
+
+const collect = Effect.fnUntraced(function*(sandbox: Sandbox, assignment: Assignment) {
+  const kept: Array<Artefact & { readonly content: Uint8Array }> = []
+  let left = ARTEFACT_BYTES
+  for (const path of assignment.program.artefacts) {
+    const content = yield* Effect.option(sandbox.get(path, left))
+    if (Option.isNone(content)) {
+      yield* Effect.logWarning(`artefact ${path} could not be read or is larger than what is left of ${ARTEFACT_BYTES} bytes`)
+      continue
+    }
+    left -= content.value.length
+    kept.push({ path, bytes: content.value.length, content: content.value })
+  }
+  return kept
+})
+
+/** The largest workspace any phase may fill: a tmpfs is sized when it is made. */
+const disk = ({ program }: Assignment) => ({
+  bytes: Math.max(...program.phases.map((phase) => phase.limits.diskBytes)),
+  inodes: Math.max(...program.phases.map((phase) => phase.limits.diskInodes))
+})
+
+const carry = Effect.fnUntraced(
+  function*(
+    sandboxes: Sandboxes["Service"],
+    assignment: Assignment,
+    stop: Deferred.Deferred<StopRequest>,
+    scope: Scope.Scope,
+    emit: (event: RunEvent) => Effect.Effect<unknown>
+  ) {
+    const { phases } = assignment.program
+    const used: Array<PhaseUsage> = []
+    let provisionMicros: number | undefined
+    const finish = (outcome: Outcome, artefacts: ReadonlyArray<Artefact & { readonly content: Uint8Array }> = []) => {
+      const usage: Usage = { ...(provisionMicros === undefined ? {} : { provisionMicros }), phases: used }
+      return emit({ _tag: "Finished", outcome, usage, artefacts })
+    }
+
+    const asked = yield* monotonic
+    const taken = yield* sandboxes.take(assignment.class, disk(assignment)).pipe(
+      Scope.provide(scope),
+      Effect.raceFirst(Effect.flip(Deferred.await(stop))),
+      Effect.result
+    )
+    if (taken._tag === "Failure") {
+      return yield* finish("_tag" in taken.failure ? provisionFailed(taken.failure) : stopped(taken.failure))
+    }
+    const sandbox = taken.success
+    provisionMicros = micros(asked, yield* monotonic)
+    yield* emit({ _tag: "Ready", place: sandbox.place, provisionMicros })
+
+    const put = yield* Effect.result(sandbox.put(assignment.program.files))
+    if (put._tag === "Failure") {
+      return yield* finish(put.failure._tag === "SandboxLost" ? lost(put.failure) : refused(put.failure))
+    }
+    for (const [index, phase] of phases.entries()) {
+      const { outcome, usage } = yield* runPhase(sandbox, phase, index === phases.length - 1, stop, emit)
+      used.push(usage)
+      if (outcome !== undefined) {
+        return yield* finish(outcome, outcome._tag === "Exited" ? yield* collect(sandbox, assignment) : [])
+      }
+    }
+    return yield* Effect.die("the last phase always has an outcome")
+  }
+)
+
+const make = Effect.gen(function*() {
+  const sandboxes = yield* Sandboxes
+  const start = Effect.fn("SandboxExecutor.start")(function*(assignment: Assignment) {
+    const scope = yield* Effect.scope
+    const events = yield* Queue.bounded<RunEvent, Cause.Done>(16)
+    const stop = yield* Deferred.make<StopRequest>()
+    yield* carry(sandboxes, assignment, stop, scope, (event) => Queue.offer(events, event)).pipe(
+      Effect.catchCause((cause) =>
+        Effect.andThen(
+          Effect.logError("a run ended in a defect", cause),
+          Queue.offer(events, {
+            _tag: "Finished",
+            outcome: Outcome.cases.SandboxFailed.make({
+              driver: assignment.class.driver,
+              reason: `internal error: ${String(Cause.squash(cause))}`,
+              remedy: "This is a defect of Stoker; please report it with the worker's log."
+            }),
+            usage: { phases: [] },
+            artefacts: []
+          })
+        )
+      ),
+      Effect.andThen(Queue.end(events)),
+      Effect.forkScoped
+    )
+    const run: Run = {
+      events: Stream.fromQueue(events),
+      stop: (request) => Effect.asVoid(Deferred.succeed(stop, request))
+    }
+    return run
+  })
+  return Executor.of({ start, adopt: () => Effect.undefined })
+})
+
+/** Nothing of a sandbox outlives its worker, so there is never a run to adopt. */
+export const layer = Layer.effect(Executor, make)

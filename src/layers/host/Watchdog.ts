@@ -1,0 +1,73 @@
+/** Starts the tiny process that outlives the worker by a second, only to kill what the worker left running. */
+import { Context, Deferred, Effect, Layer, Option } from "effect"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { Cgroups } from "../cgroup/Cgroup.ts"
+import { within } from "../Release.ts"
+import { recordCgroups } from "./CgroupRecord.ts"
+import { Host, HostError } from "./Host.ts"
+import { Native } from "./Native.ts"
+
+export class Watchdog extends Context.Service<Watchdog, {
+  /**
+   * A mount namespace without the cgroup2 mount that crun refuses on hybrid hosts, as a path for `launch -n`. The
+   * watchdog lives in it; the host's own mounts are untouched. Absent where the host needs none.
+   */
+  readonly mountNamespace: Option.Option<string>
+  /** Ends if the watchdog does, which nothing of ours causes while the worker lives. */
+  readonly died: Effect.Effect<never, HostError>
+}>()("stoker/layers/host/Watchdog") {}
+
+const failed = (reason: string, cause?: unknown) =>
+  new HostError({
+    operation: "start the watchdog",
+    reason,
+    remedy: "Run `stoker doctor`; without a watchdog a killed worker could leave jobs running, so none are taken.",
+    ...(cause === undefined ? {} : { cause })
+  })
+
+const make = Effect.gen(function*() {
+  const { watchdog } = yield* Native
+  const cgroups = yield* Cgroups
+  const host = yield* Host
+  const died = yield* Deferred.make<never, HostError>()
+  yield* recordCgroups(host.paths.instance(host.instance), cgroups.directories)
+  const args = [
+    ...Option.match(cgroups.hybridMount, { onNone: () => [], onSome: (mount) => ["-u", mount] }),
+    ...cgroups.directories.flatMap((directory) => ["-c", directory])
+  ]
+  const child = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const process = spawn(watchdog, args, { stdio: ["pipe", "pipe", "pipe"] })
+      process.stdin.on("error", () => {}) // it is told of by `exit`
+      return process
+    }),
+    // "keep": an orderly end, the scopes have killed everything already.
+    (process) =>
+      Effect.promise(async () => {
+        if (process.exitCode !== null || process.signalCode !== null) return
+        const gone = once(process, "exit")
+        process.stdin.end("keep\n")
+        await gone
+      }).pipe(within("the watchdog", "2 seconds"))
+  )
+  let complaint = ""
+  child.stderr.on("data", (bytes: Buffer) => {
+    complaint = (complaint + bytes.toString("utf8")).slice(0, 1000)
+  })
+  const end = (reason: string) => Deferred.doneUnsafe(died, Effect.fail(failed(`${reason} ${complaint.trim()}`.trim())))
+  child.on("error", (error) => end(error.message))
+  child.on("exit", (code, signal) => end(`it ended (${signal ?? code})`))
+  yield* Effect.callback<void>((resume) => {
+    child.stdout.once("data", () => resume(Effect.void))
+  }).pipe(
+    Effect.raceFirst(Deferred.await(died)),
+    Effect.timeoutOrElse({ duration: "5 seconds", orElse: () => Effect.fail(failed("it did not say that it is ready")) })
+  )
+  return Watchdog.of({
+    mountNamespace: Option.map(cgroups.hybridMount, () => `/proc/${child.pid}/ns/mnt`),
+    died: Deferred.await(died)
+  })
+})
+
+export const layer = Layer.effect(Watchdog, make)

@@ -1,0 +1,112 @@
+/** The durable record of jobs: claim, attempts, outcome, what has still to be told. */
+import { Context, type Effect, Schema } from "effect"
+import { type InstanceId, type JobKey, JobKey as JobKeySchema } from "../../schemas/Ids.ts"
+import type { Job, JobState } from "../../schemas/Job.ts"
+import type { Message } from "../../schemas/Message.ts"
+import type { Settlement } from "../../schemas/Settlement.ts"
+
+export class JournalError extends Schema.TaggedError<JournalError>()("JournalError", {
+  operation: Schema.String,
+  reason: Schema.String,
+  remedy: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    return `the journal could not ${this.operation}: ${this.reason}. ${this.remedy}`
+  }
+}
+
+/** The same id with another request: it is refused, and the job that has the id is not touched. */
+export class IdConflict extends Schema.TaggedError<IdConflict>()("IdConflict", { key: JobKeySchema }) {
+  override get message() {
+    return `job id ${this.key.id} is already taken by another request; choose a new id`
+  }
+}
+
+/** The claim is no longer ours: the lease ran out and another worker went on. Nothing was written. */
+export class ClaimLost extends Schema.TaggedError<ClaimLost>()("ClaimLost", { key: JobKeySchema }) {
+  override get message() {
+    return `the claim on job ${this.key.id} was lost to another worker`
+  }
+}
+
+/** What an intake knows of a request, to be written down with it. */
+export interface Request {
+  readonly job: Job
+  /** Of the request as it was sent, so that a repeat is told from a conflict. Hex SHA-256. */
+  readonly hash: string
+  /** Where its statuses go: the dialect's own words, plain JSON; null when nobody is to be told. */
+  readonly reply: Schema.Json
+}
+
+/** Right to run a job: no other worker has it while the lease holds. */
+export interface Claim {
+  readonly key: JobKey
+  readonly instance: InstanceId
+  /** 1 for the first try. */
+  readonly attempt: number
+  /** Rises with every claim of the job; a write with an older one is refused. */
+  readonly fence: number
+}
+
+export type ClaimAnswer =
+  | { readonly _tag: "Granted"; readonly claim: Claim }
+  /** The same request ended before: answer it again, do not run it. */
+  | { readonly _tag: "Settled"; readonly settlement: Settlement }
+  /** Somebody runs it now. */
+  | { readonly _tag: "Held"; readonly instance: InstanceId; readonly untilMs: number }
+  /** All allowed attempts ended with their workers: the claim is given only to settle it as `Lost`. */
+  | { readonly _tag: "Exhausted"; readonly claim: Claim; readonly attempts: number }
+
+export interface ClaimOptions {
+  readonly instance: InstanceId
+  readonly leaseMs: number
+  readonly maxAttempts: number
+}
+
+/** A message owed, with its place in the outbox. */
+export interface Owed {
+  readonly row: number
+  readonly message: Message
+}
+
+export interface JobRecord {
+  readonly request: Request
+  readonly state: JobState
+  readonly attempt: number
+  readonly instance?: InstanceId
+  readonly receivedAtMs: number
+  readonly settlement?: Settlement
+}
+
+export class Journal extends Context.Service<Journal, {
+  /** The embedded queue's door: a row in state `queued`, durable when this returns. A repeat answers with its record. */
+  readonly submit: (request: Request) => Effect.Effect<JobRecord, IdConflict | JournalError>
+  /** Claims a job that a delivery brought, writing it down if it is new. */
+  readonly claim: (request: Request, options: ClaimOptions) => Effect.Effect<ClaimAnswer, IdConflict | JournalError>
+  /** The oldest queued rows nobody has, up to `limit`; they are still to be claimed. */
+  readonly queued: (limit: number) => Effect.Effect<ReadonlyArray<Request>, JournalError>
+  /** Prolongs leases; gives back the claims that are no longer ours. */
+  readonly renew: (claims: ReadonlyArray<Claim>, leaseMs: number) => Effect.Effect<ReadonlyArray<Claim>, JournalError>
+  /** Outcome and owed messages in one transaction. */
+  readonly settle: (
+    claim: Claim,
+    settlement: Settlement,
+    messages: ReadonlyArray<Message>
+  ) => Effect.Effect<ReadonlyArray<Owed>, ClaimLost | JournalError>
+  /** Gives a job back unrun: queued again (embedded) or forgotten (delivered), the attempt not counted. */
+  readonly release: (claim: Claim) => Effect.Effect<void, JournalError>
+  /** A dead worker's claims end now: its jobs are queued again, or await their redelivery. Gives their number. */
+  readonly abandon: (instance: InstanceId) => Effect.Effect<number, JournalError>
+  /** Instances that hold claims. The janitor asks which of them are dead. */
+  readonly holders: Effect.Effect<ReadonlyArray<InstanceId>, JournalError>
+  /** Messages not yet confirmed, oldest first. */
+  readonly owed: (limit: number) => Effect.Effect<ReadonlyArray<Owed>, JournalError>
+  /** They are confirmed: strikes them off. */
+  readonly told: (rows: ReadonlyArray<number>) => Effect.Effect<void, JournalError>
+  readonly get: (key: JobKey) => Effect.Effect<JobRecord | undefined, JournalError>
+  /** Newest first. `id` finds a job whatever its door and owner. */
+  readonly list: (
+    filter: { readonly id?: string; readonly state?: JobState; readonly limit: number }
+  ) => Effect.Effect<ReadonlyArray<JobRecord>, JournalError>
+}>()("stoker/layers/journal/Journal") {}

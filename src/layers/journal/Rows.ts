@@ -1,0 +1,51 @@
+/**
+ * Rows as every store keeps them: plain data that crosses threads. JSON stays text until the Effect side decodes it.
+ * Times are milliseconds since 1970.
+ */
+import type { JobState } from "../../schemas/Job.ts"
+
+/** What the rules decide on. Kept apart from the request, which may be large and is read only when it is asked for. */
+export interface Standing {
+  /** `keyText` of the job's key. */
+  readonly key: string
+  readonly hash: string
+  /** It came by `claim` of a delivery, so it comes again by redelivery. Otherwise its queue is the journal. */
+  readonly delivered: boolean
+  readonly state: JobState
+  /** Attempts used up, with the present one. */
+  readonly attempt: number
+  /** The present claim used up an attempt: not so when it was given only to settle the job as `Lost`. */
+  readonly counted: boolean
+  readonly fence: number
+  /** Who claims it, or ended it. A `running` row without one awaits its redelivery. */
+  readonly instance: string | null
+  readonly leaseUntilMs: number | null
+  readonly receivedMs: number
+  /** Of the latest claim. */
+  readonly startedMs: number | null
+  readonly endedMs: number | null
+}
+
+export interface JobRow extends Standing {
+  readonly intake: string
+  readonly owner: string
+  readonly id: string
+  /** JSON of `Job`. */
+  readonly request: string
+  /** JSON. */
+  readonly reply: string
+  /** JSON of `Settlement`. */
+  readonly settlement: string | null
+}
+
+/** A message as it is put into the outbox. `content` is JSON. */
+export interface MessageRow {
+  readonly id: string
+  readonly emitter: string
+  readonly content: string
+}
+
+export interface OwedRow extends MessageRow {
+  /** Its place in the outbox. */
+  readonly row: number
+}

@@ -1,0 +1,82 @@
+/** A job's output: the exact bytes, in order, stdout and stderr told apart, readable from any offset, while it grows. */
+import { Context, type Effect, Schema, type Scope } from "effect"
+import type { JobKey } from "../../schemas/Ids.ts"
+import { JobKey as JobKeySchema } from "../../schemas/Ids.ts"
+import type { StreamSummary } from "../../schemas/JobEvent.ts"
+import type { StreamName } from "../../schemas/Outcome.ts"
+
+export class LogError extends Schema.TaggedError<LogError>()("LogError", {
+  operation: Schema.Literals(["open", "append", "read", "end", "remove"]),
+  reason: Schema.String,
+  remedy: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    return `the log could not ${this.operation}: ${this.reason}. ${this.remedy}`
+  }
+}
+
+/** There is no log of that job: it never ran here, or its retention is over. */
+export class LogNotFound extends Schema.TaggedError<LogNotFound>()("LogNotFound", { key: JobKeySchema }) {
+  override get message() {
+    return `no output is kept for ${this.key.intake}/${this.key.owner}/${this.key.id}`
+  }
+}
+
+/** `all` is both streams in order of arrival; its offsets count the produced bytes of both. */
+export type LogStream = StreamName | "all"
+
+export type LogEntry =
+  /** `offset` is the place of the first byte in the stream that was asked for. */
+  | { readonly _tag: "Bytes"; readonly stream: StreamName; readonly offset: number; readonly bytes: Uint8Array }
+  /** Bytes `from` (inclusive) to `to` (exclusive) were produced and not kept. */
+  | { readonly _tag: "Gap"; readonly stream: StreamName; readonly from: number; readonly to: number }
+
+export interface LogSlice {
+  readonly entries: ReadonlyArray<LogEntry>
+  /** Where the next read goes on. */
+  readonly next: number
+  /** Present once everything up to the end has been given: nothing will follow `next`. */
+  readonly end?: LogEnd
+}
+
+export interface LogEnd {
+  readonly summaries: ReadonlyArray<StreamSummary>
+  /** False when the worker died before it could write the end: the tail may be missing. */
+  readonly complete: boolean
+}
+
+export interface ReadOptions {
+  readonly stream: LogStream
+  /** In produced bytes of that stream. Inside a gap: the rest of the gap is given first. */
+  readonly offset: number
+  /** Most bytes to give at once; at least one byte is given when there is one. */
+  readonly maxBytes: number
+  /** How long to wait for news when there is nothing beyond `offset` yet; 0 answers at once. */
+  readonly waitMs: number
+}
+
+/** The writing end, held by the one job actor that runs the job. */
+export interface LogWriter {
+  /** Takes the bytes (they are not changed afterwards). Suspends only for the disk, never for a reader. */
+  readonly append: (stream: StreamName, bytes: Uint8Array) => Effect.Effect<void, LogError>
+  /** Bytes produced so far by that stream. */
+  readonly produced: (stream: StreamName) => number
+  /** Writes the end record; all that was appended is then in the kernel's hands. Idempotent. */
+  readonly end: Effect.Effect<ReadonlyArray<StreamSummary>, LogError>
+}
+
+export class Log extends Context.Service<Log, {
+  /**
+   * Opens a job's log for writing. A former attempt's output is replaced (`attempt` > 1): readers of it see their end.
+   * `keepBytes` is the limit for each stream: over it head and tail are kept, half each, and the middle becomes a gap.
+   */
+  readonly open: (
+    key: JobKey,
+    options: { readonly attempt: number; readonly keepBytes: number }
+  ) => Effect.Effect<LogWriter, LogError, Scope.Scope>
+  readonly read: (key: JobKey, options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | LogError>
+  /** The kept bytes of one stream, gaps left out, up to `maxBytes` from its beginning. For status messages. */
+  readonly text: (key: JobKey, stream: StreamName, maxBytes: number) => Effect.Effect<Uint8Array, LogNotFound | LogError>
+  readonly remove: (key: JobKey) => Effect.Effect<void, LogError>
+}>()("stoker/layers/log/Log") {}

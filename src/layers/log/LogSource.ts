@@ -1,0 +1,83 @@
+/** Where a reader's bytes come from, and how it waits for more. */
+import { Clock, Deferred, Effect } from "effect"
+import type { LogEnd, LogError, LogNotFound, LogSlice, ReadOptions } from "./Log.ts"
+import type { LogHandleClosed } from "./LogHandle.ts"
+import type { Range } from "./LogRun.ts"
+
+/** One attempt's output, growing or ended. */
+export interface LogSource {
+  /** Another one means: the log was replaced by another attempt's. */
+  readonly identity: string
+  /** What there is now. */
+  readonly take: (range: Range) => Effect.Effect<LogSlice, LogError | LogHandleClosed>
+  /** Asked before `take`: waits until something happens, or has happened, after it was asked. May return early. */
+  readonly news: () => Effect.Effect<void>
+  /** What its readers are told when it is replaced or removed under their hands. */
+  readonly cutOff: () => LogEnd
+}
+
+/** Wakes all who wait for a log, with one Deferred for all of them, and nothing at all while nobody waits. */
+export class LogNews {
+  private next: Deferred.Deferred<void> | undefined
+
+  get isAwaited(): boolean {
+    return this.next !== undefined
+  }
+
+  announce(): void {
+    const { next } = this
+    this.next = undefined
+    if (next !== undefined) Deferred.doneUnsafe(next, Effect.void)
+  }
+
+  /** Subscribes now, waits later: what is announced in between is not missed. */
+  subscribe(): Effect.Effect<void> {
+    return Deferred.await(this.next ??= Deferred.makeUnsafe<void>())
+  }
+}
+
+/** Reads from whatever `find` gives, and waits until there is something to tell or the time is over. */
+export const follow = Effect.fnUntraced(function*(
+  find: Effect.Effect<LogSource, LogNotFound | LogError>,
+  options: ReadOptions
+): Effect.fn.Return<LogSlice, LogNotFound | LogError> {
+  const clock = yield* Clock.Clock
+  const until = clock.currentTimeMillisUnsafe() + options.waitMs
+  const range: Range = { stream: options.stream, offset: options.offset, maxBytes: Math.max(1, options.maxBytes) }
+  const found = yield* find
+  let source = found
+  while (true) {
+    const wait = options.waitMs > 0 ? source.news() : undefined
+    const slice = yield* source.take(range).pipe(Effect.catchTag("LogHandleClosed", () => Effect.undefined))
+    if (slice !== undefined) {
+      const left = until - clock.currentTimeMillisUnsafe()
+      if (slice.entries.length > 0 || slice.end !== undefined || wait === undefined || left <= 0) return slice
+      yield* wait.pipe(Effect.timeoutOption(left))
+    }
+    const now = yield* find.pipe(Effect.catchTag("LogNotFound", () => Effect.undefined))
+    if (now?.identity !== found.identity) return { entries: [], next: options.offset, end: found.cutOff() }
+    source = now
+  }
+})
+
+/** The kept bytes of one stream from its beginning, gaps left out. */
+export const textOf = Effect.fnUntraced(function*(
+  find: Effect.Effect<LogSource, LogNotFound | LogError>,
+  stream: "stdout" | "stderr",
+  maxBytes: number
+): Effect.fn.Return<Uint8Array, LogNotFound | LogError> {
+  const pieces: Array<Uint8Array> = []
+  let left = maxBytes
+  let offset = 0
+  while (left > 0) {
+    const slice: LogSlice = yield* follow(find, { stream, offset, maxBytes: left, waitMs: 0 })
+    for (const entry of slice.entries) {
+      if (entry._tag === "Gap") continue
+      pieces.push(entry.bytes)
+      left -= entry.bytes.length
+    }
+    if (slice.end !== undefined || slice.next === offset) break
+    offset = slice.next
+  }
+  return Buffer.concat(pieces)
+})

@@ -1,0 +1,251 @@
+/**
+ * The host's end of a guest: requests out, frames in, over any byte stream. Never believes what comes in: whatever is
+ * not the protocol loses the sandbox. While nobody takes a phase's output the stream is paused, so that a flood waits
+ * in the sandbox and not in the worker's memory.
+ */
+import { Cause, Deferred, Effect, Exit, Queue, Result, Stream } from "effect"
+import type { Readable, Writable } from "node:stream"
+import * as Protocol from "../../guest/Protocol.ts"
+import type { StreamName } from "../../schemas/Outcome.ts"
+import type { ProgramFile } from "../../schemas/Program.ts"
+import { type PhaseExit, SandboxLost, SandboxRefused } from "./Sandbox.ts"
+
+/** Bytes of output that may wait for the executor before the guest's stream is paused. */
+const HIGH_WATER = 1024 * 1024
+
+/** Time for an answer to a small request. The guest serves them also while a job floods it. */
+const ANSWER_LIMIT = "10 seconds"
+
+const EFAULT = 14
+
+export type LinkEvent =
+  | { readonly _tag: "Started" }
+  | { readonly _tag: "Output"; readonly stream: StreamName; readonly bytes: Uint8Array }
+  | { readonly _tag: "Exited"; readonly exit: PhaseExit }
+
+export interface GuestLink {
+  /** The guest is up and speaks our version. */
+  readonly ready: Effect.Effect<void, SandboxLost>
+  readonly put: (file: ProgramFile) => Effect.Effect<void, SandboxLost | SandboxRefused>
+  readonly run: (
+    request: Protocol.RunRequest,
+    stdin: Uint8Array
+  ) => Stream.Stream<LinkEvent, SandboxLost | SandboxRefused>
+  readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
+  readonly get: (path: string, maximum: number) => Effect.Effect<Uint8Array, SandboxLost | SandboxRefused>
+  /** Says farewell: the guest kills what is left inside and ends. */
+  readonly close: Effect.Effect<void>
+  /** The other side is gone, for this reason (what it said last, if anything): everything that waits fails. */
+  readonly lose: (reason: string) => void
+}
+
+type Answer = Protocol.GuestFrame & { readonly _tag: "Ok" | "Data" }
+type Failure = SandboxLost | SandboxRefused
+
+interface Waiting {
+  readonly operation: SandboxRefused["operation"]
+  left: number
+  readonly answer: Deferred.Deferred<Answer, Failure>
+}
+
+interface Running {
+  readonly seq: number
+  readonly events: Queue.Queue<LinkEvent, Failure | Cause.Done>
+  ended: boolean
+}
+
+const remedy = "The job is answered as failed; see the worker's log, and `stoker doctor` if it happens again."
+
+export const make = (driver: string, input: Writable, output: Readable): GuestLink => {
+  const decoder = Protocol.makeDecoder()
+  const ready = Deferred.makeUnsafe<void, SandboxLost>()
+  const waiting = new Map<number, Waiting>()
+  let running: Running | undefined
+  let lost: SandboxLost | undefined
+  let lastSeq = 0
+  let buffered = 0
+
+  const lose = (reason: string, cause?: unknown) => {
+    if (lost !== undefined) return
+    lost = new SandboxLost({ driver, reason, remedy, ...(cause === undefined ? {} : { cause }) })
+    const gone = Exit.fail(lost)
+    Deferred.doneUnsafe(ready, gone)
+    for (const { answer } of waiting.values()) Deferred.doneUnsafe(answer, gone)
+    waiting.clear()
+    if (running !== undefined && !running.ended) {
+      running.ended = true
+      Queue.failCauseUnsafe(running.events, Cause.fail(lost))
+    }
+    input.destroy()
+  }
+
+  const take = (frame: Protocol.GuestFrame) => {
+    switch (frame._tag) {
+      case "Ready":
+        if (frame.version !== Protocol.version) {
+          return lose(`its guest speaks version ${frame.version} of the protocol, this worker ${Protocol.version}`)
+        }
+        return void Deferred.doneUnsafe(ready, Exit.void)
+      case "Stdout":
+      case "Stderr": {
+        if (frame.seq !== running?.seq || running.ended) return
+        buffered += frame.bytes.length
+        if (buffered > HIGH_WATER) output.pause()
+        const stream = frame._tag === "Stdout" ? "stdout" : "stderr"
+        return void Queue.offerUnsafe(running.events, { _tag: "Output", stream, bytes: frame.bytes })
+      }
+      case "Started":
+        if (frame.seq !== running?.seq) return
+        return void Queue.offerUnsafe(running.events, { _tag: "Started" })
+      case "Exit": {
+        if (frame.seq !== running?.seq || running.ended) return
+        running.ended = true
+        const exit: PhaseExit = frame.end.kind === "exited"
+          ? { _tag: "Exited", code: frame.end.code }
+          : { _tag: "Signalled", signal: frame.end.signal }
+        Queue.offerUnsafe(running.events, { _tag: "Exited", exit })
+        return void Queue.endUnsafe(running.events)
+      }
+      case "Ok":
+      case "Data":
+      case "Fail": {
+        const waiter = waiting.get(frame.seq)
+        if (frame._tag === "Fail") {
+          const { errno, text: reason } = frame
+          if (waiter !== undefined) {
+            waiting.delete(frame.seq)
+            const refusal = new SandboxRefused({ operation: waiter.operation, errno, reason })
+            return void Deferred.doneUnsafe(waiter.answer, Exit.fail(refusal))
+          }
+          if (frame.seq !== running?.seq || running.ended) return
+          running.ended = true
+          return void Queue.failCauseUnsafe(
+            running.events,
+            Cause.fail(new SandboxRefused({ operation: "run", errno, reason }))
+          )
+        }
+        if (waiter === undefined) return lose(`its guest answered request ${frame.seq}, which was never made`)
+        waiter.left -= 1
+        if (waiter.left > 0) return
+        waiting.delete(frame.seq)
+        return void Deferred.doneUnsafe(waiter.answer, Exit.succeed(frame))
+      }
+    }
+  }
+
+  output.on("data", (chunk: Buffer) => {
+    const { frames, violation } = decoder.push(chunk)
+    for (const frame of frames) take(frame)
+    if (violation !== undefined) lose(violation.problem, violation)
+  })
+  output.on("error", (error) => lose(`its stream broke: ${error.message}`, error))
+  input.on("error", () => {}) // the reading side tells
+
+  const write = (parts: ReadonlyArray<Uint8Array>) =>
+    Effect.callback<void, SandboxLost>((resume) => {
+      if (lost !== undefined) return resume(Effect.fail(lost))
+      input.cork()
+      const free = parts.map((part) => input.write(part)).every(Boolean)
+      input.uncork()
+      if (free) return resume(Effect.void)
+      const drained = () => {
+        input.off("drain", drained)
+        input.off("close", drained)
+        resume(lost === undefined ? Effect.void : Effect.fail(lost))
+      }
+      input.on("drain", drained)
+      input.on("close", drained)
+      return Effect.sync(() => input.off("drain", drained).off("close", drained))
+    })
+
+  const ask = Effect.fnUntraced(function*(
+    operation: SandboxRefused["operation"],
+    seq: number,
+    parts: ReadonlyArray<Uint8Array>,
+    replies: number
+  ) {
+    const answer = Deferred.makeUnsafe<Answer, Failure>()
+    waiting.set(seq, { operation, left: replies, answer })
+    yield* write(parts)
+    return yield* Deferred.await(answer).pipe(
+      Effect.timeoutOrElse({
+        duration: ANSWER_LIMIT,
+        orElse: () => {
+          lose(`its guest did not answer a ${operation} within ${ANSWER_LIMIT}`)
+          return Deferred.await(answer)
+        }
+      }),
+      Effect.ensuring(Effect.sync(() => waiting.delete(seq)))
+    )
+  })
+
+  const encoded = <A>(operation: SandboxRefused["operation"], result: Result.Result<A, Protocol.RequestInvalid>) =>
+    Result.isSuccess(result)
+      ? Effect.succeed(result.success)
+      : Effect.fail(new SandboxRefused({ operation, errno: EFAULT, reason: result.failure.message }))
+
+  const signal = (number: number, scope: "main" | "all") =>
+    Effect.suspend(() => {
+      const seq = ++lastSeq
+      return Effect.asVoid(ask("signal", seq, [Protocol.encodeSignal(seq, number, scope)], 1))
+    })
+
+  return {
+    ready: Deferred.await(ready),
+    put: Effect.fnUntraced(function*(file) {
+      const seq = ++lastSeq
+      const data = { path: file.path, data: file.content, executable: file.executable }
+      const { parts, replies } = yield* encoded("put", Protocol.encodePut(seq, data))
+      yield* ask("put", seq, parts, replies)
+    }),
+    run: (request, stdin) =>
+      Stream.unwrap(Effect.gen(function*() {
+        const seq = ++lastSeq
+        const frame = yield* encoded("run", Protocol.encodeRun(seq, request))
+        const mine: Running = { seq, events: yield* Queue.unbounded<LinkEvent, Failure | Cause.Done>(), ended: false }
+        buffered = 0
+        running = mine
+        yield* write([...Protocol.encodeStdin(seq, stdin), frame])
+        return Stream.fromQueue(mine.events).pipe(
+          Stream.mapArray((events) => {
+            for (const event of events) if (event._tag === "Output") buffered -= event.bytes.length
+            if (buffered <= HIGH_WATER / 2 && output.isPaused()) output.resume()
+            return events
+          }),
+          // Left before its end: nothing of it may go on.
+          Stream.ensuring(Effect.suspend(() => {
+            output.resume()
+            if (mine.ended || lost !== undefined) return Effect.void
+            mine.ended = true
+            return Effect.ignore(write([Protocol.encodeSignal(++lastSeq, 9, "all")]))
+          }))
+        )
+      })),
+    signal,
+    get: Effect.fnUntraced(function*(path, maximum) {
+      const parts: Array<Uint8Array> = []
+      let offset = 0
+      while (true) {
+        const seq = ++lastSeq
+        const frame = yield* encoded("get", Protocol.encodeGet(seq, path, offset, Protocol.maxGetBytes))
+        const data = yield* ask("get", seq, [frame], 1)
+        if (data._tag !== "Data") {
+          lose("its guest answered a get without data")
+          return yield* new SandboxLost({ driver, reason: "a get without data", remedy })
+        }
+        if (data.fileSize > maximum) {
+          const reason = `${path} has ${data.fileSize} bytes, ${maximum} are allowed`
+          return yield* new SandboxRefused({ operation: "get", errno: 27, reason })
+        }
+        // The decoder's views die with their chunk's memory only when nobody holds them: keep a copy, files are small.
+        parts.push(Uint8Array.from(data.bytes))
+        offset += data.bytes.length
+        if (data.bytes.length === 0 || offset >= data.fileSize) return Buffer.concat(parts)
+      }
+    }),
+    close: Effect.sync(() => {
+      if (lost === undefined && !input.destroyed) input.end()
+    }),
+    lose
+  }
+}

@@ -1,0 +1,245 @@
+/**
+ * What all sandboxes share whose processes are this host's: a ledger row, a cgroup with limits before the first
+ * instruction, a guest on a child's stdio, measures from the host, and a teardown that is proven. A driver adds only
+ * what is to be launched, and what else it has to remove.
+ */
+import { Clock, Effect, Option, Scope, Stream } from "effect"
+import { spawn } from "node:child_process"
+import { rm } from "node:fs/promises"
+import { join } from "node:path"
+import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
+import type { Limits } from "../../schemas/Limits.ts"
+import type { Phase } from "../../schemas/Program.ts"
+import type { DriverName } from "../../schemas/SandboxClass.ts"
+import type { PhaseUsage } from "../../schemas/Usage.ts"
+import { type Cgroup, type CgroupError, Cgroups, type CgroupUsage } from "../cgroup/Cgroup.ts"
+import { recordedCgroups } from "../host/CgroupRecord.ts"
+import { Host } from "../host/Host.ts"
+import { Native } from "../host/Native.ts"
+import { Watchdog } from "../host/Watchdog.ts"
+import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
+import { within } from "../Release.ts"
+import * as GuestLink from "./GuestLink.ts"
+import { type PhaseEvent, ProvisionFailed, type Sandbox, SandboxLost } from "./Sandbox.ts"
+
+/** A guest says that it is ready within this, or the sandbox is given up. A cold one takes about 15 ms. */
+const READY_LIMIT = "20 seconds"
+
+/** How long a guest may take to end by itself before the cgroup is killed. */
+const FAREWELL = "1 second"
+
+/** Stack of a job's process: the usual default, and what judges expect for deep recursion. */
+const STACK_BYTES = 64 * 1024 * 1024
+
+/** What a driver adds. */
+export interface Recipe {
+  readonly driver: DriverName
+  /** Processes in the cgroup that are not the job's: the guest, and a runtime that waits for it. */
+  readonly ownPids: number
+  /** Program and arguments that become the guest, with its stdio as the link. */
+  readonly command: (id: SandboxId) => ReadonlyArray<string>
+  /** Files and directories of one sandbox, removed after its processes are proven dead. */
+  readonly paths: (instance: InstanceId, id: SandboxId) => ReadonlyArray<string>
+  /** Makes what must be there before the launch, below `paths`. */
+  readonly prepare?: (id: SandboxId) => Effect.Effect<void, ProvisionFailed>
+  /** Looked at once the guest is up: fails a sandbox that is not as isolated as it should be. */
+  readonly verify: (cgroup: Cgroup) => Effect.Effect<void, ProvisionFailed>
+}
+
+
+const cgroupLimits = (limits: Limits, ownPids: number) => ({
+  memoryBytes: limits.memoryBytes,
+  swapBytes: 0,
+  pids: limits.pids + ownPids,
+  cpus: limits.cpus
+})
+
+const difference = (after: number | undefined, before: number | undefined) =>
+  after === undefined ? undefined : Math.max(0, after - (before ?? 0))
+
+/** What the phase used: counters since its beginning, peaks as they stand. */
+const phaseUsage = (
+  phase: Phase,
+  wallMicros: number,
+  before: CgroupUsage,
+  after: CgroupUsage,
+  ownPids: number
+): PhaseUsage => {
+  const measured = {
+    cpuMicros: difference(after.cpuMicros, before.cpuMicros),
+    cpuUserMicros: difference(after.cpuUserMicros, before.cpuUserMicros),
+    cpuSystemMicros: difference(after.cpuSystemMicros, before.cpuSystemMicros),
+    memoryPeakBytes: after.memoryPeakBytes,
+    pidsPeak: after.pidsPeak === undefined ? undefined : Math.max(0, after.pidsPeak - ownPids),
+    throttledMicros: difference(after.throttledMicros, before.throttledMicros),
+    oomKills: difference(after.oomKills, before.oomKills)
+  }
+  const known = Object.entries(measured).filter(([, value]) => value !== undefined)
+  return { phase: phase.name, wallMicros, ...Object.fromEntries(known) }
+}
+
+const monotonic = Clock.clockWith((clock) => clock.currentTimeNanos)
+
+export const make = Effect.gen(function*() {
+  const host = yield* Host
+  const native = yield* Native
+  const cgroups = yield* Cgroups
+  const watchdog = yield* Watchdog
+  const ledger = yield* Ledger
+  const enterMounts = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
+
+  /** Removes what is named, in order; true when nothing of it is left. */
+  const clear = (recipe: Recipe, cgroup: Cgroup, instance: InstanceId, id: SandboxId) =>
+    Effect.gen(function*() {
+      yield* cgroup.kill
+      if (!(yield* cgroup.awaitEmpty("2 seconds"))) return false
+      yield* cgroup.remove
+      for (const path of recipe.paths(instance, id)) {
+        yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
+      }
+      return true
+    }).pipe(
+      Effect.catchCause((cause) => Effect.as(Effect.logWarning(`sandbox ${id} is not gone yet`, cause), false))
+    )
+
+  /** A guest under its cgroup's limits, and the link to it. */
+  const launch = (recipe: Recipe, id: SandboxId, cgroup: Cgroup) =>
+    Effect.gen(function*() {
+      const args = [...enterMounts, ...cgroup.procsFiles.flatMap((file) => ["-g", file]), "--", ...recipe.command(id)]
+      const child = spawn(native.launch, args, { stdio: ["pipe", "pipe", "pipe"], env: {}, cwd: "/" })
+      const link = GuestLink.make(recipe.driver, child.stdin, child.stdout)
+      let said = ""
+      child.stderr.on("data", (bytes: Buffer) => {
+        said = (said + bytes.toString("utf8")).slice(-2000)
+      })
+      child.on("error", (error) => link.lose(`its launcher could not be started: ${error.message}`))
+      const exited = Effect.callback<void>((resume) => {
+        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
+        child.once("exit", () => resume(Effect.void))
+      })
+      // `close` follows `exit` once all that was written has been read.
+      child.once("close", (code, signal) => {
+        const words = said.trim()
+        link.lose(`it ended (${signal ?? `exit status ${code}`})${words === "" ? "" : `: ${words}`}`)
+      })
+      return { link, exited, said: () => said.trim() }
+    })
+
+  const failed = (recipe: Recipe, step: ProvisionFailed["step"]) => (error: { readonly reason: string; readonly remedy: string }) =>
+    new ProvisionFailed({ driver: recipe.driver, step, reason: error.reason, remedy: error.remedy, cause: error })
+
+  const runPhase = (recipe: Recipe, cgroup: Cgroup, link: GuestLink.GuestLink, phase: Phase) =>
+    Stream.unwrap(Effect.gen(function*() {
+      const lost = (error: CgroupError) =>
+        new SandboxLost({ driver: recipe.driver, reason: error.message, remedy: error.remedy, cause: error })
+      yield* Effect.mapError(cgroup.limit(cgroupLimits(phase.limits, recipe.ownPids)), lost)
+      yield* cgroup.resetPeak
+      const before = yield* Effect.mapError(cgroup.usage, lost)
+      let began = yield* monotonic
+      const { limits } = phase
+      const request = {
+        cwd: "",
+        argv: phase.argv,
+        env: phase.env,
+        limits: {
+          fileBytes: limits.fileBytes,
+          openFiles: limits.openFiles,
+          stackBytes: STACK_BYTES,
+          // The host watches the sum of all processes; this stops a single one should the worker be held up.
+          cpuSeconds: Math.ceil(limits.cpuMs / 1000) + 1
+        }
+      }
+      const ended = Effect.fnUntraced(function*(exit: Extract<GuestLink.LinkEvent, { _tag: "Exited" }>["exit"]) {
+        const wallMicros = Number(((yield* monotonic) - began) / 1000n)
+        const after = yield* Effect.mapError(cgroup.usage, lost)
+        const usage = phaseUsage(phase, wallMicros, before, after, recipe.ownPids)
+        return { _tag: "Ended", exit, usage } satisfies PhaseEvent
+      })
+      return link.run(request, phase.stdin).pipe(
+        Stream.mapEffect((event): Effect.Effect<PhaseEvent, SandboxLost> => {
+          switch (event._tag) {
+            case "Started":
+              return Effect.map(monotonic, (now) => {
+                began = now
+                return event
+              })
+            case "Output":
+              return Effect.succeed(event)
+            case "Exited":
+              return ended(event.exit)
+          }
+        }),
+        // The kernel may have chosen the guest: the phase ended for want of memory, which its counter proves.
+        Stream.catchTag("SandboxLost", (error) =>
+          Stream.unwrap(Effect.gen(function*() {
+            const last = yield* ended({ _tag: "Signalled", signal: 9 })
+            return (last.usage.oomKills ?? 0) > 0 ? Stream.succeed<PhaseEvent>(last) : Stream.fail(error)
+          })))
+      )
+    }))
+
+  const provision = Effect.fnUntraced(function*(recipe: Recipe, limits: Limits) {
+    const scope = yield* Effect.scope
+    const gone = (row: LedgerRow) => clear(recipe, cgroups.open(row.id), row.instance, row.id)
+    // The row first, so it is struck last, and only when all it names is proven gone.
+    const row = yield* Effect.mapError(ledger.hold(recipe.driver, gone), failed(recipe, "ledger"))
+    const cgroup = yield* cgroups.make(row.id).pipe(
+      Effect.tap((made) => made.limit(cgroupLimits(limits, recipe.ownPids))),
+      Effect.mapError(failed(recipe, "cgroup"))
+    )
+    if (recipe.prepare !== undefined) yield* recipe.prepare(row.id)
+    const { exited, link, said } = yield* Effect.uninterruptible(launch(recipe, row.id, cgroup))
+    yield* Scope.addFinalizer(
+      scope,
+      Effect.andThen(link.close, Effect.timeoutOption(exited, FAREWELL)).pipe(within(`guest ${row.id}`, "3 seconds"))
+    )
+    yield* link.ready.pipe(
+      Effect.timeoutOrElse({
+        duration: READY_LIMIT,
+        orElse: () =>
+          Effect.fail(
+            new SandboxLost({
+              driver: recipe.driver,
+              reason: `its guest was not ready within ${READY_LIMIT}. ${said()}`,
+              remedy: "Is the host overloaded? Run `stoker doctor`."
+            })
+          )
+      }),
+      Effect.mapError(failed(recipe, "start"))
+    )
+    yield* recipe.verify(cgroup)
+    const sandbox: Sandbox = {
+      id: row.id,
+      driver: recipe.driver,
+      place: cgroup.path,
+      put: (files) => Effect.forEach(files, link.put, { discard: true }),
+      run: (phase) => runPhase(recipe, cgroup, link, phase),
+      signal: link.signal,
+      kill: Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` }),
+      measure: cgroup.usage.pipe(
+        Effect.map(({ cpuMicros, memoryCurrentBytes, pidsCurrent }) => ({
+          cpuMicros,
+          ...(memoryCurrentBytes === undefined ? {} : { memoryBytes: memoryCurrentBytes }),
+          ...(pidsCurrent === undefined ? {} : { pids: Math.max(0, pidsCurrent - recipe.ownPids) })
+        })),
+        Effect.orElseSucceed(() => ({}))
+      ),
+      get: link.get
+    }
+    return sandbox
+  })
+
+  const instancePath = (instance: InstanceId, ...parts: ReadonlyArray<string>) =>
+    join(host.paths.instance(instance), ...parts)
+
+  /** The same clearing for a dead worker's row, at the cgroups that worker wrote down. */
+  const reap = (recipe: Recipe, row: LedgerRow) =>
+    Effect.flatMap(
+      recordedCgroups(host.paths.instance(row.instance)),
+      (recorded) => clear(recipe, cgroups.forInstance(row.instance, recorded).open(row.id), row.instance, row.id)
+    )
+
+  return { host, provision, reap, instancePath }
+})
+
+export type HostSandbox = Effect.Success<typeof make>

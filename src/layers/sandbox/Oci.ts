@@ -1,0 +1,194 @@
+/**
+ * OCI sandboxes by crun: every namespace, a user namespace without a host user behind it, no network, no capability, a
+ * seccomp filter, a read-only root from the host's /usr, a workspace of a fixed size. Its pid 1 is the guest.
+ */
+import { Config, Effect, Option } from "effect"
+import { readFileSync, statfsSync } from "node:fs"
+import * as fs from "node:fs/promises"
+import { join } from "node:path"
+import type { InstanceId } from "../../schemas/Ids.ts"
+import type { Cgroup } from "../cgroup/Cgroup.ts"
+import { Native } from "../host/Native.ts"
+import { Watchdog } from "../host/Watchdog.ts"
+import * as HostSandbox from "./HostSandbox.ts"
+import { bundleConfig } from "./oci/Bundle.ts"
+import * as Crun from "./oci/Crun.ts"
+import { makeRootfs } from "./oci/Rootfs.ts"
+import { compile } from "./oci/Seccomp.ts"
+import { seccompProfile } from "./oci/SeccompProfile.ts"
+import { type Check, type Driver, ProvisionFailed } from "./Sandbox.ts"
+
+/** Host ids behind the sandbox's 0–65535. No account of the host lies there by Debian's policy (subordinate ids). */
+const FIRST_UID = 100_000
+
+/** In the cgroup beside the job: crun, which waits, and the guest. */
+const OWN_PIDS = 2
+
+const image = (reason: string, cause: unknown) =>
+  new ProvisionFailed({
+    driver: "oci",
+    step: "image",
+    reason,
+    remedy: "Is the state directory writable, not full, and on a file system that lets others search it?",
+    cause
+  })
+
+const io = <A>(what: string, run: () => Promise<A>) =>
+  Effect.tryPromise({ try: run, catch: (cause) => image(`${what}: ${String(cause)}`, cause) })
+
+/** `Seccomp:` and `NoNewPrivs:` of a process, from the host's side. */
+const confinement = (pid: number) => {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8")
+  const field = (name: string) => new RegExp(`^${name}:\\s*(\\S+)`, "m").exec(status)?.[1]
+  return { name: field("Name"), seccomp: field("Seccomp"), noNewPrivs: field("NoNewPrivs"), namespaces: field("NSpid") }
+}
+
+export const make = Effect.gen(function*() {
+  const native = yield* Native
+  const watchdog = yield* Watchdog
+  const crun = yield* Config.String("STOKER_CRUN").pipe(Config.withDefault("crun"))
+  const hosted = yield* HostSandbox.make
+  const { host } = hosted
+  const own = (...parts: ReadonlyArray<string>) => hosted.instancePath(host.instance, ...parts)
+  const stateRoot = own("crun")
+  const bundles = new Map<string, string>()
+
+  const writeBundle = Effect.fnUntraced(function*(
+    name: string,
+    disk: { readonly bytes: number; readonly inodes: number },
+    seccompBpf: string | undefined
+  ) {
+    const seccomp = seccompProfile(process.arch)
+    if (seccomp === undefined) {
+      return yield* new ProvisionFailed({
+        driver: "oci",
+        step: "image",
+        reason: `there is no seccomp profile for ${process.arch}`,
+        remedy: "Use an x86-64 or arm64 host: without its filter no sandbox is made."
+      })
+    }
+    const bundle = own("bundles", name)
+    const config = bundleConfig({ rootfs: own("rootfs"), disk, firstUid: FIRST_UID, seccomp, seccompBpf })
+    yield* io(`writing ${bundle}`, async () => {
+      await fs.mkdir(bundle, { recursive: true, mode: 0o711 })
+      await fs.writeFile(join(bundle, "config.json"), JSON.stringify(config))
+    })
+    return bundle
+  })
+
+  /** Once per worker: a checked crun, the skeleton, the compiled filter. */
+  const prepare = yield* Effect.cached(Effect.gen(function*() {
+    const version = yield* Crun.version(crun)
+    yield* io("making the root skeleton", async () => {
+      await fs.mkdir(own("crun"), { recursive: true, mode: 0o700 })
+      await makeRootfs(own("rootfs"), native.guest, FIRST_UID)
+    })
+    const plain = yield* writeBundle("seccomp", { bytes: 65_536, inodes: 16 }, undefined)
+    const enter = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
+    const bpf = yield* compile({
+      crun: [native.launch, ...enter, "--", crun, ...Crun.globals(stateRoot)],
+      stateRoot,
+      bundle: plain,
+      cache: join(host.paths.state, "cache"),
+      dependsOn: [JSON.stringify(seccompProfile(process.arch)), version, process.arch]
+    })
+    if (bpf === undefined) yield* Effect.logInfo(`crun ${version} keeps no compiled filter: it compiles the profile itself`)
+    return bpf
+  }))
+
+  const bundleFor = Effect.fnUntraced(function*(disk: { readonly bytes: number; readonly inodes: number }) {
+    const name = `${disk.bytes}-${disk.inodes}`
+    const bundle = bundles.get(name) ?? (yield* writeBundle(name, disk, yield* prepare))
+    bundles.set(name, bundle)
+    return bundle
+  })
+
+  let verified = false
+  /** The first sandbox proves, seen from the host, that filter and namespaces are on; the bundle is the same for all. */
+  const verify = (cgroup: Cgroup) =>
+    Effect.gen(function*() {
+      if (verified) return
+      const pids = yield* cgroup.pids
+      const guests = pids.map(confinement).filter(({ name }) => name === "guest")
+      const confined = guests.length > 0 &&
+        guests.every(({ noNewPrivs, seccomp }) => seccomp === "2" && noNewPrivs === "1")
+      if (!confined) {
+        return yield* new ProvisionFailed({
+          driver: "oci",
+          step: "ready",
+          reason: `the guest is not confined (${JSON.stringify(guests)})`,
+          remedy: "This crun or kernel does not apply the seccomp profile; no job is run without it."
+        })
+      }
+      verified = true
+    }).pipe(
+      Effect.catchTag("CgroupError", (error) =>
+        Effect.fail(
+          new ProvisionFailed({ driver: "oci", step: "ready", reason: error.message, remedy: error.remedy, cause: error })
+        ))
+    )
+
+  const recipe = (bundle: string): HostSandbox.Recipe => ({
+    driver: "oci",
+    ownPids: OWN_PIDS,
+    command: (id) => [crun, ...Crun.globals(stateRoot), "run", "--bundle", bundle, id],
+    paths: (instance: InstanceId, id) => [hosted.instancePath(instance, "crun", id)],
+    verify
+  })
+
+  const driver: Driver = {
+    name: "oci",
+    capabilities: new Set(["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage"]),
+    provision: Effect.fn("Oci.provision")(function*(sandboxClass, disk) {
+      return yield* hosted.provision(recipe(yield* bundleFor(disk)), sandboxClass.ceiling)
+    }),
+    reap: (row) => hosted.reap(recipe(""), row),
+    check: Effect.gen(function*() {
+      const found = yield* Effect.result(Crun.version(crun))
+      const runtime: Check = found._tag === "Success"
+        ? { name: "crun", status: "ok", detail: `${crun} ${found.success}` }
+        : { name: "crun", status: "missing", detail: found.failure.reason, remedy: found.failure.remedy }
+      const root: Check = process.getuid?.() === 0
+        ? { name: "root", status: "ok", detail: "the worker may make namespaces and map ids" }
+        : {
+          name: "root",
+          status: "missing",
+          detail: "the worker does not run as root",
+          remedy: "Run it as root: jobs still run as an unprivileged user of their own user namespace."
+        }
+      const profile: Check = seccompProfile(process.arch) === undefined
+        ? { name: "seccomp", status: "missing", detail: `no profile for ${process.arch}`, remedy: "Use x86-64 or arm64." }
+        : { name: "seccomp", status: "ok", detail: `profile for ${process.arch}` }
+      return [runtime, root, profile, yield* userNamespaces, freeSpace(host.paths.state)]
+    })
+  }
+  return driver
+})
+
+const userNamespaces = Effect.sync((): Check => {
+  const text = readOr("/proc/sys/user/max_user_namespaces", "0").trim()
+  return Number(text) > 0
+    ? { name: "user namespaces", status: "ok", detail: `up to ${text}` }
+    : {
+      name: "user namespaces",
+      status: "missing",
+      detail: "the kernel allows none",
+      remedy: "sysctl -w user.max_user_namespaces=15000"
+    }
+})
+
+const readOr = (path: string, otherwise: string) => {
+  try {
+    return readFileSync(path, "utf8")
+  } catch {
+    return otherwise
+  }
+}
+
+const freeSpace = (path: string): Check => {
+  const { bavail, bsize } = statfsSync(path)
+  const mebibytes = Math.floor((bavail * bsize) / 1024 ** 2)
+  return mebibytes >= 256
+    ? { name: "state directory", status: "ok", detail: `${path}, ${mebibytes} MiB free` }
+    : { name: "state directory", status: "warning", detail: `${path}, ${mebibytes} MiB free`, remedy: "Free some space." }
+}

@@ -1,0 +1,123 @@
+/** The contract every driver fulfils: one isolated place for one program, then it is destroyed. */
+import { Context, type Effect, Schema, type Scope, type Stream } from "effect"
+import type { SandboxId } from "../../schemas/Ids.ts"
+import type { StreamName } from "../../schemas/Outcome.ts"
+import type { Phase, ProgramFile, WorkPath } from "../../schemas/Program.ts"
+import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
+import type { PhaseUsage } from "../../schemas/Usage.ts"
+import type { LedgerRow } from "../ledger/Ledger.ts"
+
+/** No sandbox could be made: at which step, and what the operator can do about it. */
+export class ProvisionFailed extends Schema.TaggedError<ProvisionFailed>()("ProvisionFailed", {
+  driver: Schema.String,
+  step: Schema.Literals(["driver", "ledger", "cgroup", "image", "network", "start", "ready"]),
+  reason: Schema.String,
+  remedy: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    return `${this.driver} made no sandbox (${this.step}): ${this.reason}. ${this.remedy}`
+  }
+}
+
+/** A sandbox that was there is not any more, or answers nonsense. */
+export class SandboxLost extends Schema.TaggedError<SandboxLost>()("SandboxLost", {
+  driver: Schema.String,
+  reason: Schema.String,
+  remedy: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    return `${this.driver} lost its sandbox: ${this.reason}. ${this.remedy}`
+  }
+}
+
+/** The sandbox refused one request and is still well: a path outside the workspace, a full disk, no such program. */
+export class SandboxRefused extends Schema.TaggedError<SandboxRefused>()("SandboxRefused", {
+  operation: Schema.Literals(["put", "run", "get", "signal"]),
+  /** Linux errno, e.g. 2 for ENOENT, 28 for ENOSPC. */
+  errno: Schema.Int,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `${this.operation} refused: ${this.reason}`
+  }
+}
+
+/** How a phase ended, as the kernel told the guest. */
+export type PhaseExit =
+  | { readonly _tag: "Exited"; readonly code: number }
+  | { readonly _tag: "Signalled"; readonly signal: number }
+
+export type PhaseEvent =
+  | { readonly _tag: "Started" }
+  | { readonly _tag: "Output"; readonly stream: StreamName; readonly bytes: Uint8Array }
+  | { readonly _tag: "Ended"; readonly exit: PhaseExit; readonly usage: PhaseUsage }
+
+/** What is being used now, from the host's side. Absent where the driver cannot tell. */
+export interface Measurement {
+  readonly cpuMicros?: number
+  readonly memoryBytes?: number
+  readonly pids?: number
+}
+
+/** One place for one program. Its scope is its life: closing it removes all that was made for it. */
+export interface Sandbox {
+  readonly id: SandboxId
+  readonly driver: DriverName
+  /** Where people find its counters on the host, e.g. the cgroup's path. */
+  readonly place: string
+  /** Writes files into the workspace, as the job's user. */
+  readonly put: (files: ReadonlyArray<ProgramFile>) => Effect.Effect<void, SandboxLost | SandboxRefused>
+  /**
+   * Runs one phase under its limits; ends with exactly one `Ended`, sent when none of the phase's processes is alive
+   * and every byte they wrote has been given. Wall time, CPU time and output are the executor's to watch.
+   */
+  readonly run: (phase: Phase) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
+  /** A signal for the phase's main process (`main`) or for all of its processes. */
+  readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
+  /** Kills everything inside from the host, at once, without asking the guest. The sandbox is lost by it. */
+  readonly kill: Effect.Effect<void>
+  readonly measure: Effect.Effect<Measurement>
+  /** Reads one regular file of the workspace after the phases, up to `maximum` bytes. */
+  readonly get: (path: WorkPath, maximum: number) => Effect.Effect<Uint8Array, SandboxLost | SandboxRefused>
+}
+
+/** What a job may need of a driver. A job that needs what a driver lacks is rejected, never weakened. */
+export type Capability =
+  | "isolation"
+  | "memory-limit"
+  | "cpu-limit"
+  | "pids-limit"
+  | "disk-limit"
+  | "usage"
+
+/** One line of `stoker doctor`. */
+export interface Check {
+  readonly name: string
+  readonly status: "ok" | "warning" | "missing"
+  readonly detail: string
+  /** What to type or change; absent when all is well. */
+  readonly remedy?: string
+}
+
+/** Makes sandboxes of one kind. */
+export interface Driver {
+  readonly name: DriverName
+  readonly capabilities: ReadonlySet<Capability>
+  /** A sandbox of this class whose workspace holds `diskBytes`; ready when it comes back. */
+  readonly provision: (
+    sandboxClass: SandboxClass,
+    disk: { readonly bytes: number; readonly inodes: number }
+  ) => Effect.Effect<Sandbox, ProvisionFailed, Scope.Scope>
+  /**
+   * Removes what a dead worker's row names, in this order: processes, network, mounts, cgroups, files. True once all of
+   * it is proven gone; false or a slow kernel leaves the row for the next round. Never called for a live instance.
+   */
+  readonly reap: (row: LedgerRow) => Effect.Effect<boolean>
+  /** What this host lacks for this driver, with the fix for each gap. Changes nothing that lasts. */
+  readonly check: Effect.Effect<ReadonlyArray<Check>>
+}
+
+/** All drivers this worker was built with. The classes choose among them by name. */
+export class Drivers extends Context.Service<Drivers, ReadonlyArray<Driver>>()("stoker/layers/sandbox/Drivers") {}

@@ -1,0 +1,94 @@
+/** An OCI bundle (runtime-spec 1.0.2) whose pid 1 is the guest and whose root is the host's /usr, read-only. */
+import type { seccompProfile } from "./SeccompProfile.ts"
+
+export interface BundleOptions {
+  /** Absolute path of the skeleton made by `Rootfs.ts`. */
+  readonly rootfs: string
+  readonly disk: { readonly bytes: number; readonly inodes: number }
+  /** Host ids that the sandbox's 0–65535 are mapped to. */
+  readonly firstUid: number
+  readonly seccomp: NonNullable<ReturnType<typeof seccompProfile>>
+  /** The same profile compiled (base64 of the kernel's filter program): saves crun most of its start-up time. */
+  readonly seccompBpf: string | undefined
+}
+
+/** Where the guest lies in the skeleton. */
+export const GUEST_PATH = "/.stoker/guest"
+
+/** The job's user inside the sandbox. */
+export const JOB_UID = 1000
+
+/** What the guest, uid 0 of the user namespace, keeps: to become the job's user, and to kill its processes. */
+const guestCapabilities = ["CAP_SETUID", "CAP_SETGID", "CAP_KILL"]
+
+const tmpfs = (destination: string, mode: string, options: ReadonlyArray<string>) => ({
+  destination,
+  type: "tmpfs",
+  source: "tmpfs",
+  options: ["nosuid", "nodev", `mode=${mode}`, ...options]
+})
+
+/** `config.json` of the bundle. The guest reads its commands from fd 0 and answers on fd 1. */
+export const bundleConfig = (options: BundleOptions) => {
+  const { bytes, inodes } = options.disk
+  const size = [`size=${bytes}`, `nr_inodes=${inodes}`]
+  const ids = [{ containerID: 0, hostID: options.firstUid, size: 65_536 }]
+  return {
+    ociVersion: "1.0.2",
+    hostname: "sandbox",
+    annotations: options.seccompBpf === undefined ? {} : { "run.oci.seccomp_bpf_data": options.seccompBpf },
+    process: {
+      terminal: false,
+      user: { uid: 0, gid: 0 },
+      args: [GUEST_PATH, "--work", "/work", "--uid", String(JOB_UID), "--gid", String(JOB_UID)],
+      env: [],
+      cwd: "/",
+      noNewPrivileges: true,
+      capabilities: {
+        bounding: guestCapabilities,
+        effective: guestCapabilities,
+        permitted: guestCapabilities,
+        inheritable: [],
+        ambient: []
+      },
+      rlimits: [{ type: "RLIMIT_CORE", soft: 0, hard: 0 }]
+    },
+    root: { path: options.rootfs, readonly: true },
+    mounts: [
+      { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
+      { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "strictatime", "mode=755", "size=64k"] },
+      tmpfs("/dev/shm", "1777", ["noexec", "size=16777216", "nr_inodes=1024"]),
+      { destination: "/usr", type: "bind", source: "/usr", options: ["rbind", "ro", "nosuid", "nodev"] },
+      // Debian's compilers are reached through /etc/alternatives (cc, c++, awk).
+      {
+        destination: "/etc/alternatives",
+        type: "bind",
+        source: "/etc/alternatives",
+        options: ["bind", "ro", "nosuid", "nodev", "noexec"]
+      },
+      tmpfs("/tmp", "1777", size),
+      tmpfs("/work", "0700", [...size, `uid=${JOB_UID}`, `gid=${JOB_UID}`])
+    ],
+    linux: {
+      namespaces: ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"].map((type) => ({ type })),
+      uidMappings: ids,
+      gidMappings: ids,
+      rootfsPropagation: "private",
+      seccomp: options.seccomp,
+      maskedPaths: [
+        "/proc/acpi",
+        "/proc/asound",
+        "/proc/interrupts",
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/latency_stats",
+        "/proc/sched_debug",
+        "/proc/scsi",
+        "/proc/timer_list",
+        "/proc/timer_stats",
+        "/sys/firmware"
+      ],
+      readonlyPaths: ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+    }
+  }
+}

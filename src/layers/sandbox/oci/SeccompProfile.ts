@@ -1,0 +1,110 @@
+/**
+ * Which system calls a sandbox may make, as the `linux.seccomp` section of an OCI bundle (runtime-spec 1.0.2).
+ *
+ * Three groups: allowed; refused with EPERM because they reach beyond a job (mounts, namespaces, keys, modules, clocks,
+ * tracing of the kernel); everything else, so also what future kernels add, is ENOSYS, which libraries fall back from.
+ * `clone3` and io_uring are ENOSYS for that reason: their arguments cannot be filtered.
+ */
+
+const EPERM = 1
+const ENOSYS = 38
+const EAFNOSUPPORT = 97
+
+const names = (text: string): ReadonlyArray<string> => text.split(/\s+/).filter((name) => name !== "")
+
+const files = names(`
+  access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
+  fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fremovexattr
+  fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
+  inotify_init1 inotify_rm_watch ioctl lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lsetxattr
+  lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2
+  read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile setxattr splice stat
+  statfs statx symlink symlinkat sync_file_range tee truncate umask unlink unlinkat ustat utime utimensat utimes
+  vmsplice write writev
+`)
+
+const memory = names(`
+  brk cachestat get_mempolicy madvise membarrier memfd_create mincore mlock mlock2 mlockall mmap mprotect mremap mseal
+  msync munlock munlockall munmap pkey_alloc pkey_free pkey_mprotect process_madvise remap_file_pages shmat shmctl shmdt
+  shmget
+`)
+
+const processes = names(`
+  alarm arch_prctl capget capset execve execveat exit exit_group fork get_robust_list get_thread_area getcpu getegid
+  geteuid getgid getgroups getpgid getpgrp getpid getppid getpriority getresgid getresuid getrlimit getrusage getsid
+  gettid getuid ioprio_get ioprio_set kill pause pidfd_open pidfd_send_signal prctl prlimit64 process_mrelease
+  process_vm_readv process_vm_writev ptrace restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask
+  rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
+  sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
+  sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield seccomp set_robust_list set_thread_area
+  set_tid_address setfsgid setfsuid setgid setgroups setpgid setpriority setregid setresgid setresuid setreuid
+  setrlimit setsid setuid sigaltstack tgkill tkill uname vfork wait4 waitid
+`)
+
+const waiting = names(`
+  clock_getres clock_gettime clock_nanosleep epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait
+  eventfd eventfd2 futex futex_requeue futex_wait futex_waitv futex_wake getitimer gettimeofday nanosleep pipe pipe2
+  poll ppoll pselect6 select setitimer signalfd signalfd4 sysinfo time timer_create timer_delete timer_getoverrun
+  timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times getrandom
+`)
+
+const talking = names(`
+  accept accept4 bind connect getpeername getsockname getsockopt listen mq_getsetattr mq_notify mq_open mq_timedreceive
+  mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd recvfrom recvmmsg recvmsg semctl semget semop semtimedop sendmmsg
+  sendmsg sendto setsockopt shutdown socketpair io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit
+  landlock_add_rule landlock_create_ruleset landlock_restrict_self
+`)
+
+/** Known, and refused with EPERM: the program learns that it may not, not that the kernel is old. */
+const forbidden = names(`
+  acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module fanotify_init fanotify_mark finit_module
+  fsconfig fsmount fsopen fspick init_module ioperm iopl kcmp kexec_file_load kexec_load keyctl lookup_dcookie mbind
+  memfd_secret migrate_pages modify_ldt mount mount_setattr move_mount move_pages name_to_handle_at nfsservctl
+  open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root quotactl quotactl_fd reboot request_key
+  set_mempolicy set_mempolicy_home_node setdomainname sethostname setns settimeofday swapoff swapon sync syncfs sysfs
+  syslog umount2 unshare uselib userfaultfd vhangup
+`)
+
+/** CLONE_NEWTIME and all other CLONE_NEW* flags of clone(2). */
+const CLONE_NEW = 0x7E020080
+
+/** AF_UNIX, AF_INET, AF_INET6, AF_NETLINK: loopback and name look-ups work, vsock and raw packets do not. */
+const socketFamilies = [1, 2, 10, 16]
+
+/** PER_LINUX, ADDR_NO_RANDOMIZE (debuggers, sanitizers), and the query 0xffffffff. */
+const personalities = [0, 0x0040000, 0xffffffff]
+
+const equals = (value: number) => [{ index: 0, value, op: "SCMP_CMP_EQ" }]
+
+/** The architecture's own calls only: 32-bit entry points are killed by libseccomp's default. */
+const architectures: Readonly<Record<string, string>> = { x64: "SCMP_ARCH_X86_64", arm64: "SCMP_ARCH_AARCH64" }
+
+/** `linux.seccomp` of an OCI bundle for `process.arch`; `undefined` for an architecture this profile was not made for. */
+export const seccompProfile = (arch: string) => {
+  const architecture = architectures[arch]
+  if (architecture === undefined) return undefined
+  const allow = "SCMP_ACT_ALLOW"
+  const refuse = "SCMP_ACT_ERRNO"
+  return {
+    defaultAction: refuse,
+    defaultErrnoRet: ENOSYS,
+    architectures: [architecture],
+    syscalls: [
+      { names: [...files, ...memory, ...processes, ...waiting, ...talking], action: allow },
+      { names: forbidden, action: refuse, errnoRet: EPERM },
+      ...socketFamilies.map((family) => ({ names: ["socket"], action: allow, args: equals(family) })),
+      {
+        names: ["socket"],
+        action: refuse,
+        errnoRet: EAFNOSUPPORT,
+        args: [{ index: 0, value: Math.max(...socketFamilies), op: "SCMP_CMP_GT" }]
+      },
+      ...personalities.map((personality) => ({ names: ["personality"], action: allow, args: equals(personality) })),
+      {
+        names: ["clone"],
+        action: allow,
+        args: [{ index: 0, value: CLONE_NEW, valueTwo: 0, op: "SCMP_CMP_MASKED_EQ" }]
+      }
+    ]
+  }
+}

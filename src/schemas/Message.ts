@@ -1,0 +1,18 @@
+/** A message owed to the outside because of a job's event: rendered once, kept in the outbox until it is confirmed. */
+import { Schema } from "effect"
+import { keyText } from "./Ids.ts"
+import type { JobEvent } from "./JobEvent.ts"
+
+export const Message = Schema.Struct({
+  /** Stable over resends: `<job key>#<attempt>.<seq>.<n>`, so that a receiver can drop repeats. */
+  id: Schema.NonEmptyString,
+  /** The emitter that can send it. */
+  emitter: Schema.NonEmptyString,
+  /** What that emitter needs: for AMQP exchange, routing key, properties and body. */
+  content: Schema.Json
+})
+export type Message = typeof Message.Type
+
+/** A message's stable id: the job, the attempt, the event's number, and the message's place among that event's own. */
+export const messageId = (event: JobEvent, n: number): string =>
+  `${keyText(event.key)}#${event.attempt}.${event.seq}.${n}`

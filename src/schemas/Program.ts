@@ -1,0 +1,58 @@
+/** What a function becomes: files, then phases. Pure data; a driver knows nothing else of a job. */
+import { Schema } from "effect"
+import { Limits } from "./Limits.ts"
+
+/** An argument, name or value for `execve`, which ends strings at NUL. */
+export const ExecString = Schema.String.check(
+  Schema.makeFilter((text: string) => !text.includes("\u0000"), { expected: "text without NUL bytes" }),
+  Schema.isMaxLength(131_072, { expected: "at most 131072 characters (Linux' limit for one argument)" })
+)
+
+/** A path inside the workspace: relative, at most 4 KiB, no empty, `.` or `..` component, no NUL. */
+export const WorkPath = Schema.String.check(
+  Schema.isBetweenLength(1, 4095),
+  Schema.makeFilter(
+    (path: string) =>
+      !path.includes("\u0000") && path.split("/").every((part) => part !== "" && part !== "." && part !== ".."),
+    { expected: "a relative path inside the workspace, without '.', '..' or empty parts" }
+  )
+).pipe(Schema.brand("WorkPath"))
+export type WorkPath = typeof WorkPath.Type
+
+export const ProgramFile = Schema.Struct({
+  path: WorkPath,
+  content: Schema.Uint8ArrayFromBase64,
+  executable: Schema.Boolean
+})
+export type ProgramFile = typeof ProgramFile.Type
+
+/** `compile` makes what `run` runs; a program has at most one of each kind, compile first. */
+export const PhaseName = Schema.Literals(["compile", "run"])
+export type PhaseName = typeof PhaseName.Type
+
+export const Phase = Schema.Struct({
+  name: PhaseName,
+  /** argv[0] is looked up in the PATH of `env`. */
+  argv: Schema.NonEmptyArray(ExecString),
+  /** The whole environment: nothing is inherited. */
+  env: Schema.Record(Schema.String, ExecString),
+  stdin: Schema.Uint8ArrayFromBase64,
+  limits: Limits
+})
+export type Phase = typeof Phase.Type
+
+export const Program = Schema.Struct({
+  files: Schema.Array(ProgramFile),
+  phases: Schema.NonEmptyArray(Phase),
+  /** Files to bring back after the last phase, whatever its exit. */
+  artefacts: Schema.Array(WorkPath)
+})
+export type Program = typeof Program.Type
+
+/** Environment every phase begins with. */
+export const baseEnv: Readonly<Record<string, string>> = {
+  PATH: "/usr/local/bin:/usr/bin:/bin:/usr/local/go/bin",
+  HOME: "/work",
+  TMPDIR: "/tmp",
+  LANG: "C.UTF-8"
+}

@@ -1,0 +1,15 @@
+/** What is written down when a job ends, and told again to whoever asks later. */
+import { Schema } from "effect"
+import { StreamSummary } from "./JobEvent.ts"
+import { Outcome } from "./Outcome.ts"
+import { Usage } from "./Usage.ts"
+
+export const Settlement = Schema.Struct({
+  outcome: Outcome,
+  usage: Usage,
+  output: Schema.Array(StreamSummary),
+  attempt: Schema.Natural,
+  startedAtMs: Schema.optionalKey(Schema.Natural),
+  endedAtMs: Schema.Natural
+})
+export type Settlement = typeof Settlement.Type

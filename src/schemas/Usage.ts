@@ -1,0 +1,36 @@
+/** What a job used, measured from the host. What a driver or kernel cannot measure is absent, not zero. */
+import { Schema } from "effect"
+import { PhaseName } from "./Program.ts"
+
+export const PhaseUsage = Schema.Struct({
+  phase: PhaseName,
+  /** Elapsed, by the host's monotonic clock. */
+  wallMicros: Schema.Natural,
+  /** User plus system time of all its processes. */
+  cpuMicros: Schema.optionalKey(Schema.Natural),
+  cpuUserMicros: Schema.optionalKey(Schema.Natural),
+  cpuSystemMicros: Schema.optionalKey(Schema.Natural),
+  /** Peak of the whole sandbox's memory while the phase ran (anonymous, page cache, tmpfs; about 2 MiB are the guest's). */
+  memoryPeakBytes: Schema.optionalKey(Schema.Natural),
+  /** Peak number of the job's processes and threads. */
+  pidsPeak: Schema.optionalKey(Schema.Natural),
+  /** Time the CPU limit held the phase back. */
+  throttledMicros: Schema.optionalKey(Schema.Natural),
+  /** Processes the kernel killed for want of memory. */
+  oomKills: Schema.optionalKey(Schema.Natural)
+})
+export type PhaseUsage = typeof PhaseUsage.Type
+
+export const Usage = Schema.Struct({
+  /** From the worker's receipt to the claim. */
+  queuedMicros: Schema.optionalKey(Schema.Natural),
+  /** Claiming the job in the journal. */
+  claimMicros: Schema.optionalKey(Schema.Natural),
+  /** From the request for a sandbox until it was ready. */
+  provisionMicros: Schema.optionalKey(Schema.Natural),
+  phases: Schema.Array(PhaseUsage)
+})
+export type Usage = typeof Usage.Type
+
+/** Nothing ran. */
+export const noUsage: Usage = { phases: [] }

@@ -1,0 +1,4 @@
+import * as Place from "./places.ts"
+import { suite } from "./suite.ts"
+
+suite("memory", Place.memory)

@@ -1,0 +1,77 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import { type Claim, Journal } from "../../src/layers/journal/Journal.ts"
+import * as Place from "./places.ts"
+import * as Sample from "./samples.ts"
+
+/** Mulberry32: the same numbers for the same seed, on every machine. */
+const generator = (seed: number) => {
+  let state = seed
+  return (below: number) => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % below
+  }
+}
+
+type Step = (journal: Journal["Service"]) => Effect.Effect<unknown, unknown>
+
+const instances = ["ann", "bob"].map(Sample.instance)
+
+/** One random step. Few ids, instances and minutes, so that the steps meet. Claims may be old or made up. */
+const step = (random: (below: number) => number): { readonly minutes: number; readonly run: Step } => {
+  const id = `job-${random(5)}`
+  const where = random(3) === 0 ? { intake: Sample.key(id, "grpc").intake } : {}
+  const request = Sample.request(id, random(8) === 0 ? "other" : "first", where)
+  const instance = instances[random(2)] ?? Sample.instance("ann")
+  const claim: Claim = { key: Sample.keyOfRequest(request), instance, attempt: 1, fence: 1 + random(6) }
+  const options = { instance, leaseMs: 1 + random(240_000), maxAttempts: 1 + random(3) }
+  const number = random(1000)
+  // Drawn here, not in the steps: each step runs once for every journal.
+  const [limit, row, another] = [1 + random(4), 1 + random(20), 1 + random(20)]
+  const steps: ReadonlyArray<Step> = [
+    (journal) => journal.submit(request),
+    (journal) => journal.submit(request),
+    (journal) => journal.claim(request, options),
+    (journal) => journal.claim(request, options),
+    (journal) => journal.claim(request, options),
+    (journal) => journal.settle(claim, Sample.settlement(number), [Sample.message(`m${number}`), Sample.message("n")]),
+    (journal) => journal.settle(claim, Sample.settlement(number), []),
+    (journal) => journal.release(claim),
+    (journal) => journal.renew([claim, { ...claim, fence: claim.fence + 1 }], options.leaseMs),
+    (journal) => journal.abandon(instance),
+    (journal) => journal.queued(limit),
+    (journal) => journal.told([row, another]),
+    (journal) => journal.get(claim.key),
+    (journal) => journal.holders
+  ]
+  return { minutes: random(4), run: steps[random(steps.length)] ?? ((journal) => journal.holders) }
+}
+
+const everything = (journal: Journal["Service"]) =>
+  Effect.all([journal.list({ limit: 100 }), journal.owed(100), journal.queued(100), journal.holders])
+
+const steps = 120
+
+describe("Journal", () => {
+  it.effect.each(Array.from({ length: 12 }, (_, index) => index + 1))(
+    "sqlite and memory answer any sequence of steps alike (seed %i)",
+    (seed) =>
+      Effect.gen(function*() {
+        const options = { dedupeWindow: "5 minutes", retention: "9 minutes" } as const
+        const journals = yield* Effect.forEach([Place.sqlite, Place.memory], (place) =>
+          Effect.flatMap(place(options), (worker) =>
+            Effect.map(Layer.build(worker), (context) => Context.get(context, Journal))))
+        const random = generator(seed)
+        for (let count = 1; count <= steps; count += 1) {
+          const { minutes, run } = step(random)
+          yield* TestClock.adjust(`${minutes} minutes`)
+          const [left, right] = yield* Effect.forEach(journals, (journal) =>
+            Effect.all([Effect.result(run(journal)), everything(journal)]))
+          assert.deepStrictEqual(left, right, `seed ${seed}, step ${count}`)
+        }
+      })
+  )
+})
