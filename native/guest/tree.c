@@ -18,7 +18,7 @@
 
 /* More processes than this are reached in later rounds. */
 #define KNOWN_MAX 8192
-/* Freezing ends when a round met nobody new, or after this long: then SIGKILL falls on what is known. */
+/* Freezing ends when a round met the same processes as the one before, or after this long. */
 #define FREEZE_MICROS 250000u
 
 struct dirent64 {
@@ -38,18 +38,19 @@ static void add(pid_t pid, pid_t parent) {
   known[known_count++].parent = parent;
 }
 
-/* State and parent of a process from /proc/PID/stat; the name in it is the job's choice, so look behind its last `)`. */
-static bool status_of(pid_t pid, char *state, pid_t *parent) {
+/* The parent of a process, or -1. The name in /proc/PID/stat is the job's choice, so look behind its last `)`. */
+static pid_t parent_of(pid_t pid) {
   char path[64], text[512];
   snprintf(path, sizeof path, "/proc/%d/stat", pid);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
+  if (fd < 0) return -1;
   ssize_t n = read(fd, text, sizeof text - 1);
   close(fd);
-  if (n <= 0) return false;
+  if (n <= 0) return -1;
   text[n] = 0;
-  char *at = strrchr(text, ')');
-  return at != NULL && sscanf(at + 1, " %c %d", state, parent) == 2;
+  char *at = strrchr(text, ')'), state;
+  pid_t parent;
+  return at != NULL && sscanf(at + 1, " %c %d", &state, &parent) == 2 ? parent : -1;
 }
 
 /* Calls `each` with every number that names an entry of a directory of /proc. */
@@ -94,9 +95,7 @@ static void add_children_of_thread(pid_t tid, pid_t owner) {
 }
 
 static void add_if_child(pid_t pid, pid_t owner) {
-  char state;
-  pid_t parent;
-  if (status_of(pid, &state, &parent) && parent == owner) add(pid, owner);
+  if (parent_of(pid) == owner) add(pid, owner);
 }
 
 static void add_children(pid_t owner) {
@@ -110,28 +109,25 @@ static void add_children(pid_t owner) {
 }
 
 /* One walk over all descendants, parents first: a parent that is signalled before its children are listed cannot add
-   another behind our back. Gives the number of processes that were neither stopped nor dead before. */
-static size_t walk(int signo) {
-  size_t lively = 0;
+   another behind our back (with any signal pending, fork starts over instead). Gives a digest of whom it met. */
+static uint64_t walk(int signo) {
+  uint64_t met = 0;
   known_count = 0;
   add_children(self_pid);
   for (size_t i = 0; i < known_count; i++) {
-    pid_t pid = known[i].pid, parent;
-    char state;
+    pid_t pid = known[i].pid;
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     bool no_pidfd = fd < 0 && errno != ESRCH;
-    if ((fd >= 0 || no_pidfd) && status_of(pid, &state, &parent) && (parent == known[i].parent || parent == self_pid)) {
-      bool quiet = strchr("TtZXx", state) != NULL;
-      if (!quiet) lively++;
-      if (!quiet || signo != SIGSTOP) {
-        if (no_pidfd) kill(pid, signo);
-        else syscall(SYS_pidfd_send_signal, fd, signo, NULL, 0);
-      }
+    pid_t parent = fd >= 0 || no_pidfd ? parent_of(pid) : -1;
+    if (parent == known[i].parent || parent == self_pid) {
+      if (no_pidfd) kill(pid, signo);
+      else syscall(SYS_pidfd_send_signal, fd, signo, NULL, 0);
+      met += (uint64_t)pid * 0x9e3779b97f4a7c15u;
       add_children(pid);
     }
     if (fd >= 0) close(fd);
   }
-  return lively;
+  return met;
 }
 
 void signal_all(int signo) {
@@ -144,7 +140,11 @@ void signal_all(int signo) {
   no_children_file = access(path, R_OK) != 0;
   if (signo == SIGKILL) {
     uint64_t until = now_micros() + FREEZE_MICROS;
-    while (walk(SIGSTOP) > 0 && now_micros() < until) sched_yield();
+    for (uint64_t before = 0, met = walk(SIGSTOP); met != before && now_micros() < until;) {
+      sched_yield();
+      before = met;
+      met = walk(SIGSTOP);
+    }
   }
   walk(signo);
 }

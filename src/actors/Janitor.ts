@@ -45,7 +45,9 @@ const dead = Effect.gen(function*() {
 const reap = Effect.fnUntraced(function*(row: LedgerRow) {
   const driver = (yield* Drivers).find(({ name }) => name === row.driver)
   if (driver === undefined) {
-    yield* Effect.logWarning(`sandbox ${row.id} of ${row.instance} needs driver ${row.driver}, which this worker does not have`)
+    yield* Effect.logWarning(
+      `sandbox ${row.id} of ${row.instance} needs driver ${row.driver}, which this worker does not have`
+    )
     return false
   }
   if (!(yield* driver.reap(row))) return false
@@ -75,7 +77,10 @@ export const sweep = Effect.gen(function*() {
   const swept = yield* Effect.forEach(instances, (instance) =>
     clearInstance(instance).pipe(
       Effect.catchCause((cause) =>
-        Effect.as(Effect.logWarning(`the leavings of worker ${instance} could not be removed`, cause), { ...nothing, left: 1 })
+        Effect.as(Effect.logWarning(`the leavings of worker ${instance} could not be removed`, cause), {
+          ...nothing,
+          left: 1
+        })
       )
     ))
   const total = swept.reduce(add, nothing)

@@ -11,6 +11,7 @@ import { Host } from "../layers/host/Host.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type Claim, type ClaimAnswer, type ClaimLost, Journal, JournalError } from "../layers/journal/Journal.ts"
 import { Log, type LogError, type LogWriter } from "../layers/log/Log.ts"
+import { within } from "../layers/Release.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { type Job, keyOf } from "../schemas/Job.ts"
 import type { StreamSummary } from "../schemas/JobEvent.ts"
@@ -123,18 +124,25 @@ interface Assigned {
 
 /** Runs what was planned; its sandbox goes as soon as the outcome is known, while that is being written down. */
 const execute = Effect.fnUntraced(
-  function*(job: Job, attempt: number, assigned: Assigned, stop: Deferred.Deferred<StopRequest>, teller: Teller.Teller) {
+  function*(
+    job: Job,
+    attempt: number,
+    assigned: Assigned,
+    stop: Deferred.Deferred<StopRequest>,
+    teller: Teller.Teller
+  ) {
     const outer = yield* Effect.scope
     const startedAtMs = yield* Clock.currentTimeMillis
     const keepBytes = Math.max(...assigned.program.phases.map(({ limits }) => limits.outputBytes))
     const writer = yield* Effect.result((yield* Log).open(keyOf(job), { attempt, keepBytes }))
     if (writer._tag === "Failure") return unrun(diskTrouble(writer.failure))
 
-    const place = yield* Scope.fork(outer)
+    const place = yield* Scope.make()
+    yield* Scope.addFinalizer(outer, Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")))
     const run = yield* (yield* Executor).start({ job, attempt, ...assigned }).pipe(Scope.provide(place))
     const stopper = yield* Effect.forkIn(Effect.flatMap(Deferred.await(stop), run.stop), place)
     const result = yield* follow(run, writer.success, teller)
-    yield* Effect.forkIn(Scope.close(place, Exit.void), outer)
+    yield* Effect.forkIn(Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")), outer)
     stopper.interruptUnsafe()
 
     const output = yield* Effect.result(writer.success.end)
@@ -323,5 +331,6 @@ const admitted = <A, E, R>(
       return Effect.map(life, (end) => ({ end }))
     }))
     const stopped = Effect.flatMap(Deferred.await(stop), () => inside ? Effect.never : Effect.undefined)
-    return Effect.flatMap(Effect.raceFirst(waiting, stopped), (lived) => lived === undefined ? life : Effect.succeed(lived.end))
+    return Effect.flatMap(Effect.raceFirst(waiting, stopped), (lived) =>
+      lived === undefined ? life : Effect.succeed(lived.end))
   })

@@ -45,7 +45,9 @@ const make = Effect.gen(function*() {
   const tell = Effect.fnUntraced(function*(owed: Owed) {
     const emitter = emitters.get(owed.message.emitter)
     if (emitter === undefined) {
-      yield* Effect.logWarning(`message ${owed.message.id} waits for the emitter ${owed.message.emitter}, not configured here`)
+      yield* Effect.logWarning(
+        `message ${owed.message.id} waits for the emitter ${owed.message.emitter}, not configured here`
+      )
       return Effect.void
     }
     busy.add(owed.row)

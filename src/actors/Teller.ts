@@ -27,7 +27,10 @@ export interface Teller {
 }
 
 const render = (emitters: ReadonlyArray<Emitter>, event: JobEvent, { job, reply }: Request) =>
-  Effect.map(Effect.forEach(emitters, (emitter) => emitter.render({ event, job, reply })), (messages) => messages.flat())
+  Effect.map(
+    Effect.forEach(emitters, (emitter) => emitter.render({ event, job, reply })),
+    (messages) => messages.flat()
+  )
 
 /** `watchers` is absent for a request that is refused because its id belongs to another job: those who watch that one must not hear it. */
 export const make = Effect.fnUntraced(function*(request: Request, watchers: PubSub.PubSub<JobEvent> | undefined) {

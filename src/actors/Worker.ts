@@ -45,8 +45,10 @@ const make = Effect.gen(function*() {
   yield* (yield* Watchdog).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* Effect.ignore(outbox.sweep, { log: "Warn", message: "an earlier worker's messages could not be read" })
 
-  const doors = yield* Effect.forEach(yield* Intakes, (intake) =>
-    supervise(`intake ${intake.name}`, Stream.runForEach(intake.deliveries, dispatcher.deliver)))
+  const doors = yield* Effect.forEach(
+    yield* Intakes,
+    (intake) => supervise(`intake ${intake.name}`, Stream.runForEach(intake.deliveries, dispatcher.deliver))
+  )
 
   const drain = Effect.gen(function*() {
     yield* Effect.logInfo("draining: no more jobs are taken")

@@ -1,6 +1,5 @@
 /** A named, typed definition of what can be run. CLI, doors and documentation are derived from it. */
-import type { Effect } from "effect"
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
 import type { FunctionName } from "./Ids.ts"
 import type { Limits } from "./Limits.ts"
 import type { Program } from "./Program.ts"
@@ -22,14 +21,36 @@ export interface PhaseLimits {
   readonly run: Limits
 }
 
-export interface Definition<Args extends Schema.Top = Schema.Top> {
+/** What the registry holds: the arguments' type is bound inside, its Schema shown for help and documentation. */
+export interface Definition {
   readonly name: FunctionName
   /** One sentence for help texts. */
   readonly description: string
-  readonly args: Args
-  readonly program: (args: Args["Type"], limits: PhaseLimits) => Effect.Effect<Program, InvalidArguments>
+  readonly args: Schema.Top
+  /** Checks plain JSON arguments against `args` and makes the program. */
+  readonly program: (args: unknown, limits: PhaseLimits) => Effect.Effect<Program, InvalidArguments>
 }
 
 /** Names a function and binds its program to its arguments' type. */
-export const make = <Args extends Schema.Codec<unknown, unknown>>(definition: Definition<Args>): Definition<Args> =>
-  definition
+export const make = <Args, Encoded>(options: {
+  readonly name: FunctionName
+  readonly description: string
+  readonly args: Schema.Codec<Args, Encoded>
+  readonly program: (args: Args, limits: PhaseLimits) => Effect.Effect<Program, InvalidArguments>
+}): Definition => {
+  const decode = Schema.decodeUnknownEffect(options.args, { errors: "all" })
+  return {
+    ...options,
+    program: (args, limits) =>
+      decode(args).pipe(
+        Effect.mapError((error) =>
+          new InvalidArguments({
+            function: options.name,
+            reason: error.message.replaceAll("\n", " "),
+            remedy: `${options.name} ${options.description}`
+          })
+        ),
+        Effect.flatMap((decoded) => options.program(decoded, limits))
+      )
+  }
+}

@@ -18,7 +18,9 @@ const fields = {
   /** Processes and threads alive at once. */
   pids: between(1, 1_000_000, "processes"),
   /** Cores: 0.5 is half of one. */
-  cpus: Schema.Finite.check(Schema.isBetween({ minimum: 0.01, maximum: 1024 }, { expected: "cores from 0.01 to 1024" })),
+  cpus: Schema.Finite.check(
+    Schema.isBetween({ minimum: 0.01, maximum: 1024 }, { expected: "cores from 0.01 to 1024" })
+  ),
   /** One file's size (RLIMIT_FSIZE; over it the program gets SIGXFSZ). */
   fileBytes: between(4 * KiB, 4096 * GiB, "bytes"),
   /** The workspace with /tmp: a tmpfs of this size, so it counts as memory when filled. */

@@ -69,7 +69,11 @@ export const signalNames: Readonly<Record<number, string>> = {
 export const describe = (outcome: Outcome): string =>
   Outcome.match(outcome, {
     Exited: ({ code, phase }) =>
-      phase === "compile" ? `did not compile (exit status ${code})` : code === 0 ? "succeeded" : `exited with status ${code}`,
+      phase === "compile"
+        ? `did not compile (exit status ${code})`
+        : code === 0
+        ? "succeeded"
+        : `exited with status ${code}`,
     Signalled: ({ signal }) => `was killed by ${signalNames[signal] ?? `signal ${signal}`}`,
     TimedOut: ({ limit, limitMs, phase }) => `${phase} exceeded its ${limit} time limit of ${limitMs} ms`,
     OutOfMemory: ({ limitBytes, phase }) => `${phase} exceeded its memory limit of ${limitBytes} bytes`,

@@ -278,6 +278,10 @@ export const suite = ({ name, open, run }: Implementation) => {
         yield* Fiber.join(fiber)
         const error = yield* Effect.flip(amqp.publish(message("closing", "late")))
         assert.strictEqual(error.reason, "Closed")
+        for (const declare of [amqp.ensure({ queues: [{ name: "x" }] }), amqp.declareOrUse({ name: "x" })]) {
+          assert.strictEqual((yield* Effect.flip(declare)).reason, "Closed")
+        }
+        assert.deepStrictEqual(yield* Stream.runCollect(amqp.consume("closing", { prefetch: 1 })), [])
       }))
   })
 }

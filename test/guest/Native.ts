@@ -75,17 +75,15 @@ export const program = (command: string, args: ReadonlyArray<string>): Effect.Ef
   )
 
 /** Asks again until it is so; fails the test with `what` when it is not so in time. */
-export const eventually = (what: string, seconds: number, holds: () => boolean) =>
+export const eventually = (what: string, seconds: number, holds: () => boolean): Effect.Effect<void> =>
   Effect.suspend(() => holds() ? Effect.void : Effect.fail("not yet")).pipe(
     Effect.retry(Schedule.spaced("5 millis")),
-    Effect.timeoutOrElse({
-      duration: `${seconds} seconds`,
-      orElse: () => Effect.die(new Error(`not in time: ${what}`))
-    })
+    Effect.timeout(`${seconds} seconds`),
+    Effect.catch(() => Effect.die(new Error(`not in time: ${what}`)))
   )
 
 /** State letter and command line of a process, or undefined if there is none. */
-const look = (
+export const look = (
   pid: number | string
 ): { readonly state: string; readonly command: string; readonly uid: number } | undefined => {
   try {

@@ -246,7 +246,12 @@ describe("requests", () => {
         Buffer.concat([
           text("d"),
           ...[1n, 2n, 3n, 2n ** 40n].map(u64),
-          ...[u32(2), text("cc"), text("größe.c"), u32(2), text("PATH=/bin"), text("EMPTY=")]
+          u32(2),
+          text("cc"),
+          text("größe.c"),
+          u32(2),
+          text("PATH=/bin"),
+          text("EMPTY=")
         ])
       )
     )

@@ -20,7 +20,7 @@ export interface Session extends Program {
   readonly send: (parts: Uint8Array | ReadonlyArray<Uint8Array>) => void
   /** The next frame; a violation, an early end and silence of 20 seconds are defects. */
   readonly next: Effect.Effect<Protocol.GuestFrame>
-  /** Answer to the last request that has one frame for an answer. */
+  /** Sends a request and takes its answer; output that comes before it is kept for `finish`. */
   readonly ask: (parts: Uint8Array | ReadonlyArray<Uint8Array>) => Effect.Effect<Protocol.GuestFrame>
   readonly put: (path: string, data: string | Uint8Array, executable?: boolean) => Effect.Effect<Protocol.GuestFrame>
   readonly get: (path: string, offset?: number, max?: number) => Effect.Effect<Protocol.GuestFrame>
@@ -59,18 +59,26 @@ export const session = Effect.fnUntraced(function*(args: ReadonlyArray<string>, 
     Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("the guest is silent")) }),
     Effect.catch(() => Effect.die(violation ?? new Error(`the guest has ended: ${running.stderr()}`)))
   )
-  const ask: Session["ask"] = (parts) => Effect.andThen(Effect.sync(() => send(parts)), next)
+  let early: Array<Protocol.OutputFrame> = []
+  const answer = Effect.gen(function*() {
+    while (true) {
+      const frame = yield* next
+      if (frame._tag !== "Stdout" && frame._tag !== "Stderr") return frame
+      early.push(frame)
+    }
+  })
+  const ask: Session["ask"] = (parts) => Effect.andThen(Effect.sync(() => send(parts)), answer)
   const put: Session["put"] = Effect.fnUntraced(function*(path, data, executable = false) {
     const { parts, replies } = Result.getOrThrow(
       Protocol.encodePut(++seq, { path, data: Buffer.from(data), executable })
     )
     send(parts)
-    let answer = yield* next
+    let worst = yield* answer
     for (let i = 1; i < replies; i++) {
-      const other = yield* next
-      if (answer._tag === "Ok") answer = other
+      const other = yield* answer
+      if (worst._tag === "Ok") worst = other
     }
-    return answer
+    return worst
   })
   const get: Session["get"] = (path, offset = 0, max = Protocol.maxGetBytes) =>
     ask(Result.getOrThrow(Protocol.encodeGet(++seq, path, offset, max)))
@@ -84,8 +92,10 @@ export const session = Effect.fnUntraced(function*(args: ReadonlyArray<string>, 
   const finish: Session["finish"] = Effect.gen(function*() {
     const stdout: Array<Uint8Array> = []
     const stderr: Array<Uint8Array> = []
+    const before = early
+    early = []
     while (true) {
-      const frame = yield* next
+      const frame = before.shift() ?? (yield* next)
       if (frame._tag === "Stdout") stdout.push(frame.bytes)
       else if (frame._tag === "Stderr") stderr.push(frame.bytes)
       else if (frame._tag === "Exit") {

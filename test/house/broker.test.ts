@@ -90,7 +90,7 @@ describe("the shared broker", () => {
     await lease.deleteQueue("classic")
     assert.strictEqual(await lease.queue("classic"), undefined)
     await connection.close()
-    assert.deepStrictEqual(await lease.connections(), [])
+    await Broker.until(() => lease.connections(), (open) => open.length === 0)
   })
 
   it("closes or cuts the connections of one virtual host and no other", async () => {

@@ -1,5 +1,6 @@
 /** Requests, settlements and messages for the journal's tests. */
 import { Schema } from "effect"
+import { createHash } from "node:crypto"
 import type { Request } from "../../src/layers/journal/Journal.ts"
 import { InstanceId, JobKey } from "../../src/schemas/Ids.ts"
 import { Job, keyOf } from "../../src/schemas/Job.ts"
@@ -26,11 +27,14 @@ export const request = (id: string, body = "first", where: Partial<JobKey> = {})
     traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ...where
   }),
-  hash: Buffer.from(body).toString("hex").padEnd(64, "0"),
+  hash: createHash("sha256").update(body).digest("hex"),
   reply: { queue: "answers", correlation: [1, "two"] }
 })
 
-export const settlement = (attempt: number, outcome: Outcome = { _tag: "Exited", phase: "run", code: 0 }): Settlement => ({
+export const settlement = (
+  attempt: number,
+  outcome: Outcome = { _tag: "Exited", phase: "run", code: 0 }
+): Settlement => ({
   outcome,
   usage: { queuedMicros: 5, phases: [{ phase: "run", wallMicros: 1200, cpuMicros: 300 }] },
   output: [{ stream: "stdout", producedBytes: 10, droppedBytes: 0, crc32: 0xcbf43926 }],

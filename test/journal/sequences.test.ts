@@ -55,7 +55,7 @@ const everything = (journal: Journal["Service"]) =>
 
 const steps = 120
 
-describe("Journal", () => {
+describe("Journal", { timeout: 30_000 }, () => {
   it.effect.each(Array.from({ length: 12 }, (_, index) => index + 1))(
     "sqlite and memory answer any sequence of steps alike (seed %i)",
     (seed) =>
@@ -63,7 +63,8 @@ describe("Journal", () => {
         const options = { dedupeWindow: "5 minutes", retention: "9 minutes" } as const
         const journals = yield* Effect.forEach([Place.sqlite, Place.memory], (place) =>
           Effect.flatMap(place(options), (worker) =>
-            Effect.map(Layer.build(worker), (context) => Context.get(context, Journal))))
+            Effect.map(Layer.build(worker), (context) =>
+              Context.get(context, Journal))))
         const random = generator(seed)
         for (let count = 1; count <= steps; count += 1) {
           const { minutes, run } = step(random)

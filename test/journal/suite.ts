@@ -43,7 +43,7 @@ export const suite = (name: string, place: Place) => {
         yield* Effect.flatMap(Journal, body).pipe(Effect.provide(worker, { local: true }))
       }))
 
-  describe(`Journal: ${name}`, () => {
+  describe(`Journal: ${name}`, { timeout: 30_000 }, () => {
     promise("a submitted job is queued, and a repeat answers with its record", (journal) =>
       Effect.gen(function*() {
         yield* TestClock.adjust("1 minute")
@@ -81,16 +81,19 @@ export const suite = (name: string, place: Place) => {
         yield* second.pipe(Effect.provide(worker, { local: true }))
       }))
 
-    promise("the same id with another request is refused, and the job that has the id is not touched", (journal) =>
-      Effect.gen(function*() {
-        const record = yield* journal.submit(Sample.request("a"))
-        const other = Sample.request("a", "other")
-        assert.strictEqual((yield* Effect.flip(journal.submit(other)))._tag, "IdConflict")
-        assert.strictEqual((yield* Effect.flip(journal.claim(other, by(ann))))._tag, "IdConflict")
-        assert.deepStrictEqual(yield* journal.get(Sample.key("a")), record)
-        yield* journal.claim(Sample.request("a"), by(ann))
-        assert.strictEqual((yield* Effect.flip(journal.claim(other, by(ann))))._tag, "IdConflict")
-      }))
+    promise(
+      "the same id with another request is refused, and the job that has the id is not touched",
+      (journal) =>
+        Effect.gen(function*() {
+          const record = yield* journal.submit(Sample.request("a"))
+          const other = Sample.request("a", "other")
+          assert.strictEqual((yield* Effect.flip(journal.submit(other)))._tag, "IdConflict")
+          assert.strictEqual((yield* Effect.flip(journal.claim(other, by(ann))))._tag, "IdConflict")
+          assert.deepStrictEqual(yield* journal.get(Sample.key("a")), record)
+          yield* journal.claim(Sample.request("a"), by(ann))
+          assert.strictEqual((yield* Effect.flip(journal.claim(other, by(ann))))._tag, "IdConflict")
+        })
+    )
 
     promise("the same id through another door or of another owner is another job", (journal) =>
       Effect.gen(function*() {
@@ -124,19 +127,22 @@ export const suite = (name: string, place: Place) => {
         assert.deepStrictEqual(yield* journal.queued(10), [])
       }))
 
-    promise("when a lease runs out another worker goes on, and the first can write no more", (journal) =>
-      Effect.gen(function*() {
-        const old = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
-        yield* TestClock.adjust("10 seconds")
-        const next = yield* journal.claim(Sample.request("a"), by(bob))
-        assert.deepStrictEqual(next, { _tag: "Granted", claim: { ...old, instance: bob, attempt: 2, fence: 2 } })
-        const lost = yield* Effect.flip(journal.settle(old, Sample.settlement(1), [Sample.message("1")]))
-        assert.strictEqual(lost._tag, "ClaimLost")
-        assert.deepStrictEqual(yield* journal.renew([old, claimOf(next)], 1000), [old])
-        yield* journal.release(old)
-        assert.strictEqual((yield* journal.get(old.key))?.instance, bob)
-        assert.deepStrictEqual(yield* journal.owed(10), [])
-      }))
+    promise(
+      "when a lease runs out another worker goes on, and the first can write no more",
+      (journal) =>
+        Effect.gen(function*() {
+          const old = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          yield* TestClock.adjust("10 seconds")
+          const next = yield* journal.claim(Sample.request("a"), by(bob))
+          assert.deepStrictEqual(next, { _tag: "Granted", claim: { ...old, instance: bob, attempt: 2, fence: 2 } })
+          const lost = yield* Effect.flip(journal.settle(old, Sample.settlement(1), [Sample.message("1")]))
+          assert.strictEqual(lost._tag, "ClaimLost")
+          assert.deepStrictEqual(yield* journal.renew([old, claimOf(next)], 1000), [old])
+          yield* journal.release(old)
+          assert.strictEqual((yield* journal.get(old.key))?.instance, bob)
+          assert.deepStrictEqual(yield* journal.owed(10), [])
+        })
+    )
 
     promise("a claim whose lease ran out still stands while nobody took over", (journal) =>
       Effect.gen(function*() {
@@ -149,41 +155,47 @@ export const suite = (name: string, place: Place) => {
         assert.strictEqual((yield* journal.get(claim.key))?.state, "ended")
       }))
 
-    promise("when all attempts ended with their workers, the claim is given to settle the job as lost", (journal) =>
-      Effect.gen(function*() {
-        yield* journal.claim(Sample.request("a"), by(ann))
-        yield* TestClock.adjust("10 seconds")
-        yield* journal.claim(Sample.request("a"), by(ann))
-        yield* TestClock.adjust("10 seconds")
-        const answer = yield* journal.claim(Sample.request("a"), by(bob))
-        const claim = { key: Sample.key("a"), instance: bob, attempt: 2, fence: 3 }
-        assert.deepStrictEqual(answer, { _tag: "Exhausted", claim, attempts: 2 })
-        const settlement = Sample.settlement(2, { _tag: "Lost", attempts: 2 })
-        yield* journal.settle(claim, settlement, [])
-        const settled: ClaimAnswer = { _tag: "Settled", settlement }
-        assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(ann)), settled)
-      }))
-
-    promise("an ended job is answered again within the window, and is new after it", (journal) =>
-      Effect.gen(function*() {
-        const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
-        yield* journal.settle(claim, Sample.settlement(1), [])
-        yield* TestClock.adjust("1439 minutes")
-        const settled: ClaimAnswer = { _tag: "Settled", settlement: Sample.settlement(1) }
-        assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(bob)), settled)
-        assert.strictEqual((yield* journal.submit(Sample.request("a"))).state, "ended")
-        assert.strictEqual((yield* Effect.flip(journal.submit(Sample.request("a", "other"))))._tag, "IdConflict")
-        yield* TestClock.adjust("1 minute")
-        const again = claimOf(yield* journal.claim(Sample.request("a", "other"), by(bob)))
-        assert.deepStrictEqual(again, { key: claim.key, instance: bob, attempt: 1, fence: 2 })
-        assert.deepStrictEqual(yield* journal.get(claim.key), {
-          request: Sample.request("a", "other"),
-          state: "running",
-          attempt: 1,
-          instance: bob,
-          receivedAtMs: 86_400_000
+    promise(
+      "when all attempts ended with their workers, the claim is given to settle the job as lost",
+      (journal) =>
+        Effect.gen(function*() {
+          yield* journal.claim(Sample.request("a"), by(ann))
+          yield* TestClock.adjust("10 seconds")
+          yield* journal.claim(Sample.request("a"), by(ann))
+          yield* TestClock.adjust("10 seconds")
+          const answer = yield* journal.claim(Sample.request("a"), by(bob))
+          const claim = { key: Sample.key("a"), instance: bob, attempt: 2, fence: 3 }
+          assert.deepStrictEqual(answer, { _tag: "Exhausted", claim, attempts: 2 })
+          const settlement = Sample.settlement(2, { _tag: "Lost", attempts: 2 })
+          yield* journal.settle(claim, settlement, [])
+          const settled: ClaimAnswer = { _tag: "Settled", settlement }
+          assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(ann)), settled)
         })
-      }))
+    )
+
+    promise(
+      "an ended job is answered again within the window, and is new after it",
+      (journal) =>
+        Effect.gen(function*() {
+          const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          yield* journal.settle(claim, Sample.settlement(1), [])
+          yield* TestClock.adjust("1439 minutes")
+          const settled: ClaimAnswer = { _tag: "Settled", settlement: Sample.settlement(1) }
+          assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(bob)), settled)
+          assert.strictEqual((yield* journal.submit(Sample.request("a"))).state, "ended")
+          assert.strictEqual((yield* Effect.flip(journal.submit(Sample.request("a", "other"))))._tag, "IdConflict")
+          yield* TestClock.adjust("1 minute")
+          const again = claimOf(yield* journal.claim(Sample.request("a", "other"), by(bob)))
+          assert.deepStrictEqual(again, { key: claim.key, instance: bob, attempt: 1, fence: 2 })
+          assert.deepStrictEqual(yield* journal.get(claim.key), {
+            request: Sample.request("a", "other"),
+            state: "running",
+            attempt: 1,
+            instance: bob,
+            receivedAtMs: 86_400_000
+          })
+        })
+    )
 
     promise("the window is an option", (journal) =>
       Effect.gen(function*() {
@@ -199,30 +211,40 @@ export const suite = (name: string, place: Place) => {
           Effect.flatMap(journal.claim(Sample.request(id), by(ann)), (answer) =>
             journal.settle(claimOf(answer), Sample.settlement(1), [Sample.message(id)]))
         yield* journal.submit(Sample.request("queued"))
-        for (const id of ["a", "b", "c"]) yield* end(id)
+        for (const id of ["a", "b", "c"]) {
+          yield* end(id)
+        }
         yield* TestClock.adjust("61 minutes")
         yield* end("d")
         yield* end("e")
         const left = yield* journal.list({ limit: 10 })
-        assert.deepStrictEqual(left.map(({ request }) => request.job.id as string), ["e", "d", "queued"])
+        assert.deepStrictEqual(
+          left.map(({ request }) =>
+            request.job.id as string
+          ),
+          ["e", "d", "queued"]
+        )
         assert.strictEqual((yield* journal.owed(10)).length, 5)
       }), { dedupeWindow: "1 minute", retention: "1 hour" })
 
-    promise("the queue gives the oldest first, and keeps a job's place when it is given back", (journal) =>
-      Effect.gen(function*() {
-        const ids = ["c", "a", "b"]
-        for (const id of ids) yield* journal.submit(Sample.request(id))
-        const queued = (limit: number) =>
-          Effect.map(journal.queued(limit), (requests) => requests.map(({ job }) => job.id as string))
-        assert.deepStrictEqual(yield* queued(10), ids)
-        assert.deepStrictEqual(yield* queued(2), ["c", "a"])
-        const claim = claimOf(yield* journal.claim(Sample.request("c"), by(ann)))
-        assert.strictEqual(claim.attempt, 1)
-        assert.deepStrictEqual(yield* queued(10), ["a", "b"])
-        yield* journal.release(claim)
-        assert.deepStrictEqual(yield* queued(10), ids)
-        assert.deepStrictEqual(yield* queued(0), [])
-      }))
+    promise(
+      "the queue gives the oldest first, and keeps a job's place when it is given back",
+      (journal) =>
+        Effect.gen(function*() {
+          const ids = ["c", "a", "b"]
+          for (const id of ids) yield* journal.submit(Sample.request(id))
+          const queued = (limit: number) =>
+            Effect.map(journal.queued(limit), (requests) => requests.map(({ job }) => job.id as string))
+          assert.deepStrictEqual(yield* queued(10), ids)
+          assert.deepStrictEqual(yield* queued(2), ["c", "a"])
+          const claim = claimOf(yield* journal.claim(Sample.request("c"), by(ann)))
+          assert.strictEqual(claim.attempt, 1)
+          assert.deepStrictEqual(yield* queued(10), ["a", "b"])
+          yield* journal.release(claim)
+          assert.deepStrictEqual(yield* queued(10), ids)
+          assert.deepStrictEqual(yield* queued(0), [])
+        })
+    )
 
     promise("renewing prolongs the leases that are ours and names the others", (journal) =>
       Effect.gen(function*() {
@@ -230,7 +252,9 @@ export const suite = (name: string, place: Place) => {
           Effect.map(journal.claim(Sample.request(id), by(ann)), claimOf))
         const [a, b, c] = claims
         assert.isTrue(a !== undefined && b !== undefined && c !== undefined)
-        if (a === undefined || b === undefined || c === undefined) return
+        if (a === undefined || b === undefined || c === undefined) {
+          return
+        }
         yield* journal.settle(b, Sample.settlement(1), [])
         const unknown = { ...a, key: Sample.key("unknown") }
         yield* TestClock.adjust("5 seconds")
@@ -249,7 +273,12 @@ export const suite = (name: string, place: Place) => {
             journal.settle(claimOf(answer), Sample.settlement(1), ids.map(Sample.message)))
         const first = yield* owe("a", "a1", "a2")
         const second = yield* owe("b", "b1")
-        assert.deepStrictEqual(first.map(({ message }) => message), [Sample.message("a1"), Sample.message("a2")])
+        assert.deepStrictEqual(
+          first.map(({ message }) =>
+            message
+          ),
+          [Sample.message("a1"), Sample.message("a2")]
+        )
         assert.deepStrictEqual(yield* journal.owed(10), [...first, ...second])
         assert.deepStrictEqual(yield* journal.owed(2), first)
         yield* journal.told(first.map(({ row }) => row))
@@ -272,34 +301,59 @@ export const suite = (name: string, place: Place) => {
         assert.strictEqual((yield* Effect.flip(journal.settle(older, another, messages)))._tag, "ClaimLost")
       }))
 
-    promise("a job given back unrun is queued or forgotten, and the attempt is not counted", (journal) =>
-      Effect.gen(function*() {
-        yield* journal.submit(Sample.request("embedded"))
-        const embedded = claimOf(yield* journal.claim(Sample.request("embedded"), by(ann)))
-        yield* journal.release(embedded)
-        const queued = { request: Sample.request("embedded"), state: "queued", attempt: 0, receivedAtMs: 0 }
-        assert.deepStrictEqual(yield* journal.get(embedded.key), { ...queued, state: "queued" })
-        assert.deepStrictEqual(yield* journal.claim(Sample.request("embedded"), by(bob)), {
-          _tag: "Granted",
-          claim: { ...embedded, instance: bob, attempt: 1, fence: 2 }
+    promise(
+      "a job given back unrun is queued or forgotten, and the attempt is not counted",
+      (journal) =>
+        Effect.gen(function*() {
+          yield* journal.submit(Sample.request("embedded"))
+          const embedded = claimOf(yield* journal.claim(Sample.request("embedded"), by(ann)))
+          yield* journal.release(embedded)
+          const queued = { request: Sample.request("embedded"), state: "queued", attempt: 0, receivedAtMs: 0 }
+          assert.deepStrictEqual(yield* journal.get(embedded.key), { ...queued, state: "queued" })
+          assert.deepStrictEqual(yield* journal.claim(Sample.request("embedded"), by(bob)), {
+            _tag: "Granted",
+            claim: { ...embedded, instance: bob, attempt: 1, fence: 2 }
+          })
+          const delivered = claimOf(yield* journal.claim(Sample.request("delivered"), by(ann)))
+          yield* journal.release(delivered)
+          assert.isUndefined(yield* journal.get(delivered.key))
+          yield* journal.release(delivered)
+          assert.strictEqual(
+            (yield* Effect.flip(journal.settle(delivered, Sample.settlement(1), [])))._tag,
+            "ClaimLost"
+          )
         })
-        const delivered = claimOf(yield* journal.claim(Sample.request("delivered"), by(ann)))
-        yield* journal.release(delivered)
-        assert.isUndefined(yield* journal.get(delivered.key))
-        yield* journal.release(delivered)
-        assert.strictEqual((yield* Effect.flip(journal.settle(delivered, Sample.settlement(1), [])))._tag, "ClaimLost")
-      }))
+    )
 
-    promise("a delivered job that ran before and is given back awaits its redelivery", (journal) =>
-      Effect.gen(function*() {
-        yield* journal.claim(Sample.request("a"), by(ann))
-        yield* TestClock.adjust("10 seconds")
-        yield* journal.release(claimOf(yield* journal.claim(Sample.request("a"), by(bob))))
-        assert.deepStrictEqual(yield* journal.queued(10), [])
-        assert.deepStrictEqual(yield* journal.holders, [])
-        const { attempt, fence } = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
-        assert.deepStrictEqual([attempt, fence], [2, 3])
-      }))
+    promise(
+      "a claim that was given back fits no later one, not even of the same worker",
+      (journal) =>
+        Effect.gen(function*() {
+          const old = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          yield* journal.release(old)
+          const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          assert.strictEqual(claim.attempt, 1)
+          assert.isAbove(claim.fence, old.fence)
+          yield* journal.release(old)
+          assert.strictEqual((yield* journal.get(claim.key))?.instance, ann)
+          assert.deepStrictEqual(yield* journal.renew([old, claim], 1000), [old])
+          assert.strictEqual((yield* Effect.flip(journal.settle(old, Sample.settlement(1), [])))._tag, "ClaimLost")
+        })
+    )
+
+    promise(
+      "a delivered job that ran before and is given back awaits its redelivery",
+      (journal) =>
+        Effect.gen(function*() {
+          yield* journal.claim(Sample.request("a"), by(ann))
+          yield* TestClock.adjust("10 seconds")
+          yield* journal.release(claimOf(yield* journal.claim(Sample.request("a"), by(bob))))
+          assert.deepStrictEqual(yield* journal.queued(10), [])
+          assert.deepStrictEqual(yield* journal.holders, [])
+          const { attempt, fence } = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          assert.deepStrictEqual([attempt, fence], [2, 3])
+        })
+    )
 
     promise("giving back the claim on a lost job earns it no further attempt", (journal) =>
       Effect.gen(function*() {
@@ -314,33 +368,39 @@ export const suite = (name: string, place: Place) => {
         }
       }))
 
-    promise("a dead worker's jobs are queued again or await redelivery, their attempts counted", (journal) =>
-      Effect.gen(function*() {
-        yield* journal.submit(Sample.request("embedded"))
-        yield* journal.submit(Sample.request("untouched"))
-        const embedded = claimOf(yield* journal.claim(Sample.request("embedded"), by(ann)))
-        const delivered = claimOf(yield* journal.claim(Sample.request("delivered"), by(ann)))
-        const ended = claimOf(yield* journal.claim(Sample.request("ended"), by(ann)))
-        yield* journal.settle(ended, Sample.settlement(1), [])
-        yield* journal.claim(Sample.request("another"), by(bob))
-        assert.deepStrictEqual(yield* journal.holders, [ann, bob])
-        assert.strictEqual(yield* journal.abandon(ann), 2)
-        assert.strictEqual(yield* journal.abandon(ann), 0)
-        assert.deepStrictEqual(yield* journal.holders, [bob])
-        assert.strictEqual((yield* journal.get(ended.key))?.state, "ended")
-        assert.deepStrictEqual((yield* journal.queued(10)).map(({ job }) => job.id as string), ["embedded", "untouched"])
-        for (const claim of [embedded, delivered]) {
-          const lost = yield* Effect.flip(journal.settle(claim, Sample.settlement(1), []))
-          assert.strictEqual(lost._tag, "ClaimLost")
-          assert.deepStrictEqual(yield* journal.renew([claim], 1000), [claim])
-          const again = yield* journal.claim(Sample.request(claim.key.id), by(bob))
-          assert.deepStrictEqual(again, { _tag: "Granted", claim: { ...claim, instance: bob, attempt: 2, fence: 2 } })
-        }
-        assert.strictEqual(yield* journal.abandon(bob), 3)
-        for (const { key } of [embedded, delivered]) {
-          assert.strictEqual((yield* journal.claim(Sample.request(key.id), by(ann)))._tag, "Exhausted")
-        }
-      }))
+    promise(
+      "a dead worker's jobs are queued again or await redelivery, their attempts counted",
+      (journal) =>
+        Effect.gen(function*() {
+          yield* journal.submit(Sample.request("embedded"))
+          yield* journal.submit(Sample.request("untouched"))
+          const embedded = claimOf(yield* journal.claim(Sample.request("embedded"), by(ann)))
+          const delivered = claimOf(yield* journal.claim(Sample.request("delivered"), by(ann)))
+          const ended = claimOf(yield* journal.claim(Sample.request("ended"), by(ann)))
+          yield* journal.settle(ended, Sample.settlement(1), [])
+          yield* journal.claim(Sample.request("another"), by(bob))
+          assert.deepStrictEqual(yield* journal.holders, [ann, bob])
+          assert.strictEqual(yield* journal.abandon(ann), 2)
+          assert.strictEqual(yield* journal.abandon(ann), 0)
+          assert.deepStrictEqual(yield* journal.holders, [bob])
+          assert.strictEqual((yield* journal.get(ended.key))?.state, "ended")
+          assert.deepStrictEqual((yield* journal.queued(10)).map(({ job }) => job.id as string), [
+            "embedded",
+            "untouched"
+          ])
+          for (const claim of [embedded, delivered]) {
+            const lost = yield* Effect.flip(journal.settle(claim, Sample.settlement(1), []))
+            assert.strictEqual(lost._tag, "ClaimLost")
+            assert.deepStrictEqual(yield* journal.renew([claim], 1000), [claim])
+            const again = yield* journal.claim(Sample.request(claim.key.id), by(bob))
+            assert.deepStrictEqual(again, { _tag: "Granted", claim: { ...claim, instance: bob, attempt: 2, fence: 2 } })
+          }
+          assert.strictEqual(yield* journal.abandon(bob), 3)
+          for (const { key } of [embedded, delivered]) {
+            assert.strictEqual((yield* journal.claim(Sample.request(key.id), by(ann)))._tag, "Exhausted")
+          }
+        })
+    )
 
     promise("of many workers that claim a job at once exactly one has it", (journal) =>
       Effect.gen(function*() {

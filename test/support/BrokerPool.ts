@@ -49,11 +49,13 @@ export class BrokerPool {
   private shared: Promise<BrokerProcess> | undefined
   private vhosts = 0
   private closed = false
+  private readonly atExit = (): void => this.close()
 
   private constructor() {
     this.folder = mkdtempSync(join(tmpdir(), "stoker-brokers-"))
     this.address = join(this.folder, "pool")
     this.server = createServer((socket) => this.serve(socket))
+    process.once("exit", this.atExit)
   }
 
   static async open(): Promise<BrokerPool> {
@@ -70,6 +72,7 @@ export class BrokerPool {
   /** Ends every broker and lease. */
   close(): void {
     this.closed = true
+    process.removeListener("exit", this.atExit)
     this.server.close()
     for (const socket of this.sockets) socket.destroy()
     for (const broker of this.started) broker.dispose()
@@ -162,7 +165,7 @@ export class BrokerPool {
       // In whatever state a test left it. It is cheaper to hand on than to start: a later file finds it running.
       broker.signal("SIGCONT")
       await broker.start()
-      await broker.eval("rabbit_alarm:clear_alarm({resource_limit, memory, node()}).")
+      await broker.eval("rabbit_alarm:clear_alarm({resource_limit, memory, node()}), rabbit_alarm:get_alarms().")
     }
     await broker.eval(`rabbit_vhost:delete(<<"${vhost}">>, <<"stoker">>).`)
     if (exclusive) this.idle.push(broker)

@@ -1,7 +1,7 @@
 import type { Effect, Stream } from "effect"
 import { Context, Schema } from "effect"
 
-/** Bytes-exact AMQP 0-9-1 basic properties, the ones Stoker reads or writes. */
+/** The basic properties of AMQP 0-9-1 (section 4.2.6.1) that Stoker reads or writes. Absent is absent on the wire. */
 export interface AmqpProperties {
   readonly contentType?: string
   readonly contentEncoding?: string

@@ -1,5 +1,5 @@
 import type { Redacted } from "effect"
-import { Duration, Effect, Layer, Option, Schedule, Stream, SubscriptionRef } from "effect"
+import { Deferred, Duration, Effect, Layer, Option, Schedule, Stream, SubscriptionRef } from "effect"
 import type { ConnectionOptions } from "node:tls"
 import type { AmqpError, AmqpStatus, Topology } from "./Amqp.ts"
 import { Amqp } from "./Amqp.ts"
@@ -7,6 +7,7 @@ import * as Connection from "./Connection.ts"
 import * as Consumer from "./Consumer.ts"
 import * as Declare from "./Declare.ts"
 import * as Endpoint from "./Endpoint.ts"
+import * as Fault from "./Fault.ts"
 import * as Publisher from "./Publisher.ts"
 
 export interface AmqpOptions {
@@ -56,6 +57,8 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
       const next = { ...now, ...change }
       return { ...next, connected: next.publishing && next.consuming }
     })
+  // Registered first, so the last to run.
+  yield* Effect.addFinalizer(() => note({ publishing: false, consuming: false, blocked: undefined }))
   const fork = Effect.runForkWith(yield* Effect.context())
   const told = new Set<string>()
   let registered: Topology = options.topology ?? {}
@@ -83,7 +86,7 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
       )
     )
   }
-  yield* Connection.supervise({
+  const publishingLife = Connection.supervise({
     endpoint,
     name: `stoker/${options.instance}/publish`,
     onUp: Effect.andThen(Effect.sync(() => publisher.block(false)), note({ publishing: true, blocked: undefined })),
@@ -93,20 +96,21 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
       Effect.suspend(() => ensureRegistered(Declare.make(link, told), Declare.shareable(registered))).pipe(
         Effect.andThen(publisher.session(link))
       )
-  }).pipe(Effect.forkScoped)
+  })
 
+  const closing = yield* Deferred.make<never, AmqpError>()
   const consuming = yield* SubscriptionRef.make(Option.none<Consuming>())
   const current = Effect.suspend(() => {
     const now = SubscriptionRef.getUnsafe(consuming)
-    return Option.isSome(now) ? Effect.succeed(now.value) : waited
+    return Option.isSome(now) ? Effect.succeed(now.value) : Effect.raceFirst(arrives, Deferred.await(closing))
   })
-  const waited = SubscriptionRef.changes(consuming).pipe(
+  const arrives = SubscriptionRef.changes(consuming).pipe(
     Stream.filter(Option.isSome),
     Stream.map((some) => some.value),
     Stream.runHead,
     Effect.flatMap(Option.match({ onNone: () => Effect.never, onSome: Effect.succeed<Consuming> }))
   )
-  yield* Connection.supervise({
+  const consumingLife = Connection.supervise({
     endpoint,
     name: `stoker/${options.instance}/consume`,
     onUp: note({ consuming: true }),
@@ -121,21 +125,38 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
           Effect.ensuring(SubscriptionRef.set(consuming, Option.none()))
         )
       })
-  }).pipe(Effect.forkScoped)
+  })
+  // One fiber, so that closing ends both side by side.
+  yield* Effect.all([publishingLife, consumingLife], { concurrency: "unbounded", discard: true }).pipe(
+    Effect.tapCause((cause) => Effect.logError("the supervision of RabbitMQ connections broke down", cause)),
+    Effect.forkScoped
+  )
 
   const consumer = Consumer.make({ instance: options.instance, current })
   // First of all on closing: no new work, then the confirms that are on their way; connections close after that.
   yield* Effect.addFinalizer(() =>
-    Effect.andThen(
+    Effect.all([
+      Deferred.fail(
+        closing,
+        Fault.at(endpoint.address)(
+          "Closed",
+          "declaring",
+          "It was closed by us: declare before that",
+          new Error("closed")
+        )
+      ),
       consumer.stop,
       Effect.suspend(() => SubscriptionRef.getUnsafe(status).publishing ? publisher.drain : Effect.void)
-    )
+    ], { concurrency: "unbounded", discard: true })
   )
 
   /** Until it is done or refused, over as many connections as it takes. */
   const declaring = (declare: (now: Consuming) => Effect.Effect<void, AmqpError>) =>
     Effect.flatMap(current, declare).pipe(
-      Effect.retry({ while: (error) => error.reason === "Closed", schedule: Schedule.spaced("100 millis") })
+      Effect.retry({
+        while: (error) => error.reason === "Closed" && !Deferred.isDoneUnsafe(closing),
+        schedule: Schedule.spaced("100 millis")
+      })
     )
 
   return Amqp.of({

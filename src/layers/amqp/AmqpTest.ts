@@ -1,7 +1,7 @@
 import { Context, Deferred, Effect, Layer, Queue, Stream, SubscriptionRef } from "effect"
 import type { AmqpDelivery, AmqpMessage, AmqpStatus, ConsumeOptions, PublishReceipt, Topology } from "./Amqp.ts"
 import { Amqp, AmqpError } from "./Amqp.ts"
-import * as Buffer from "./Buffer.ts"
+import * as DeliveryBuffer from "./DeliveryBuffer.ts"
 import * as MemoryBroker from "./MemoryBroker.ts"
 
 /** The hand on the test broker: what a real one does to us. */
@@ -53,7 +53,8 @@ const make = Effect.gen(function*() {
     broker.declare(topology)
     for (const subscriber of subscribers) subscriber.subscribe()
   }
-  const whenUp: Effect.Effect<void> = Effect.callback((resume) => {
+  const whenUp: Effect.Effect<void, AmqpError> = Effect.callback((resume) => {
+    if (isClosed) return resume(Effect.fail(failure("Closed", "declaring", "closed", "Declare before that")))
     if (isUp()) return resume(Effect.void)
     const done = () => {
       arrived.delete(done)
@@ -72,7 +73,7 @@ const make = Effect.gen(function*() {
       return Deferred.await(entry.done)
     })
 
-  const subscriberOf = (queue: string, options: ConsumeOptions, buffer: Buffer.Buffer) => {
+  const subscriberOf = (queue: string, options: ConsumeOptions, buffer: DeliveryBuffer.DeliveryBuffer) => {
     let current: { readonly cancel: () => void; readonly drop: () => void } | undefined
     const self: Subscriber = {
       subscribe: () => {
@@ -89,7 +90,7 @@ const make = Effect.gen(function*() {
         )
       },
       lose: () => {
-        Buffer.leftovers(buffer)
+        DeliveryBuffer.leftovers(buffer)
         const lost = current
         current = undefined
         lost?.drop()
@@ -98,7 +99,7 @@ const make = Effect.gen(function*() {
         current?.cancel()
         subscribers.delete(self)
         ended.add(self)
-        return Effect.forEach(Buffer.leftovers(buffer), (delivery) => delivery.giveBack, { discard: true })
+        return Effect.forEach(DeliveryBuffer.leftovers(buffer), (delivery) => delivery.giveBack, { discard: true })
       }).pipe(Effect.andThen(Effect.sync(() => Queue.endUnsafe(buffer))))
     }
     return self
@@ -107,7 +108,7 @@ const make = Effect.gen(function*() {
   const consume = (queue: string, options: ConsumeOptions) =>
     Stream.unwrap(Effect.gen(function*() {
       if (isClosed) return Stream.empty
-      const buffer = yield* Buffer.make(options.prefetch)
+      const buffer = yield* DeliveryBuffer.make(options.prefetch)
       const subscriber = subscriberOf(queue, options, buffer)
       subscribers.add(subscriber)
       yield* Effect.addFinalizer(() => subscriber.stop)

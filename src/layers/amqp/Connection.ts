@@ -1,9 +1,9 @@
 import * as amqplib from "amqplib"
 import { Clock, Deferred, Duration, Effect, Exit, Redacted, Scope } from "effect"
-import * as Release from "../Release.ts"
 import type { AmqpError } from "./Amqp.ts"
 import * as Backoff from "./Backoff.ts"
 import type { Endpoint } from "./Endpoint.ts"
+import * as Farewell from "./Farewell.ts"
 import * as Fault from "./Fault.ts"
 
 /** One live connection. Its scope closes with it: what is opened on it belongs there. */
@@ -72,20 +72,15 @@ export const supervise = Effect.fnUntraced(function*(options: ConnectionOptions)
 })
 
 const remedyFor = (cause: unknown, address: string): string => {
-  switch (Fault.replyCode(cause)) {
-    case 530:
-      return "Check the virtual host in AMQP_URL and this user's permissions on it"
-    default:
-      return /ACCESS[_-]REFUSED|403/.test(Fault.words(cause))
-        ? "Check user and password in AMQP_URL"
-        : /NOT_ALLOWED|530/.test(Fault.words(cause))
-        ? "Check the virtual host in AMQP_URL and this user's permissions on it"
-        : `Is RabbitMQ running at ${address}? Check AMQP_URL`
-  }
+  const said = Fault.words(cause)
+  if (said.includes("ACCESS_REFUSED")) return "Check user and password in AMQP_URL"
+  // amqplib swallows the broker's words when it refuses a virtual host, and says only what it waited for.
+  return said.includes("ConnectionOpenOk") || Fault.replyCode(cause) === 530
+    ? "Check the virtual host in AMQP_URL and this user's permissions on it"
+    : `Is RabbitMQ running at ${address}? Check AMQP_URL`
 }
 
 const open = Effect.fnUntraced(function*({ endpoint, name, onBlocked }: ConnectionOptions) {
-  const scope = yield* Effect.scope
   const error = Fault.at(endpoint.address)
   const ended = Deferred.makeUnsafe<AmqpError>()
   let model: amqplib.ChannelModel | undefined
@@ -94,10 +89,15 @@ const open = Effect.fnUntraced(function*({ endpoint, name, onBlocked }: Connecti
   // closing the broker does not answer, or which an alarm would keep half open.
   const signal = yield* Effect.abortSignal
   yield* Effect.addFinalizer(() =>
-    Effect.promise(() => model === undefined ? Promise.resolve() : model.close().catch(() => {})).pipe(
-      Release.within(`connection ${name}`, "1 second")
-    )
+    Effect.suspend(() => {
+      const connected = model
+      return connected === undefined
+        ? Effect.void
+        : Farewell.say(`closing connection ${name}`, () => connected.close(), Deferred.await(ended))
+    })
   )
+  // Closes before the connection does, all channels side by side.
+  const scope = yield* Scope.fork(yield* Effect.scope, "parallel")
   const adopt = (connected: amqplib.ChannelModel) => {
     model = connected
     // 'close' follows with the same error; without a listener Node would end the process.
@@ -189,10 +189,13 @@ export const openChannel = Effect.fnUntraced(function*<C extends amqplib.Channel
   let opened: C | undefined
   yield* Scope.addFinalizer(
     scope,
-    Effect.promise(() => {
+    Effect.suspend(() => {
       isAbandoned = true
-      return opened === undefined || !isOpen ? Promise.resolve() : opened.close().catch(() => {})
-    }).pipe(Release.within("a channel", "1 second"))
+      const channel = opened
+      return channel === undefined || !isOpen
+        ? Effect.void
+        : Farewell.say("closing a channel", () => channel.close(), Deferred.await(ended))
+    })
   )
   const channel = yield* Effect.tryPromise({
     try: () =>

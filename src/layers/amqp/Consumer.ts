@@ -2,8 +2,8 @@ import type { Scope } from "effect"
 import { Clock, Duration, Effect, Queue, Stream } from "effect"
 import type { AmqpDelivery, AmqpError, ConsumeOptions, Topology } from "./Amqp.ts"
 import * as Backoff from "./Backoff.ts"
-import * as Buffer from "./Buffer.ts"
 import type { Link } from "./Connection.ts"
+import * as DeliveryBuffer from "./DeliveryBuffer.ts"
 import * as Fault from "./Fault.ts"
 import * as Subscription from "./Subscription.ts"
 
@@ -25,8 +25,8 @@ const healthyAfter = Duration.seconds(5)
 
 export const make = (options: {
   readonly instance: string
-  /** Waits for the connection. */
-  readonly current: Effect.Effect<Consuming>
+  /** Waits for the connection; fails only once all is closed. */
+  readonly current: Effect.Effect<Consuming, AmqpError>
 }): Consumer => {
   const stops = new Set<Effect.Effect<void>>()
   let isClosed = false
@@ -36,7 +36,7 @@ export const make = (options: {
   const subscribe = Effect.fnUntraced(function*(
     queue: string,
     { exclusive, prefetch, topology }: ConsumeOptions,
-    buffer: Buffer.Buffer
+    buffer: DeliveryBuffer.DeliveryBuffer
   ): Effect.fn.Return<{ readonly stop: Effect.Effect<void> }, never, Scope.Scope> {
     const tag = `stoker.${options.instance}.${++tags}`
     let current: Subscription.Subscription | undefined
@@ -52,7 +52,7 @@ export const make = (options: {
         exclusive: exclusive ?? false,
         tag,
         accept: (delivery) => !isStopping && Queue.offerUnsafe(buffer, delivery),
-        onDead: () => void Buffer.leftovers(buffer)
+        onDead: () => void DeliveryBuffer.leftovers(buffer)
       })
       if (isStopping) return yield* subscription.retire
       current = subscription
@@ -71,7 +71,7 @@ export const make = (options: {
     const finish = Effect.fnUntraced(function*(subscription: Subscription.Subscription) {
       current = undefined
       yield* subscription.cancel
-      yield* Effect.forEach(Buffer.leftovers(buffer), (delivery) => delivery.giveBack, { discard: true })
+      yield* Effect.forEach(DeliveryBuffer.leftovers(buffer), (delivery) => delivery.giveBack, { discard: true })
       yield* subscription.retire
     })
 
@@ -108,7 +108,7 @@ export const make = (options: {
       Stream.unwrap(Effect.gen(function*() {
         if (isClosed) return Stream.empty
         const prefetch = Math.min(Math.max(1, Math.trunc(consumeOptions.prefetch)), 65_535)
-        const buffer = yield* Buffer.make(prefetch)
+        const buffer = yield* DeliveryBuffer.make(prefetch)
         const { stop } = yield* subscribe(queue, { ...consumeOptions, prefetch }, buffer)
         yield* Effect.acquireRelease(Effect.sync(() => stops.add(stop)), () => Effect.sync(() => stops.delete(stop)))
         // One at a time: what is pulled is about to be worked on, and what is not can be given back.

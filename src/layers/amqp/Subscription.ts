@@ -1,9 +1,9 @@
 import type { Channel, ConsumeMessage, MessageProperties } from "amqplib"
 import { Deferred, Effect, Predicate } from "effect"
-import * as Release from "../Release.ts"
 import type { AmqpDelivery, AmqpError, AmqpProperties } from "./Amqp.ts"
 import type { Link } from "./Connection.ts"
 import * as Connection from "./Connection.ts"
+import * as Farewell from "./Farewell.ts"
 import * as Fault from "./Fault.ts"
 
 /** One channel with one consumer. Its channel outlives the consumer until all that was delivered on it is settled. */
@@ -106,8 +106,10 @@ export const open = Effect.fnUntraced(function*(link: Link, options: {
     ended: Effect.raceFirst(ended, Deferred.await(cancelled)),
     cancel: Effect.suspend(() => {
       isCancelling = true
-      return isOpen() ? Effect.promise(() => channel.cancel(options.tag).catch(() => {})) : Effect.void
-    }).pipe(Release.within(`consumer of queue ${options.queue}`, "2 seconds")),
+      return isOpen()
+        ? Farewell.say(`cancelling the consumer of queue ${options.queue}`, () => channel.cancel(options.tag), ended)
+        : Effect.void
+    }),
     retire: Effect.suspend(() => {
       isRetired = true
       return closeIfDone

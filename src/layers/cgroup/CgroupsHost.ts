@@ -56,7 +56,7 @@ const make = Effect.fnUntraced(function*(options: CgroupsOptions) {
       if (v2Mount === undefined) {
         return yield* new CgroupUnavailable({
           missing: required,
-          reason: "no cgroup filesystem is mounted",
+          reason: "no cgroup filesystem is mounted as v2",
           remedy: "mount -t cgroup2 none /sys/fs/cgroup"
         })
       }

@@ -21,12 +21,15 @@ interface Group {
   readonly pids: Set<number>
 }
 
+/** What v1 makes of -1: the highest number of bytes in whole pages. */
+const unlimited = "9223372036854771712"
+
 /** What a fresh group has, per v1 controller; of v2 the core files are under "core". */
 const fresh: Readonly<Record<"v1" | "v2", Readonly<Record<string, Readonly<Record<string, string>>>>>> = {
   v1: {
     memory: {
-      "memory.limit_in_bytes": "9223372036854771712",
-      "memory.memsw.limit_in_bytes": "9223372036854771712",
+      "memory.limit_in_bytes": unlimited,
+      "memory.memsw.limit_in_bytes": unlimited,
       "memory.usage_in_bytes": "0",
       "memory.max_usage_in_bytes": "0",
       "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n",
@@ -166,9 +169,9 @@ export const make = (version: "v1" | "v2", own = "/"): FakeKernel => {
     const [directory, name] = split(path)
     const group = at(directory, path)
     if (!group.files.has(name) && name !== "cgroup.procs") throw errno("ENOENT", path)
-    const effect = effects[name]
-    effect?.(directory, group, value)
-    if (!name.startsWith("cgroup.") || name === "cgroup.freeze") group.files.set(name, value)
+    const stored = name.endsWith("limit_in_bytes") && value === "-1" ? unlimited : value
+    effects[name]?.(directory, group, stored)
+    if (!name.startsWith("cgroup.") || name === "cgroup.freeze") group.files.set(name, stored)
     calls.push(`${path} ${value}`)
     reap()
   }
@@ -228,6 +231,7 @@ export const make = (version: "v1" | "v2", own = "/"): FakeKernel => {
       return childrenOf(path)
     },
     kill: (pid) => {
+      enter("kill", `pid ${pid}`)
       if (![...groups.values()].some(({ pids }) => pids.has(pid))) throw errno("ESRCH", `pid ${pid}`)
       doomed.add(pid)
       reap()

@@ -139,7 +139,7 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
     const setState = (state: "FROZEN" | "THAWED") =>
       freezer === undefined ? Effect.fail(noFreezer) : fs.write(freezer, state)
     const thaw = setState("THAWED")
-    const signalAll = Effect.flatMap(pids, Effect.forEach(fs.kill, { discard: true }))
+    const signalAll = Effect.flatMap(pids, (all) => Processes.signalAll(fs, all))
     // Frozen processes neither fork nor end, so every number read is still theirs when the signal goes out; they die as
     // they thaw. Without the freezer a number could be another's by then, but only within these microseconds.
     const killOnce = freezer === undefined ? signalAll : setState("FROZEN").pipe(

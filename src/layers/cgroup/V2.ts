@@ -107,7 +107,7 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
       Effect.catchIf((error) => error.code === "ENOENT", () =>
         Effect.ignore(fs.write(file("cgroup.freeze"), 1)).pipe(
           Effect.andThen(pids),
-          Effect.flatMap(Effect.forEach(fs.kill, { discard: true }))
+          Effect.flatMap((all) => Processes.signalAll(fs, all))
         ))
     )
     const event = (name: string) =>

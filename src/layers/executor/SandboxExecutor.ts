@@ -4,8 +4,8 @@ import type { Artefact } from "../../schemas/JobEvent.ts"
 import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
 import type { Phase } from "../../schemas/Program.ts"
 import type { PhaseUsage, Usage } from "../../schemas/Usage.ts"
-import { Sandboxes } from "../sandbox/Sandboxes.ts"
 import type { PhaseExit, ProvisionFailed, Sandbox, SandboxLost, SandboxRefused } from "../sandbox/Sandbox.ts"
+import { Sandboxes } from "../sandbox/Sandboxes.ts"
 import { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./Executor.ts"
 
 /** Artefacts are held in memory on their way out: together at most this much. */
@@ -181,7 +181,9 @@ const collect = Effect.fnUntraced(function*(sandbox: Sandbox, assignment: Assign
   for (const path of assignment.program.artefacts) {
     const content = yield* Effect.option(sandbox.get(path, left))
     if (Option.isNone(content)) {
-      yield* Effect.logWarning(`artefact ${path} could not be read or is larger than what is left of ${ARTEFACT_BYTES} bytes`)
+      yield* Effect.logWarning(
+        `artefact ${path} could not be read or is larger than what is left of ${ARTEFACT_BYTES} bytes`
+      )
       continue
     }
     left -= content.value.length

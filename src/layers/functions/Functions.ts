@@ -1,5 +1,5 @@
 /** The functions this worker offers, by name. */
-import { Context, Effect, Layer, Schema } from "effect"
+import { Context, Effect, Layer } from "effect"
 import { type Definition, InvalidArguments, type PhaseLimits } from "../../schemas/Function.ts"
 import type { Job } from "../../schemas/Job.ts"
 import type { Program } from "../../schemas/Program.ts"
@@ -12,33 +12,20 @@ export class Functions extends Context.Service<Functions, {
 
 export const layer = (definitions: ReadonlyArray<Definition>) =>
   Layer.sync(Functions, () => {
-    const byName = new Map(
-      definitions.map((definition) =>
-        [definition.name, {
-          definition,
-          decode: Schema.decodeUnknownEffect(definition.args as Schema.Codec<unknown, unknown>, { errors: "all" })
-        }] as const
-      )
-    )
-    const program = Effect.fnUntraced(function*(job: Job, limits: PhaseLimits) {
-      const found = byName.get(job.function)
-      if (found === undefined) {
-        return yield* new InvalidArguments({
-          function: job.function,
-          reason: "there is no such function",
-          remedy: `Use one of: ${[...byName.keys()].join(", ")}.`
-        })
+    const byName = new Map(definitions.map((definition) => [definition.name, definition]))
+    return Functions.of({
+      definitions,
+      program: (job, limits) => {
+        const found = byName.get(job.function)
+        return found === undefined
+          ? Effect.fail(
+            new InvalidArguments({
+              function: job.function,
+              reason: "there is no such function",
+              remedy: `Use one of: ${[...byName.keys()].join(", ")}.`
+            })
+          )
+          : found.program(job.args, limits)
       }
-      const args = yield* found.decode(job.args).pipe(
-        Effect.mapError((error) =>
-          new InvalidArguments({
-            function: job.function,
-            reason: error.message.replaceAll("\n", " "),
-            remedy: `${job.function}: ${found.definition.description}`
-          })
-        )
-      )
-      return yield* found.definition.program(args, limits)
     })
-    return Functions.of({ definitions, program })
   })

@@ -9,7 +9,8 @@ const FILE = "cgroups"
 /** Written before the first sandbox is made. */
 export const recordCgroups = (instanceDirectory: string, directories: ReadonlyArray<string>) =>
   Effect.tryPromise({
-    try: () => writeFile(join(instanceDirectory, FILE), directories.map((path) => `${path}\n`).join(""), { mode: 0o600 }),
+    try: () =>
+      writeFile(join(instanceDirectory, FILE), directories.map((path) => `${path}\n`).join(""), { mode: 0o600 }),
     catch: (cause) =>
       new HostError({
         operation: "write down where the cgroups are",

@@ -12,7 +12,9 @@ export class Native extends Context.Service<Native, {
 
 /** From source they lie in build/native, beside the bundle in native. */
 const directory = fileURLToPath(
-  import.meta.url.endsWith(".ts") ? new URL("../../../build/native/", import.meta.url) : new URL("./native/", import.meta.url)
+  import.meta.url.endsWith(".ts")
+    ? new URL("../../../build/native/", import.meta.url)
+    : new URL("./native/", import.meta.url)
 )
 
 /** Fails when one is missing: nothing can be run without them. */

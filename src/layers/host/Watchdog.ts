@@ -62,7 +62,10 @@ const make = Effect.gen(function*() {
     child.stdout.once("data", () => resume(Effect.void))
   }).pipe(
     Effect.raceFirst(Deferred.await(died)),
-    Effect.timeoutOrElse({ duration: "5 seconds", orElse: () => Effect.fail(failed("it did not say that it is ready")) })
+    Effect.timeoutOrElse({
+      duration: "5 seconds",
+      orElse: () => Effect.fail(failed("it did not say that it is ready"))
+    })
   )
   return Watchdog.of({
     mountNamespace: Option.map(cgroups.hybridMount, () => `/proc/${child.pid}/ns/mnt`),

@@ -32,8 +32,25 @@ export interface GroupCommit {
   readonly batches: () => number
 }
 
-/** Bounds how long the first of a batch waits for the last (below 100 ms on a slow machine). */
-const largest = 512
+/** Bounds how long the first of a batch waits for the last: below 100 ms on a slow machine. */
+const mostOperations = 512
+/** Characters of JSON: bounds what a batch takes of the thread's memory. A single operation may be larger. */
+const mostText = 16_000_000
+
+const textOf = (operation: Operation): number => {
+  switch (operation.name) {
+    case "submit":
+    case "claim":
+      return operation.input.request.length + operation.input.reply.length
+    case "settle":
+      return operation.input.messages.reduce(
+        (total, { content }) => total + content.length,
+        operation.input.settlement.length
+      )
+    default:
+      return 0
+  }
+}
 
 const noResult: Failure = { code: "STOKER_THREAD_ENDED", message: "no result came back" }
 
@@ -44,11 +61,23 @@ export const make = (): GroupCommit => {
   let batches = 0
   let idle = () => {}
 
+  /** The oldest, as many as go together. */
+  const next = () => {
+    const batch: Array<Waiting> = []
+    let text = 0
+    for (const waiting of pending) {
+      text += textOf(waiting.operation)
+      if (batch.length > 0 && (text > mostText || batch.length === mostOperations)) break
+      batch.push(waiting)
+    }
+    return batch
+  }
+
   const pump = () => {
     if (sent.length > 0) return
     if (pending.size === 0) return idle()
     if (send === undefined) return
-    sent = Array.from(pending).slice(0, largest)
+    sent = next()
     for (const waiting of sent) pending.delete(waiting)
     batches += 1
     send(sent.map(({ operation }) => operation))

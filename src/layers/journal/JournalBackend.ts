@@ -119,6 +119,34 @@ const asked = Effect.fnUntraced(function*({ hash, job, reply }: Request) {
   }
 })
 
+/** Every answer of the rules in the contract's words. */
+const claimAnswer = (
+  key: JobKey,
+  instance: InstanceId,
+  answer: Answer<"claim">
+): Effect.Effect<ClaimAnswer, IdConflict | JournalError> => {
+  switch (answer._tag) {
+    case "Conflict":
+      return Effect.fail(new IdConflict({ key }))
+    case "Granted":
+    case "Exhausted": {
+      const { _tag, attempt, fence } = answer
+      const claim: Claim = { key, instance, attempt, fence }
+      return Effect.succeed(_tag === "Granted" ? { _tag, claim } : { _tag, claim, attempts: attempt })
+    }
+    case "Settled":
+      return decodeSettlement(answer.settlement).pipe(
+        unreadable(`how job ${keyText(key)} ended`),
+        Effect.map((settlement) => ({ _tag: "Settled", settlement }))
+      )
+    case "Held":
+      return decodeInstance(answer.instance).pipe(
+        unreadable(`who holds job ${keyText(key)}`),
+        Effect.map((instance) => ({ _tag: "Held", instance, untilMs: answer.untilMs }))
+      )
+  }
+}
+
 /** A whole journal, given the one thing its stores differ in. */
 export const make = (perform: Perform): Journal["Service"] => ({
   submit: Effect.fn("Journal.submit")(function*(request) {
@@ -195,31 +223,4 @@ export const make = (perform: Perform): Journal["Service"] => ({
     const input = { ...filter, limit: bounded(filter.limit) }
     return yield* Effect.forEach(yield* perform("list jobs", { name: "list", input }), recordOf)
   })
-})
-
-const claimAnswer = Effect.fnUntraced(function*(key: JobKey, instance: InstanceId, answer: Answer<"claim">) {
-  const text = keyText(key)
-  const result = yield* Effect.suspend((): Effect.Effect<ClaimAnswer, IdConflict | JournalError> => {
-    switch (answer._tag) {
-      case "Conflict":
-        return Effect.fail(new IdConflict({ key }))
-      case "Granted":
-      case "Exhausted": {
-        const { _tag, attempt, fence } = answer
-        const claim: Claim = { key, instance, attempt, fence }
-        return Effect.succeed(_tag === "Granted" ? { _tag, claim } : { _tag, claim, attempts: attempt })
-      }
-      case "Settled":
-        return decodeSettlement(answer.settlement).pipe(
-          unreadable(`how job ${text} ended`),
-          Effect.map((settlement) => ({ _tag: "Settled", settlement }))
-        )
-      case "Held":
-        return decodeInstance(answer.instance).pipe(
-          unreadable(`who holds job ${text}`),
-          Effect.map((instance) => ({ _tag: "Held", instance, untilMs: answer.untilMs }))
-        )
-    }
-  })
-  return result
 })

@@ -12,6 +12,7 @@ export const make = (): Store => {
   const jobs = new Map<string, JobRow>()
   const outbox = new Map<number, Debt>()
   let lastRow = 0
+  let fenceFloor = 0
   const matching = (wanted: (row: JobRow) => boolean) => Array.from(jobs.values()).filter(wanted)
   const change = (key: string, changed: Partial<JobRow>) => {
     const row = jobs.get(key)
@@ -29,9 +30,11 @@ export const make = (): Store => {
       change(key, { state, attempt, counted, fence, instance, leaseUntilMs, startedMs, endedMs }),
     lease: (key, leaseUntilMs) => change(key, { leaseUntilMs }),
     end: (key, endedMs, settlement) => change(key, { state: "ended", leaseUntilMs: null, endedMs, settlement }),
-    remove: (key) => {
+    forget: ({ fence, key }) => {
       jobs.delete(key)
+      fenceFloor = Math.max(fenceFloor, fence)
     },
+    fenceFloor: () => fenceFloor,
     queued: (limit) => matching(({ state }) => state === "queued").slice(0, limit),
     heldBy: (instance) => matching((row) => row.state === "running" && row.instance === instance),
     holders: () =>

@@ -25,8 +25,8 @@ type Handlers = {
 const isFree = (known: Standing | undefined, nowMs: number, policy: Policy): boolean =>
   known === undefined || (known.endedMs !== null && nowMs - known.endedMs >= policy.dedupeMs)
 
-/** The fence goes on where a replaced row left it, so that a claim of that one can never fit the new one. */
-const fresh = (asked: Asked, replaced: Standing | undefined, delivered: boolean): JobRow => ({
+/** The fence goes on where a replaced or forgotten row left it: a claim of that one can never fit the new one. */
+const fresh = (store: Store, asked: Asked, replaced: Standing | undefined, delivered: boolean): JobRow => ({
   key: asked.key,
   intake: asked.intake,
   owner: asked.owner,
@@ -38,7 +38,7 @@ const fresh = (asked: Asked, replaced: Standing | undefined, delivered: boolean)
   state: "queued",
   attempt: 0,
   counted: false,
-  fence: replaced?.fence ?? 0,
+  fence: Math.max(replaced?.fence ?? 0, store.fenceFloor()),
   instance: null,
   leaseUntilMs: null,
   receivedMs: asked.nowMs,
@@ -80,7 +80,7 @@ const handlers: Handlers = {
   submit: (store, asked, policy) => {
     const known = store.standing(asked.key)
     if (isFree(known, asked.nowMs, policy)) {
-      const row = fresh(asked, known, false)
+      const row = fresh(store, asked, known, false)
       store.insert(row)
       return { _tag: "Known", row }
     }
@@ -91,7 +91,7 @@ const handlers: Handlers = {
   claim: (store, asked, policy) => {
     const known = store.standing(asked.key)
     if (known === undefined || isFree(known, asked.nowMs, policy)) {
-      const row = taken(fresh(asked, known, true), asked, true)
+      const row = taken(fresh(store, asked, known, true), asked, true)
       store.insert(row)
       return { _tag: "Granted", attempt: row.attempt, fence: row.fence }
     }
@@ -131,7 +131,7 @@ const handlers: Handlers = {
     const row = heldWith(store, claim)
     if (row === undefined) return null
     const attempt = row.attempt - (row.counted ? 1 : 0)
-    if (row.delivered && attempt === 0) store.remove(row.key)
+    if (row.delivered && attempt === 0) store.forget(row)
     else store.stand(dropped(row, attempt))
     return null
   },

@@ -4,7 +4,7 @@ import { DatabaseSync } from "node:sqlite"
 import { type Operation, reads } from "./Operation.ts"
 import { apply } from "./Rules.ts"
 import { failureOf, isFull } from "./SqliteFailure.ts"
-import { migrate } from "./SqliteMigrations.ts"
+import { check, migrate } from "./SqliteMigrations.ts"
 import type { Result, ThreadOptions } from "./SqliteProtocol.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
@@ -39,6 +39,8 @@ const useWal = (db: DatabaseSync, tries: number): void => {
 }
 
 const configure = (db: DatabaseSync, busyMs: number): void => {
+  // First of all, and without writing: a file that is not ours stays as it is.
+  check(db)
   useWal(db, busyMs / 20)
   // full: what was answered survives a power cut. The temporary rows of savepoints stay in memory.
   db.exec("pragma synchronous = full; pragma foreign_keys = on; pragma temp_store = memory")

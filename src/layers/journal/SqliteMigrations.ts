@@ -29,6 +29,8 @@ const steps: ReadonlyArray<string> = [
   create index jobs_by_id on jobs (id, seq);
   create index jobs_by_holder on jobs (instance, seq) where state = 'running';
   create index jobs_by_end on jobs (ended_ms, seq) where state = 'ended';
+  create table fence_floor (fence integer not null) strict;
+  insert into fence_floor values (0);
   create table outbox (
     row integer primary key autoincrement,
     job text not null,

@@ -21,6 +21,8 @@ export const make = (db: DatabaseSync): Store => {
   const byKey = db.prepare(`select ${whole} from jobs where key = ?`)
   const standingByKey = db.prepare(`select ${standing} from jobs where key = ?`)
   const remove = db.prepare("delete from jobs where key = ?")
+  const floor = db.prepare("select fence from fence_floor")
+  const raiseFloor = db.prepare("update fence_floor set fence = max(fence, ?)")
   const insert = db.prepare(
     `insert into jobs (key, intake, owner, id, hash, delivered, state, attempt, counted, fence, instance,
        lease_until_ms, received_ms, started_ms, ended_ms, settlement, reply, request)
@@ -81,9 +83,11 @@ export const make = (db: DatabaseSync): Store => {
     end: (key, endedMs, settlement) => {
       end.run(endedMs, settlement, key)
     },
-    remove: (key) => {
+    forget: ({ fence, key }) => {
       remove.run(key)
+      raiseFloor.run(fence)
     },
+    fenceFloor: () => Number(floor.get()?.fence ?? 0),
     queued: (limit) => queued.all(limit).map(rowOf<JobRow>),
     heldBy: (instance) => heldBy.all(instance).map(rowOf<Standing>),
     holders: () => holders.all().map(({ instance }) => String(instance)),

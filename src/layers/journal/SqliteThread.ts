@@ -65,8 +65,8 @@ const start = (options: ThreadOptions, commits: GroupCommit.GroupCommit, started
       switch (message._tag) {
         case "Opened":
           isOpen = true
-          resume(Effect.void)
-          return commits.open((operations) => worker.postMessage({ _tag: "Batch", operations } satisfies ToThread))
+          commits.open((operations) => worker.postMessage({ _tag: "Batch", operations } satisfies ToThread))
+          return resume(Effect.void)
         case "Refused":
           return resume(Effect.fail(message.failure))
         case "Results":
@@ -102,12 +102,15 @@ export const make = Effect.fnUntraced(
       thread = started
     })
 
+    /** Of the present thread. */
+    const ended = Effect.suspend(() => (thread === undefined ? Effect.never : Deferred.await(thread.ended)))
+
     yield* Effect.addFinalizer(Effect.fnUntraced(function*() {
       isClosed = true
       if (thread === undefined) return
       const written = Effect.callback<void>((resume) => commits.onIdle(() => resume(Effect.void)))
       // A thread that has ended will write nothing more, and none follows it.
-      yield* Effect.raceFirst(written, Deferred.await(thread.ended)).pipe(
+      yield* Effect.raceFirst(written, ended).pipe(
         Release.within("what the journal had still to write", "5 seconds")
       )
       commits.fail(closed)
@@ -117,20 +120,21 @@ export const make = Effect.fnUntraced(
     yield* open.pipe(Effect.mapError((failure) => errorOf("be opened", failure)))
 
     /** Until the scope closes there is a thread, or an attempt to have one. */
-    const keep = Effect.gen(function*() {
-      while (thread !== undefined) {
-        const { message } = yield* Deferred.await(thread.ended)
-        yield* Effect.logError(`the journal's thread ended (${message}), starting another`)
-        // Even if each one dies at once there are no more than ten a second.
-        yield* Effect.sleep("100 millis")
-        yield* open.pipe(
-          Effect.tapError((failure) => Effect.sync(() => commits.fail(failure))),
-          Effect.tapError(({ message }) => Effect.logError(`the journal's file cannot be opened again (${message})`)),
-          Effect.retry(backoff)
-        )
-      }
+    const replace = Effect.gen(function*() {
+      const { message } = yield* ended
+      yield* Effect.logError(`the journal's thread ended (${message}), starting another`)
+      // Even if each one dies at once there are no more than ten a second.
+      yield* Effect.sleep("100 millis")
+      yield* open.pipe(
+        Effect.tapError((failure) => Effect.sync(() => commits.fail(failure))),
+        Effect.tapError(({ message }) => Effect.logError(`the journal's file cannot be opened again (${message})`)),
+        Effect.retry(backoff)
+      )
     })
-    yield* keep.pipe(Effect.annotateLogs({ journal: options.filename }), Effect.forkScoped({ startImmediately: true }))
+    yield* Effect.forever(replace).pipe(
+      Effect.annotateLogs({ journal: options.filename }),
+      Effect.forkScoped({ startImmediately: true })
+    )
 
     const perform: Perform = <N extends OperationName>(doing: string, operation: Operation<N>) =>
       Effect.callback<Answer<N>, JournalError>((resume) => {

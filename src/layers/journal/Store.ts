@@ -18,7 +18,10 @@ export interface Store {
   readonly stand: (standing: Standing) => void
   readonly lease: (key: string, untilMs: number) => void
   readonly end: (key: string, endedMs: number, settlement: string) => void
-  readonly remove: (key: string) => void
+  /** Removes the row. Fences of rows made later begin above its own: see `fenceFloor`. */
+  readonly forget: (standing: Standing) => void
+  /** The highest fence of any row that was forgotten; 0 at first. */
+  readonly fenceFloor: () => number
   /** Oldest first. */
   readonly queued: (limit: number) => ReadonlyArray<JobRow>
   /** `running` rows of an instance, oldest first. */

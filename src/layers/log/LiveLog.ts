@@ -1,6 +1,8 @@
 /** A log that is being written by this process. */
-import { Effect, Semaphore } from "effect"
+import { Cause, Effect, Semaphore } from "effect"
+import type { JobKey } from "../../schemas/Ids.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
+import { textOf } from "../host/Errno.ts"
 import type { LogStream, LogWriter } from "./Log.ts"
 import { LogError } from "./Log.ts"
 import { LogBatch } from "./LogBatch.ts"
@@ -23,11 +25,20 @@ export interface LiveLog {
   readonly writer: LogWriter
   /** Ends the log as incomplete if nobody ended it: its actor is gone, and what it wrote may be a part. */
   readonly abandon: Effect.Effect<void, LogError>
+  /** Makes waiting readers look again. */
+  readonly wake: Effect.Effect<void>
   /** A new attempt takes the name: appends fail from now on. Waits for what is on its way to the disk. */
   readonly replace: Effect.Effect<void>
   /** What is in the file; undefined as long as there is none. */
   readonly stored: () => StoredLog | undefined
 }
+
+export const stillWritten = (key: JobKey): LogError =>
+  new LogError({
+    operation: "remove",
+    reason: `job ${key.id} still writes it`,
+    remedy: "Stop the job first"
+  })
 
 export const alreadyEnded = (): LogError =>
   new LogError({
@@ -42,6 +53,18 @@ export const replacedByAttempt = (): LogError =>
     reason: "another attempt of the job has begun and writes its own log",
     remedy: "Nothing is to be done: this attempt's output is not wanted any more"
   })
+
+const unforeseen = (cause: unknown): LogError =>
+  new LogError({
+    operation: "append",
+    reason: textOf(cause),
+    remedy: "This is a defect of Stoker: please report it",
+    cause
+  })
+
+/** The same trouble, met at the end. */
+export const failedEnd = ({ cause, reason, remedy }: LogError): LogError =>
+  new LogError({ operation: "end", reason, remedy, cause })
 
 /**
  * `create` makes the file, empty, as soon as there is something to write.
@@ -69,6 +92,8 @@ export const makeLiveLog = Effect.fnUntraced(function*(
   let filePlace: Place = start
   /** The tail in memory has grown, and somebody waits for that. */
   let hasTailNews = false
+
+  const ended = () => stored?.end
 
   const unwritten = () => pending.bytes + (flight?.bytes ?? 0)
 
@@ -99,16 +124,19 @@ export const makeLiveLog = Effect.fnUntraced(function*(
       for (const record of batch.records) file.add(record)
       stored = file
     },
-    Effect.catch((error) =>
+    Effect.catchCause((cause) =>
       Effect.sync(() => {
-        failure ??= error
+        const error = Cause.squash(cause)
+        failure ??= error instanceof LogError ? error : unforeseen(error)
       })
     )
   )
 
+  const hasWork = () => failure === undefined && (hasTailNews || !pending.isEmpty)
+
   /** Writes what is pending until nothing is: all that one turn of the event loop brought goes in one go. */
   const pumping = Effect.gen(function*() {
-    while (failure === undefined && (hasTailNews || !pending.isEmpty)) {
+    while (hasWork()) {
       yield* Effect.yieldNow
       hasTailNews = false
       if (!pending.isEmpty) {
@@ -124,7 +152,9 @@ export const makeLiveLog = Effect.fnUntraced(function*(
   }).pipe(
     Effect.ensuring(Effect.sync(() => {
       isPumping = false
+      flight = undefined
       if (failure !== undefined) pending = new LogBatch()
+      pump()
       forWriters.announce()
       forReaders.announce()
     })),
@@ -134,7 +164,7 @@ export const makeLiveLog = Effect.fnUntraced(function*(
   // Apart from the appending fiber, whose interruption must not leave a log half-pumped. It cannot fail: `write` keeps
   // its errors for the next append.
   const pump = () => {
-    if (isPumping || (pending.isEmpty && !hasTailNews)) return
+    if (isPumping || !hasWork()) return
     isPumping = true
     runDetached(pumping)
   }
@@ -142,12 +172,14 @@ export const makeLiveLog = Effect.fnUntraced(function*(
   /** Until there is room again for more. */
   const drained: Effect.Effect<void, LogError> = Effect.suspend(() => {
     if (failure !== undefined) return Effect.fail(failure)
-    return unwritten() <= mostUnwrittenBytes ? Effect.void : Effect.andThen(forWriters.subscribe(), drained)
+    return unwritten() <= mostUnwrittenBytes
+      ? Effect.void
+      : Effect.andThen(forWriters.wait(), drained)
   })
 
   /** Until nothing is on its way. */
   const settled: Effect.Effect<void> = Effect.suspend(() =>
-    isPumping ? Effect.andThen(forWriters.subscribe(), settled) : Effect.void
+    isPumping ? Effect.andThen(forWriters.wait(), settled) : Effect.void
   )
 
   const append: LogWriter["append"] = (stream, bytes) =>
@@ -172,7 +204,8 @@ export const makeLiveLog = Effect.fnUntraced(function*(
 
   const finish = Effect.fnUntraced(
     function*(complete: boolean) {
-      if (stored?.end !== undefined) return stored.end.summaries
+      const former = ended()
+      if (former !== undefined) return former.summaries
       if (failure === undefined && !isEnding) {
         isEnding = true
         if (tally.hasTail) addTail()
@@ -180,10 +213,9 @@ export const makeLiveLog = Effect.fnUntraced(function*(
         pump()
       }
       yield* settled
-      if (failure !== undefined) return yield* new LogError({ ...failure, operation: "end" })
-      const summaries = tally.summaries()
+      if (failure !== undefined) return yield* failedEnd(failure)
       tally.forgetTails()
-      return summaries
+      return ended()?.summaries ?? []
     },
     ending.withPermit.bind(ending),
     Effect.uninterruptible
@@ -191,13 +223,14 @@ export const makeLiveLog = Effect.fnUntraced(function*(
 
   /** Head bytes that are not in the file yet are not shown, nor what arrived after them. */
   const limitOf = (stream: LogStream): Place => {
+    if (failure !== undefined) return stored?.head.bytesEnd ?? start
     const { produced } = tally
     if (stream === "all") return flight?.first ?? pending.first ?? produced
     const written = stored?.head.kept[stream] ?? 0
     return written < tally.headOf(stream) ? { ...produced, [stream]: written } : produced
   }
 
-  const cutOff = () => ({ summaries: stored?.end?.summaries ?? tally.summaries(), complete: false })
+  const cutOff = () => ({ summaries: ended()?.summaries ?? tally.summaries(), complete: false })
 
   const take: LogSource["take"] = Effect.fnUntraced(function*(range: Range) {
     const file = stored
@@ -209,18 +242,15 @@ export const makeLiveLog = Effect.fnUntraced(function*(
       : yield* file.handle.use(readPart(file.head, file.handle, range.stream, range.offset, range.maxBytes))
     // It may have ended meanwhile, and the tail gone to the file.
     if (stored?.end !== undefined) return yield* stored.handle.use(readStored(stored, range))
-    for (const run of tally.tailRuns(range.stream, range.offset, range.maxBytes)) {
-      runs.push({ ...run, bytes: run.bytes.slice() })
-    }
+    runs.push(...tally.tailRuns(range.stream, range.offset, range.maxBytes))
     return assemble(range, runs, { limit, lost: tally.lost, headEnd: file?.head.bytesEnd ?? start })
   })
 
   return {
-    source: { identity: identityOf(preamble), take, news: () => forReaders.subscribe(), cutOff },
+    source: { identity: identityOf(preamble), take, subscribe: Effect.sync(() => forReaders.wait()), cutOff },
     writer: { append, produced: (stream) => tally.producedBy(stream), end: Effect.suspend(() => finish(true)) },
-    abandon: Effect.asVoid(Effect.suspend(() => finish(false))).pipe(
-      Effect.ensuring(Effect.sync(() => forReaders.announce()))
-    ),
+    abandon: Effect.asVoid(Effect.suspend(() => finish(false))),
+    wake: Effect.sync(() => forReaders.announce()),
     replace: Effect.suspend(() => {
       failure ??= replacedByAttempt()
       stored?.handle.close()

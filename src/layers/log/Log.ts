@@ -77,6 +77,10 @@ export class Log extends Context.Service<Log, {
   ) => Effect.Effect<LogWriter, LogError, Scope.Scope>
   readonly read: (key: JobKey, options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | LogError>
   /** The kept bytes of one stream, gaps left out, up to `maxBytes` from its beginning. For status messages. */
-  readonly text: (key: JobKey, stream: StreamName, maxBytes: number) => Effect.Effect<Uint8Array, LogNotFound | LogError>
+  readonly text: (
+    key: JobKey,
+    stream: StreamName,
+    maxBytes: number
+  ) => Effect.Effect<Uint8Array, LogNotFound | LogError>
   readonly remove: (key: JobKey) => Effect.Effect<void, LogError>
 }>()("stoker/layers/log/Log") {}

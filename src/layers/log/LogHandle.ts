@@ -54,7 +54,7 @@ export class LogHandle {
       const buffer = Buffer.allocUnsafeSlow(length)
       const readFrom = (got: number): void =>
         fs.read(this.descriptor, buffer, got, length - got, position + got, (cause, count) => {
-          if (cause !== null) resume(Effect.fail(failedRead(this.path, cause)))
+          if (cause !== null) resume(Effect.fail(failed("read", this.path, cause)))
           else if (got + count === length) resume(Effect.succeed(buffer))
           else if (count > 0) readFrom(got + count)
           else resume(Effect.fail(truncated(this.path)))
@@ -68,7 +68,7 @@ export class LogHandle {
     return Effect.uninterruptible(Effect.callback<number, LogError>((resume) => {
       const writeFrom = (left: ReadonlyArray<Uint8Array>, at: number): void =>
         fs.writev(this.descriptor, left, at, (cause, count) => {
-          if (cause !== null) return resume(Effect.fail(failedWrite(this.path, cause)))
+          if (cause !== null) return resume(Effect.fail(failed("append", this.path, cause)))
           const rest = without(left, count)
           // A disk that fills up takes a part first and says why only when asked for the rest.
           return rest.length === 0 ? resume(Effect.succeed(at + count - position)) : writeFrom(rest, at + count)
@@ -82,11 +82,24 @@ export class LogHandle {
     return Effect.uninterruptible(Effect.callback((resume) => {
       fs.fstat(this.descriptor, (cause, { nlink, size } = { nlink: 0, size: 0 } as fs.Stats) =>
         resume(
-          cause === null ? Effect.succeed({ size, isNamed: nlink > 0 }) : Effect.fail(failedRead(this.path, cause))
+          cause === null ? Effect.succeed({ size, isNamed: nlink > 0 }) : Effect.fail(failed("read", this.path, cause))
         ))
     }))
   }
 }
+
+/** Opens for reading (`r`) or makes a file that must not exist (`wx+`), which only its owner can read. */
+export const openHandle = (
+  path: string,
+  flags: "r" | "wx+",
+  operation: LogError["operation"]
+): Effect.Effect<LogHandle, LogError> =>
+  Effect.uninterruptible(Effect.callback((resume) => {
+    fs.open(path, flags, 0o600, (cause, descriptor) =>
+      resume(
+        cause === null ? Effect.succeed(new LogHandle(path, descriptor)) : Effect.fail(failed(operation, path, cause))
+      ))
+  }))
 
 const without = (buffers: ReadonlyArray<Uint8Array>, count: number): ReadonlyArray<Uint8Array> => {
   let left = count
@@ -99,11 +112,9 @@ const without = (buffers: ReadonlyArray<Uint8Array>, count: number): ReadonlyArr
   return cut === undefined ? [] : [cut.subarray(left), ...rest]
 }
 
-export const failedWrite = (path: string, cause: unknown): LogError =>
-  new LogError({ operation: "append", reason: `${path}: ${textOf(cause)}`, remedy: remedyOf(cause, path), cause })
-
-export const failedRead = (path: string, cause: unknown): LogError =>
-  new LogError({ operation: "read", reason: `${path}: ${textOf(cause)}`, remedy: remedyOf(cause, path), cause })
+/** A system call on `path` failed. */
+export const failed = (operation: LogError["operation"], path: string, cause: unknown): LogError =>
+  new LogError({ operation, reason: `${path}: ${textOf(cause)}`, remedy: remedyOf(cause, path), cause })
 
 const truncated = (path: string): LogError =>
   new LogError({

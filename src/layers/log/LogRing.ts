@@ -69,7 +69,8 @@ export class LogRing {
       while (at < to && budget > 0) {
         const from = this.indexOf(at)
         const length = Math.min(to - at, budget, this.buffer.length - from)
-        found.push({ stream: this.stream, at, all: at + shift, bytes: this.buffer.subarray(from, from + length) })
+        const bytes = this.buffer.subarray(from, from + length)
+        found.push({ stream: this.stream, at, all: at + shift, bytes, isShared: true })
         at += length
         budget -= length
       }

@@ -28,6 +28,8 @@ export interface Run {
   /** Of the first byte, in both streams' order of arrival. */
   readonly all: number
   readonly bytes: Uint8Array
+  /** The bytes lie in memory that is written again: readers get a copy. */
+  readonly isShared?: boolean
 }
 
 /** Before the first byte of a run. */
@@ -100,7 +102,7 @@ export const assemble = (
     if (budget === 0 || offset >= limit) break
     if (offset > next) gap(next, place, placeOf(run))
     const bytes = run.bytes.subarray(0, Math.min(budget, limit - offset))
-    entries.push({ _tag: "Bytes", stream: run.stream, offset, bytes })
+    entries.push({ _tag: "Bytes", stream: run.stream, offset, bytes: run.isShared === true ? bytes.slice() : bytes })
     next = offset + bytes.length
     budget -= bytes.length
     place = advance(placeOf(run), run.stream, bytes.length)

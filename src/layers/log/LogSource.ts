@@ -10,8 +10,8 @@ export interface LogSource {
   readonly identity: string
   /** What there is now. */
   readonly take: (range: Range) => Effect.Effect<LogSlice, LogError | LogHandleClosed>
-  /** Asked before `take`: waits until something happens, or has happened, after it was asked. May return early. */
-  readonly news: () => Effect.Effect<void>
+  /** Run before `take`, gives the wait for whatever happens from that moment on. The wait may end early. */
+  readonly subscribe: Effect.Effect<Effect.Effect<void>>
   /** What its readers are told when it is replaced or removed under their hands. */
   readonly cutOff: () => LogEnd
 }
@@ -30,8 +30,8 @@ export class LogNews {
     if (next !== undefined) Deferred.doneUnsafe(next, Effect.void)
   }
 
-  /** Subscribes now, waits later: what is announced in between is not missed. */
-  subscribe(): Effect.Effect<void> {
+  /** Subscribes when it is called, waits when it is run: what is announced in between is not missed. */
+  wait(): Effect.Effect<void> {
     return Deferred.await(this.next ??= Deferred.makeUnsafe<void>())
   }
 }
@@ -47,7 +47,7 @@ export const follow = Effect.fnUntraced(function*(
   const found = yield* find
   let source = found
   while (true) {
-    const wait = options.waitMs > 0 ? source.news() : undefined
+    const wait = options.waitMs > 0 ? yield* source.subscribe : undefined
     const slice = yield* source.take(range).pipe(Effect.catchTag("LogHandleClosed", () => Effect.undefined))
     if (slice !== undefined) {
       const left = until - clock.currentTimeMillisUnsafe()

@@ -116,8 +116,7 @@ export const scan = Effect.fnUntraced(function*(stored: StoredLog, size: number)
   let window: Buffer = Buffer.alloc(0)
   let windowAt = 0
   let wished = largeWindow
-  const has = (bytes: number) =>
-    stored.position >= windowAt && stored.position + bytes <= windowAt + window.length
+  const has = (bytes: number) => stored.position >= windowAt && stored.position + bytes <= windowAt + window.length
   while (stored.end === undefined && stored.position + recordHeadBytes <= size) {
     if (!has(Math.min(64, size - stored.position))) {
       windowAt = stored.position

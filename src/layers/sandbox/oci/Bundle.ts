@@ -56,7 +56,12 @@ export const bundleConfig = (options: BundleOptions) => {
     root: { path: options.rootfs, readonly: true },
     mounts: [
       { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
-      { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["nosuid", "strictatime", "mode=755", "size=64k"] },
+      {
+        destination: "/dev",
+        type: "tmpfs",
+        source: "tmpfs",
+        options: ["nosuid", "strictatime", "mode=755", "size=64k"]
+      },
       tmpfs("/dev/shm", "1777", ["noexec", "size=16777216", "nr_inodes=1024"]),
       { destination: "/usr", type: "bind", source: "/usr", options: ["rbind", "ro", "nosuid", "nodev"] },
       // Debian's compilers are reached through /etc/alternatives (cc, c++, awk).

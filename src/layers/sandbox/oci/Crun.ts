@@ -39,7 +39,9 @@ export const parseVersion = (text: string): ReadonlyArray<number> | undefined =>
 export const version = (crun: string) =>
   Effect.flatMap(execute(crun, ["--version"]), (text) => {
     const found = parseVersion(text)
-    if (found === undefined) return Effect.fail(failed(`${crun} --version said "${text.split("\n")[0]}", which is not crun's`))
+    if (found === undefined) {
+      return Effect.fail(failed(`${crun} --version said "${text.split("\n")[0]}", which is not crun's`))
+    }
     const [major = 0, minor = 0] = found
     return major > MINIMUM[0] || (major === MINIMUM[0] && minor >= MINIMUM[1])
       ? Effect.succeed(found.join("."))

@@ -21,7 +21,9 @@ const copied = ["ld.so.cache", "ld.so.conf", "localtime", "mime.types"]
  * parent must be searchable by that id: crun resolves paths as the mapped root.
  */
 export const makeRootfs = async (directory: string, guest: string, uid: number): Promise<void> => {
-  for (const path of ["usr", "etc/alternatives", "proc", "dev", "sys", "tmp", "work", "run", "root", dirname(GUEST_PATH)]) {
+  for (
+    const path of ["usr", "etc/alternatives", "proc", "dev", "sys", "tmp", "work", "run", "root", dirname(GUEST_PATH)]
+  ) {
     await fs.mkdir(join(directory, path), { recursive: true, mode: 0o755 })
   }
   await fs.chmod(join(directory, "tmp"), 0o1777)

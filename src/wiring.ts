@@ -1,0 +1,133 @@
+/** Puts the layers together; nothing else happens here. Laid beside ARCHITECTURE.md's picture it should look the same. */
+import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
+import { Effect, Layer, type Redacted, Stream } from "effect"
+import * as ControlLive from "./actors/ControlLive.ts"
+import * as Desk from "./actors/Desk.ts"
+import * as Dispatcher from "./actors/Dispatcher.ts"
+import * as Outbox from "./actors/Outbox.ts"
+import * as Worker from "./actors/Worker.ts"
+import { code } from "./functions/Code.ts"
+import { command } from "./functions/Command.ts"
+import type { AmqpStatus } from "./layers/amqp/Amqp.ts"
+import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
+import * as Settings from "./layers/config/Settings.ts"
+import { Emitters } from "./layers/emitter/Emitter.ts"
+import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
+import * as Functions from "./layers/functions/Functions.ts"
+import { Host } from "./layers/host/Host.ts"
+import * as HostLive from "./layers/host/HostLive.ts"
+import * as Native from "./layers/host/Native.ts"
+import * as Watchdog from "./layers/host/Watchdog.ts"
+import * as Direct from "./layers/intake/Direct.ts"
+import * as Embedded from "./layers/intake/Embedded.ts"
+import { type Intake, Intakes } from "./layers/intake/Intake.ts"
+import * as JournalSqlite from "./layers/journal/JournalSqlite.ts"
+import * as LedgerFiles from "./layers/ledger/LedgerFiles.ts"
+import * as LogFiles from "./layers/log/LogFiles.ts"
+import * as Oci from "./layers/sandbox/Oci.ts"
+import * as Process from "./layers/sandbox/Process.ts"
+import { Drivers, ProvisionFailed } from "./layers/sandbox/Sandbox.ts"
+import * as Sandboxes from "./layers/sandbox/Sandboxes.ts"
+import type { DriverName } from "./schemas/SandboxClass.ts"
+import type { WorkerConfig } from "./schemas/WorkerConfig.ts"
+
+/** The broker that CodeBench clients use. */
+export interface AmqpWiring {
+  /** amqp://user:password@host:port/vhost, or amqps. */
+  readonly url: Redacted.Redacted<string>
+  /** Hears of every change of the connections. */
+  readonly onStatus?: (status: AmqpStatus) => Effect.Effect<void>
+}
+
+export interface WorkerWiring {
+  /** Made if it is not there. */
+  readonly stateDirectory: string
+  readonly config: WorkerConfig
+  /** Serve the embedded queue's rows, which any process may have written. */
+  readonly embedded: boolean
+  /** The name, in job keys, of the door that `Direct.submit` is. */
+  readonly direct: string
+  readonly amqp?: AmqpWiring
+}
+
+/** This process' place on the host: identity and paths. */
+export const layerHost = (stateDirectory: string) =>
+  HostLive.layer({ stateDirectory }).pipe(Layer.provideMerge(layerSecureRandom))
+
+const layerCgroups = Layer.unwrap(Effect.map(Host, ({ instance }) => CgroupsHost.layer({ instance })))
+
+const makers = { oci: Oci.make, process: Process.make }
+
+/** A driver's name as the configuration has it, made. */
+const makeDriver = (name: DriverName) =>
+  name === "oci" || name === "process"
+    ? makers[name]
+    : Effect.fail(
+      new ProvisionFailed({
+        driver: name,
+        step: "driver",
+        reason: "this version of Stoker does not have it",
+        remedy: `Use one of: ${Object.keys(makers).join(", ")}.`
+      })
+    )
+
+/** What makes, measures and removes sandboxes: Drivers, with Host, Native, Cgroups, Watchdog and Ledger. */
+export const layerDrivers = (stateDirectory: string, names: ReadonlyArray<DriverName>) =>
+  Layer.effect(Drivers, Effect.forEach([...new Set(names)], makeDriver)).pipe(
+    Layer.provideMerge(Watchdog.layer),
+    Layer.provideMerge(Layer.mergeAll(layerCgroups, LedgerFiles.layer, Native.layer)),
+    Layer.provideMerge(layerHost(stateDirectory))
+  )
+
+/** Doors and emitters of the CodeBench dialect. Loaded only here, so that nobody without a broker waits for it. */
+const codeBench = Effect.fnUntraced(function*({ onStatus, url }: AmqpWiring, slots: number) {
+  const [AmqpLib, CodeBenchIntake, CodeBenchEmitter, { Amqp }] = yield* Effect.promise(() =>
+    Promise.all([
+      import("./layers/amqp/AmqpLib.ts"),
+      import("./layers/intake/CodeBench.ts"),
+      import("./layers/emitter/CodeBench.ts"),
+      import("./layers/amqp/Amqp.ts")
+    ])
+  )
+  const { instance } = yield* Host
+  const context = yield* Layer.build(AmqpLib.layer({ url, instance }))
+  return yield* Effect.gen(function*() {
+    const amqp = yield* Amqp
+    if (onStatus !== undefined) yield* Effect.forkScoped(Stream.runForEach(amqp.changes, onStatus))
+    const emitter = yield* CodeBenchEmitter.make()
+    // As many again as run, so that the next one is at hand when one ends.
+    const queues = [CodeBenchIntake.exchangeQueue(2 * slots), CodeBenchIntake.readmeQueue(slots)]
+    return { emitter, intake: yield* CodeBenchIntake.make({ queues, emitter }) }
+  }).pipe(Effect.provideContext(context))
+})
+
+/** The doors the worker opens, and who tells their senders. */
+const layerDoors = ({ amqp, config, embedded }: WorkerWiring) =>
+  Layer.unwrap(Effect.gen(function*() {
+    const own: ReadonlyArray<Intake> = [
+      (yield* Direct.Direct).intake,
+      ...(embedded ? [(yield* Embedded.Embedded).intake] : [])
+    ]
+    const broker = amqp === undefined ? undefined : yield* codeBench(amqp, config.slots)
+    return Layer.merge(
+      Layer.succeed(Intakes, broker === undefined ? own : [...own, broker.intake]),
+      Layer.succeed(Emitters, broker === undefined ? [] : [broker.emitter])
+    )
+  }))
+
+/** A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. */
+export const layerWorker = (options: WorkerWiring) =>
+  ControlLive.layer.pipe(
+    Layer.provideMerge(Worker.layer),
+    Layer.provideMerge(Dispatcher.layer),
+    Layer.provideMerge(Layer.mergeAll(
+      Outbox.layer,
+      Desk.layer,
+      SandboxExecutor.layer.pipe(Layer.provide(Sandboxes.layerOnDemand)),
+      Functions.layer([code, command])
+    )),
+    Layer.provideMerge(layerDoors(options)),
+    Layer.provideMerge(Layer.mergeAll(Direct.layer(options.direct), Embedded.layer)),
+    Layer.provideMerge(Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer, Settings.layer(options.config))),
+    Layer.provideMerge(layerDrivers(options.stateDirectory, options.config.classes.map(({ driver }) => driver)))
+  )

@@ -1,0 +1,346 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import { keyOf } from "../../src/schemas/Job.ts"
+import { Outcome } from "../../src/schemas/Outcome.ts"
+import {
+  endless,
+  exited,
+  finished,
+  hello,
+  makeJob,
+  makeWorker,
+  makeWorld,
+  outcomes,
+  output,
+  ready,
+  type Script,
+  toldOnce
+} from "./World.ts"
+
+const every: ReadonlyArray<Outcome> = [
+  exited(0),
+  exited(3),
+  Outcome.cases.Exited.make({ phase: "compile", code: 1 }),
+  Outcome.cases.Signalled.make({ phase: "run", signal: 11 }),
+  Outcome.cases.TimedOut.make({ phase: "run", limit: "wall", limitMs: 1000 }),
+  Outcome.cases.OutOfMemory.make({ phase: "run", limitBytes: 1 }),
+  Outcome.cases.OutputExceeded.make({ phase: "run", stream: "stdout", limitBytes: 1 }),
+  Outcome.cases.SandboxFailed.make({ driver: "fake", reason: "no", remedy: "none" })
+]
+
+describe("a job", () => {
+  for (const outcome of every) {
+    it.effect(`that ends as ${outcome._tag} is settled, told in order, acked, and leaves nothing`, () =>
+      Effect.gen(function*() {
+        const world = makeWorld()
+        const job = makeJob("a")
+        const script: Script = () => Stream.make(ready, output("x"), finished(outcome))
+        const worker = yield* makeWorker(world, { name: "w1", script })
+        yield* worker.deliver(job)
+        yield* worker.idle
+        assert.deepStrictEqual(toldOnce(world, job), ["Received", "Running", "Ended"])
+        assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(outcome)])
+        assert.deepStrictEqual((yield* worker.journal.get(keyOf(job)))?.settlement?.outcome, outcome)
+        assert.strictEqual(world.unacked.size, 0)
+        assert.strictEqual(world.held, 0)
+        assert.strictEqual(worker.desk.claims.size, 0)
+        assert.strictEqual((yield* worker.journal.owed(10)).length, 0)
+      }))
+  }
+
+  it.effect("with arguments the function does not take is rejected without a sandbox", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = { ...makeJob("a"), args: { word: 7 } }
+      const worker = yield* makeWorker(world, { name: "w1" })
+      yield* worker.deliver(job)
+      yield* worker.idle
+      const record = yield* worker.journal.get(keyOf(job))
+      assert.strictEqual(record?.settlement?.outcome._tag, "Rejected")
+      assert.strictEqual(world.begun.length, 0)
+      assert.strictEqual(world.unacked.size, 0)
+    }))
+
+  it.effect("that asks for more than its class gives is rejected, naming the limit", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a", { memoryBytes: 2 ** 40 })
+      const worker = yield* makeWorker(world, { name: "w1" })
+      yield* worker.deliver(job)
+      yield* worker.idle
+      assert.include(outcomes(world, job)[0], "memoryBytes")
+    }))
+
+  it.effect("whose log cannot be written ends as SandboxFailed with the reason, and its sandbox goes", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const worker = yield* makeWorker(world, { name: "w1", logFails: true })
+      yield* worker.deliver(job)
+      yield* worker.idle
+      assert.include(outcomes(world, job)[0], "the disk is full")
+      assert.strictEqual(world.held, 0)
+    }))
+
+  it.effect("waits for a journal that is away, and loses nothing", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const worker = yield* makeWorker(world, { name: "w1", journalFails: 6 })
+      yield* worker.deliver(job)
+      yield* TestClock.adjust("2 minutes")
+      yield* worker.idle
+      assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(exited(0))])
+      assert.strictEqual(world.unacked.size, 0)
+    }))
+
+  it.effect("is acked only after its outcome was confirmed", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const confirmed = yield* Deferred.make<void>()
+      const worker = yield* makeWorker(world, { name: "w1", confirm: Deferred.await(confirmed) })
+      yield* worker.deliver(job)
+      yield* Effect.repeat(Effect.yieldNow, { times: 200 })
+      assert.include(toldOnce(world, job), "Ended")
+      assert.strictEqual(world.unacked.size, 1)
+      // Neither of the earlier messages is confirmed: all three are in the outbox.
+      assert.strictEqual((yield* worker.journal.owed(10)).length, 3)
+      yield* Deferred.succeed(confirmed, undefined)
+      yield* worker.idle
+      assert.strictEqual(world.unacked.size, 0)
+      assert.strictEqual(world.told.length, 3)
+    }))
+
+  it.effect("that is delivered twice at once runs once, and both deliveries are acked", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const worker = yield* makeWorker(world, {
+        name: "w1",
+        script: () => Stream.tap(hello(null as never, null as never), () => Effect.sleep("1 second"))
+      })
+      yield* worker.deliver(job)
+      yield* Effect.repeat(Effect.yieldNow, { times: 50 })
+      yield* worker.deliver(job)
+      yield* TestClock.adjust("10 seconds")
+      yield* worker.idle
+      assert.strictEqual(world.begun.length, 1)
+      assert.strictEqual(world.steps.filter((step) => step === "before ack").length, 2)
+    }))
+
+  it.effect("that is delivered again after its end is answered again and not run", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const worker = yield* makeWorker(world, { name: "w1" })
+      yield* worker.deliver(job)
+      yield* worker.idle
+      const before = world.told.length
+      yield* worker.deliver(job)
+      yield* worker.idle
+      assert.strictEqual(world.begun.length, 1)
+      assert.include(world.told.slice(before).map(({ event }) => event._tag), "Ended")
+      assert.strictEqual(outcomes(world, job).length, 1)
+    }))
+
+  it.effect("with another's id is refused and dead-lettered; the other one is not touched", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const worker = yield* makeWorker(world, { name: "w1" })
+      yield* worker.deliver(job)
+      yield* worker.idle
+      yield* worker.deliver({ ...job, args: { word: "other" } }, "two")
+      yield* worker.idle
+      assert.strictEqual(world.begun.length, 1)
+      assert.strictEqual(world.dead.length, 1)
+      assert.strictEqual((yield* worker.journal.get(keyOf(job)))?.settlement?.outcome._tag, "Exited")
+    }))
+
+  for (const [how, release] of [["dies", Effect.die("broken finalizer")], ["hangs", Effect.never]] as const) {
+    it.effect(`whose finalizer ${how} has its outcome all the same, and its slot comes back`, () =>
+      Effect.gen(function*() {
+        const world = makeWorld()
+        const job = makeJob("a")
+        const worker = yield* makeWorker(world, { name: "w1", release, config: { slots: 1 } })
+        yield* worker.deliver(job)
+        yield* TestClock.adjust("1 minute")
+        yield* worker.idle
+        assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(exited(0))])
+        assert.strictEqual(world.unacked.size, 0)
+      }))
+  }
+
+  it.effect("that ends in a defect of ours is SandboxFailed, and the next job runs", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const script: Script = ({ job }) => job.id === "a" ? Stream.die("broken") : hello(null as never, null as never)
+      const worker = yield* makeWorker(world, { name: "w1", script })
+      yield* worker.deliver(makeJob("a"))
+      yield* worker.deliver(makeJob("b"))
+      yield* worker.idle
+      assert.include(outcomes(world, makeJob("a"))[0], "internal error")
+      assert.deepStrictEqual(outcomes(world, makeJob("b")), [JSON.stringify(exited(0))])
+    }))
+
+  it.effect("more jobs than slots wait their turn; no more than the slots run", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      let most = 0
+      const script: Script = () =>
+        Stream.tap(Stream.make(ready, finished(exited(0))), () =>
+          Effect.andThen(Effect.sync(() => most = Math.max(most, world.held)), Effect.sleep("1 second")))
+      const worker = yield* makeWorker(world, { name: "w1", script, config: { slots: 3, waiting: 100 } })
+      yield* Effect.forEach(
+        Array.from({ length: 20 }, (_, n) =>
+          makeJob(`j${n}`)),
+        (job) => worker.deliver(job)
+      )
+      yield* TestClock.adjust("1 minute")
+      yield* worker.idle
+      assert.strictEqual(most, 3)
+      assert.strictEqual(world.unacked.size, 0)
+    }))
+
+  it.effect("given back at a drain counts no attempt and runs elsewhere", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const first = yield* makeWorker(world, { name: "w1", script: endless })
+      yield* first.deliver(job)
+      yield* Effect.repeat(Effect.yieldNow, { times: 100 })
+      yield* first.abort
+      assert.strictEqual(world.held, 0)
+      const second = yield* makeWorker(world, { name: "w2" })
+      yield* second.deliver(job)
+      yield* second.idle
+      const record = yield* second.journal.get(keyOf(job))
+      assert.strictEqual(record?.settlement?.outcome._tag, "Exited")
+      assert.strictEqual(record?.settlement?.attempt, 1)
+    }))
+})
+
+describe("a stop", () => {
+  it.effect("before there is a slot ends the job as Stopped without a sandbox", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const worker = yield* makeWorker(world, { name: "w1", script: endless, config: { slots: 1 } })
+      yield* worker.deliver(makeJob("first"))
+      yield* Effect.repeat(Effect.yieldNow, { times: 50 })
+      yield* worker.deliver(makeJob("second"))
+      yield* Effect.repeat(Effect.yieldNow, { times: 50 })
+      assert.isTrue(yield* worker.stop(makeJob("second")))
+      assert.include(outcomes(world, makeJob("second"))[0], "Stopped")
+      assert.strictEqual(world.begun.length, 1)
+      yield* worker.stop(makeJob("first"))
+      yield* worker.idle
+    }))
+
+  it.effect("while it runs gives the grace, once, however often it is asked for", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const worker = yield* makeWorker(world, { name: "w1", script: endless })
+      yield* worker.deliver(job)
+      yield* Effect.repeat(Effect.yieldNow, { times: 50 })
+      const stops = yield* Effect.forEach([1, 2, 3], () =>
+        Effect.forkChild(worker.stop(job, 5000), { startImmediately: true }))
+      yield* TestClock.adjust("4 seconds")
+      assert.strictEqual(outcomes(world, job).length, 0)
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.joinAll(stops)
+      assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(Outcome.cases.Stopped.make({ reason: "enough" }))])
+      assert.strictEqual(world.held, 0)
+    }))
+
+  it.effect("of a job that is not here says so", () =>
+    Effect.gen(function*() {
+      const worker = yield* makeWorker(makeWorld(), { name: "w1" })
+      assert.isFalse(yield* worker.stop(makeJob("nobody")))
+    }))
+
+  it.effect("at every moment of a job's life ends it in exactly one outcome with nothing held", () =>
+    Effect.gen(function*() {
+      const slow: Script = () => Stream.tap(hello(null as never, null as never), () => Effect.sleep("1 second"))
+      for (let moment = 0; moment < 60; moment++) {
+        const world = makeWorld()
+        const job = makeJob("a")
+        const worker = yield* makeWorker(world, { name: "w1", script: moment % 2 === 0 ? slow : endless })
+        yield* Effect.forkChild(worker.deliver(job), { startImmediately: true })
+        for (let turn = 0; turn < moment; turn++) yield* Effect.yieldNow
+        const stop = yield* Effect.forkChild(worker.stop(job), { startImmediately: true })
+        yield* TestClock.adjust("20 seconds")
+        yield* Fiber.join(stop)
+        // A stop that came before the job was in hand changed nothing: stop what is there now.
+        yield* worker.stop(job)
+        yield* worker.idle
+        assert.strictEqual(outcomes(world, job).length, 1, `moment ${moment}`)
+        assert.strictEqual(world.held, 0, `moment ${moment}`)
+        assert.strictEqual(world.unacked.size, 0, `moment ${moment}`)
+      }
+    }))
+})
+
+describe("a worker's death", () => {
+  const stepsOfALife = Effect.gen(function*() {
+    const world = makeWorld()
+    const worker = yield* makeWorker(world, { name: "w0" })
+    yield* worker.deliver(makeJob("a"))
+    yield* worker.idle
+    return world.steps
+  })
+
+  it.effect("between any two steps of a job leaves one outcome, told at least once, and an empty queue", () =>
+    Effect.gen(function*() {
+      const steps = yield* stepsOfALife
+      assert.isAbove(steps.length, 15)
+      for (let at = 1; at <= steps.length; at++) {
+        const where = `death at step ${at}, ${steps[at - 1]}`
+        const world = makeWorld()
+        const job = makeJob("a")
+        const first = yield* makeWorker(world, { name: "w1", diesAt: at })
+        yield* Effect.forkDetach(first.deliver(job), { startImmediately: true })
+        yield* first.died
+        // The kernel and the watchdog take what it held; the janitor ends its claims; the broker redelivers.
+        world.held = 0
+        world.running.clear()
+        const second = yield* makeWorker(world, { name: "w2" })
+        yield* second.journal.abandon((yield* first.journal.holders)[0] ?? ("w1" as never))
+        yield* second.sweep
+        for (const redelivered of [...world.unacked.values()]) yield* second.deliver(redelivered)
+        yield* second.idle
+        yield* Effect.repeat(Effect.yieldNow, { times: 100 })
+        assert.strictEqual(world.unacked.size, 0, where)
+        assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(exited(0))], where)
+        const told = toldOnce(world, job)
+        assert.include(told, "Received", where)
+        assert.include(told, "Running", where)
+        assert.strictEqual(told.at(-1), "Ended", where)
+        assert.isAtMost(world.begun.length, 2, where)
+        assert.strictEqual(world.overlap, 1, where)
+        assert.strictEqual((yield* second.journal.owed(10)).length, 0, where)
+        assert.strictEqual(world.held, 0, where)
+      }
+    }))
+
+  it.effect("in every attempt ends the job as Lost", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      for (const name of ["w1", "w2"]) {
+        const worker = yield* makeWorker(world, { name, script: endless, diesAt: 10 })
+        yield* Effect.forkDetach(worker.deliver(job), { startImmediately: true })
+        yield* Effect.raceFirst(worker.died, Effect.repeat(Effect.yieldNow, { times: 500 }))
+        const { journal } = yield* makeWorker(world, { name: `${name}-janitor` })
+        for (const holder of yield* journal.holders) yield* journal.abandon(holder)
+      }
+      const last = yield* makeWorker(world, { name: "w3" })
+      yield* last.deliver(job)
+      yield* last.idle
+      assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(Outcome.cases.Lost.make({ attempts: 2 }))])
+      assert.strictEqual(world.begun.length, 2)
+      assert.strictEqual(world.unacked.size, 0)
+    }))
+})
