@@ -1,13 +1,13 @@
 /* watchdog: outlives the worker by a second at most, only to kill what it left running.
  *
- *   watchdog [-u MOUNTPOINT] -c CGROUP_DIR [-c CGROUP_DIR]...
+ *   watchdog [-u MOUNTPOINT] [-b DIR] -c CGROUP_DIR [-c CGROUP_DIR]...
  *
- * The directories must be there already. Prints "ready" on fd 1 and then waits on fd 0, whose other end only the worker holds. EOF there means the worker has
- * died, however: then every process in the given cgroups, and in those below them, is killed. A line "keep" before EOF
- * is the clean shutdown: nothing is killed. Directories are left for the janitor.
+ * The directories must be there already. Prints "ready" on fd 1 and then waits on fd 0, whose other end only the worker
+ * holds. EOF there means the worker has died, however: then every process in the given cgroups, and in those below them,
+ * is killed. A line "keep" before EOF is the clean shutdown: nothing is killed. Directories are left for the janitor.
  *
- * With -u it keeps a mount namespace in which MOUNTPOINT is not mounted (on hybrid hosts: the cgroup2 mount that crun
- * refuses), to be entered through /proc/<pid>/ns/mnt. Nothing outside that namespace changes. */
+ * With -u or -b it keeps a mount namespace, to be entered through /proc/<pid>/ns/mnt, in which MOUNTPOINT is not mounted
+ * (on hybrid hosts: the cgroup2 mount that crun refuses) and DIR is seen at /mnt. Nothing outside it changes. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -26,6 +26,7 @@
 #define EXIT_SETUP 125
 #define DIRS_MAX 64
 #define DEPTH_MAX 16
+#define SHOWN_AT "/mnt" /* there by the Filesystem Hierarchy Standard; its host content is hidden in our namespace only */
 #define ROUNDS 100
 #define ROUND_MILLIS 10
 
@@ -112,18 +113,21 @@ static bool wait_for_end(void) {
   }
 }
 
-static void hide(const char *mountpoint) {
-  if (unshare(CLONE_NEWNS) < 0) fail("unshare the mount namespace to hide", mountpoint);
-  if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) fail("make private", "/");
-  if (umount2(mountpoint, MNT_DETACH) < 0) fail("umount", mountpoint);
+/* A slave, not private: what the host mounts and unmounts later is seen here too, nothing of ours is seen there. */
+static void own_mounts(const char *hidden, const char *shown) {
+  if (unshare(CLONE_NEWNS) < 0) fail("unshare the mount namespace for", hidden != NULL ? hidden : shown);
+  if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) fail("make a slave of", "/");
+  if (hidden != NULL && umount2(hidden, MNT_DETACH) < 0) fail("umount", hidden);
+  if (shown != NULL && mount(shown, SHOWN_AT, NULL, MS_BIND, NULL) < 0) fail("bind at " SHOWN_AT " the directory", shown);
 }
 
 int main(int argc, char **argv) {
-  const char *mountpoint = NULL, *dirs[DIRS_MAX];
+  const char *hidden = NULL, *shown = NULL, *dirs[DIRS_MAX];
   int count = 0;
   opterr = 0;
-  for (int option; (option = getopt(argc, argv, "u:c:")) != -1;) {
-    if (option == 'u' && mountpoint == NULL) mountpoint = optarg;
+  for (int option; (option = getopt(argc, argv, "u:b:c:")) != -1;) {
+    if (option == 'u' && hidden == NULL) hidden = optarg;
+    else if (option == 'b' && shown == NULL) shown = optarg;
     else if (option == 'c' && count < DIRS_MAX) dirs[count++] = optarg;
     else usage();
   }
@@ -139,7 +143,7 @@ int main(int argc, char **argv) {
     fds[i] = open(dirs[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fds[i] < 0) fail("open", dirs[i]);
   }
-  if (mountpoint != NULL) hide(mountpoint);
+  if (hidden != NULL || shown != NULL) own_mounts(hidden, shown);
   if (write(STDOUT_FILENO, "ready\n", 6) != 6) fail("tell", "ready");
   close(STDOUT_FILENO);
 

@@ -56,20 +56,23 @@ export const layerHost = (stateDirectory: string) =>
 
 const layerCgroups = Layer.unwrap(Effect.map(Host, ({ instance }) => CgroupsHost.layer({ instance })))
 
-const makers = { oci: Oci.make, process: Process.make }
-
-/** A driver's name as the configuration has it, made. */
-const makeDriver = (name: DriverName) =>
-  name === "oci" || name === "process"
-    ? makers[name]
-    : Effect.fail(
-      new ProvisionFailed({
+/** A driver by the name the configuration has for it. */
+const makeDriver = Effect.fnUntraced(function*(name: DriverName) {
+  switch (name) {
+    case "oci":
+      return yield* Oci.make
+    case "process":
+      return yield* Process.make
+    case "firecracker":
+    case "qemu":
+      return yield* new ProvisionFailed({
         driver: name,
         step: "driver",
         reason: "this version of Stoker does not have it",
-        remedy: `Use one of: ${Object.keys(makers).join(", ")}.`
+        remedy: "Use oci or process."
       })
-    )
+  }
+})
 
 /** What makes, measures and removes sandboxes: Drivers, with Host, Native, Cgroups, Watchdog and Ledger. */
 export const layerDrivers = (stateDirectory: string, names: ReadonlyArray<DriverName>) =>

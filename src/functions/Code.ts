@@ -112,7 +112,9 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
 /** Runs source code. A compile phase has the class's whole limits, the run phase the job's. */
 export const code = make({
   name: FunctionName.make("code"),
-  description: `Run source code in one of: ${languageNames.join(", ")}; compiled first where the language needs it.`,
+  description: `runs source code in one of: ${
+    languageNames.join(", ")
+  }; compiles it first where the language needs it.`,
   args: CodeArgs,
   program: (args, limits) => Effect.fromResult(toProgram(args, limits))
 })

@@ -39,7 +39,7 @@ const toProgram = (args: CommandArgs, limits: PhaseLimits): Result.Result<Progra
 /** Runs one command in the workspace. */
 export const command = make({
   name: FunctionName.make("command"),
-  description: "Run a command: a list of program and arguments, or one line for the shell.",
+  description: "runs a command: a list of program and arguments, or one line for the shell.",
   args: CommandArgs,
   program: (args, limits) => Effect.fromResult(toProgram(args, limits))
 })

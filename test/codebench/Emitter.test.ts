@@ -1,10 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Metric, Result, Schema } from "effect"
+import { Effect, Fiber, Layer, Logger, Metric, Result, Schema } from "effect"
+import { TestClock } from "effect/testing"
 import { Amqp, AmqpError, type AmqpMessage, type QueueSpec } from "../../src/layers/amqp/Amqp.ts"
 import * as CodeBench from "../../src/layers/emitter/CodeBench.ts"
 import { defaultTargets } from "../../src/layers/emitter/CodeBenchMessages.ts"
 import type { Emitter } from "../../src/layers/emitter/Emitter.ts"
+import { Log } from "../../src/layers/log/Log.ts"
+import { layerMemory } from "../../src/layers/log/LogMemory.ts"
 import { decode } from "../../src/schemas/dialects/CodeBench.ts"
+import { keyOf } from "../../src/schemas/Job.ts"
 import * as FakeLog from "./FakeLog.ts"
 import { exit, life, summary } from "./Telling.ts"
 
@@ -42,22 +46,26 @@ const Bodied = Schema.Struct({ content: Schema.Struct({ body: Schema.String }) }
 const bodyOf = (message: unknown) => Schema.decodeUnknownSync(Bodied)(message).content.body
 
 /** A broker that writes down what is asked of it. */
-const recorder = (answers: { readonly routed?: boolean; readonly refuse?: number } = {}) => {
+const recorder = (
+  answers: {
+    readonly routed?: boolean
+    /** So many publishes fail, for this reason. */
+    readonly refuse?: number
+    readonly reason?: AmqpError["reason"]
+    /** So many declares of a job's queue fail. */
+    readonly refuseDeclares?: number
+  } = {}
+) => {
   const asked: Array<string> = []
   const queues: Array<QueueSpec> = []
   const published: Array<AmqpMessage> = []
   let refusals = answers.refuse ?? 0
+  let declareRefusals = answers.refuseDeclares ?? 0
+  const refusal = (reason: AmqpError["reason"]) =>
+    new AmqpError({ operation: "test", reason, broker: "test", detail: "no exchange", remedy: "Declare it" })
   const answer = Effect.suspend(() =>
     refusals-- > 0
-      ? Effect.fail(
-        new AmqpError({
-          operation: "publish",
-          reason: "Channel",
-          broker: "test",
-          detail: "no exchange",
-          remedy: "Declare it"
-        })
-      )
+      ? Effect.fail(refusal(answers.reason ?? "Channel"))
       : Effect.succeed({ routed: answers.routed ?? true })
   )
   const publish = (message: AmqpMessage) => {
@@ -68,9 +76,10 @@ const recorder = (answers: { readonly routed?: boolean; readonly refuse?: number
   const layer = Layer.mock(Amqp)({
     ensure: (topology) => Effect.sync(() => void asked.push(`ensure ${JSON.stringify(topology)}`)),
     declareOrUse: (queue) =>
-      Effect.sync(() => {
+      Effect.suspend(() => {
         queues.push(queue)
         asked.push(`declare ${queue.name}`)
+        return declareRefusals-- > 0 ? Effect.fail(refusal("Topology")) : Effect.void
       }),
     enqueue: (message) => Effect.sync(() => publish(message)),
     publish: (message) => Effect.suspend(() => publish(message))
@@ -81,7 +90,7 @@ const recorder = (answers: { readonly routed?: boolean; readonly refuse?: number
 const withEmitter = <A, E>(
   broker: ReturnType<typeof recorder>,
   use: (emitter: Emitter) => Effect.Effect<A, E>
-) => Effect.flatMap(CodeBench.make(), use).pipe(Effect.provide([broker.layer, FakeLog.layer({})]))
+) => Effect.flatMap(CodeBench.make(), use).pipe(Effect.provide([broker.layer, FakeLog.layer({}), Logger.layer([])]))
 
 const sendAll = (emitter: Emitter, telling: ReturnType<typeof life>) =>
   Effect.gen(function*() {
@@ -170,6 +179,23 @@ describe("CodeBench emitter: what it renders", () => {
     }))
 })
 
+describe("CodeBench emitter: the output of a real log", () => {
+  it.effect("what the log dropped is marked where it is missing", () =>
+    Effect.gen(function*() {
+      const log = yield* Log
+      const writer = yield* log.open(keyOf(job), { attempt: 1, keepBytes: 10 })
+      yield* writer.append("stdout", new TextEncoder().encode(`head-${"x".repeat(500_000)}-tail`))
+      yield* writer.append("stderr", new TextEncoder().encode("ä"))
+      const output = yield* writer.end
+      const emitter = yield* CodeBench.make({ outputBytes: 1000 })
+      const messages = yield* Effect.forEach(life(job, toExchange, exit(0), output), emitter.render)
+      assert.deepInclude(JSON.parse(bodyOf(messages.flat()[2])), {
+        stdout: "head-\n[500000 bytes left out here]\n-tail",
+        stderr: "ä"
+      })
+    }).pipe(Effect.provide([recorder().layer, layerMemory])))
+})
+
 describe("CodeBench emitter: what it sends", () => {
   it.effect("a job's queue is declared once, before its first status", () =>
     Effect.gen(function*() {
@@ -246,6 +272,37 @@ describe("CodeBench emitter: what it sends", () => {
           yield* Effect.flatten(emitter.send({ id: "x", emitter: "codebench", content: { of: "another version" } }))
         }))
       assert.strictEqual((yield* Metric.value(CodeBench.undeliverable)).count - before, 2)
+    }))
+
+  it.effect("a status that the closing transport did not confirm is still owed: its wait does not end", () =>
+    Effect.gen(function*() {
+      const before = (yield* Metric.value(CodeBench.undeliverable)).count
+      yield* withEmitter(recorder({ refuse: 9, reason: "Closed" }), (emitter) =>
+        Effect.gen(function*() {
+          const sending = yield* sendAll(emitter, life(job, toExchange).slice(0, 1)).pipe(
+            Effect.forkChild({ startImmediately: true })
+          )
+          yield* TestClock.adjust("1 hour")
+          assert.isUndefined(sending.pollUnsafe())
+        }))
+      assert.strictEqual((yield* Metric.value(CodeBench.undeliverable)).count, before)
+    }))
+
+  it.effect("a queue that cannot be declared is tried again, and does not keep its statuses back for ever", () =>
+    Effect.gen(function*() {
+      for (const refuseDeclares of [2, 1000]) {
+        const broker = recorder({ refuseDeclares })
+        yield* withEmitter(broker, (emitter) =>
+          Effect.gen(function*() {
+            const sending = yield* sendAll(emitter, life(job, toQueue).slice(0, 1)).pipe(
+              Effect.forkChild({ startImmediately: true })
+            )
+            yield* TestClock.adjust("1 minute")
+            yield* Fiber.join(sending)
+          }))
+        assert.lengthOf(broker.queues, Math.min(refuseDeclares, 4) + 1)
+        assert.lengthOf(broker.published, 1)
+      }
     }))
 
   it("the defaults are the old worker's names", () =>

@@ -1,11 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Queue, Stream } from "effect"
+import { Deferred, Effect, Fiber, Layer, Logger, Queue, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { Amqp, type AmqpDelivery, AmqpError, type AmqpMessage } from "../../src/layers/amqp/Amqp.ts"
 import { AmqpTest, layerTest } from "../../src/layers/amqp/AmqpTest.ts"
 import * as CodeBench from "../../src/layers/intake/CodeBench.ts"
 import type { Delivery } from "../../src/layers/intake/Intake.ts"
 import type { Message } from "../../src/schemas/Message.ts"
+
+/** Every message kept is a warning; here that is what is tested. */
+const silent = Logger.layer([])
+const transport = Layer.merge(layerTest, silent)
 
 const utf8 = (text: string) => new TextEncoder().encode(text)
 const good = (id: string) => utf8(JSON.stringify({ id, language: "c", code: "x" }))
@@ -72,7 +76,7 @@ describe("CodeBench intake", () => {
       assert.deepStrictEqual(yield* look("jobs_q"), { ready: 0, unacked: 1 })
       yield* first.ack
       assert.deepStrictEqual(yield* look("jobs_q"), { ready: 0, unacked: 0 })
-    }).pipe(Effect.provide(layerTest)))
+    }).pipe(Effect.provide(transport)))
 
   it.effect("holds no more than its share of each queue", () =>
     Effect.gen(function*() {
@@ -84,7 +88,7 @@ describe("CodeBench intake", () => {
       assert.deepStrictEqual(yield* look("jobs_q"), { ready: 3, unacked: 2 })
       yield* first.ack
       assert.strictEqual((yield* Queue.take(arrived)).job.id, "3")
-    }).pipe(Effect.provide(layerTest)))
+    }).pipe(Effect.provide(transport)))
 
   it.effect("what came back is said to be redelivered", () =>
     Effect.gen(function*() {
@@ -92,7 +96,7 @@ describe("CodeBench intake", () => {
       yield* (yield* Amqp).publish(toExchange(good("1")))
       yield* Effect.flatMap(Queue.take(arrived), (delivery) => delivery.giveBack)
       assert.isTrue((yield* Queue.take(arrived)).redelivered)
-    }).pipe(Effect.provide(layerTest)))
+    }).pipe(Effect.provide(transport)))
 
   it.effect("interrupted: what nobody took goes back, what was taken can still be settled", () =>
     Effect.gen(function*() {
@@ -115,7 +119,7 @@ describe("CodeBench intake", () => {
       assert.deepStrictEqual(yield* look("jobs_q"), { ready: 3, unacked: 1 })
       yield* delivery.ack
       assert.deepStrictEqual(yield* look("jobs_q"), { ready: 3, unacked: 0 })
-    }).pipe(Effect.provide(layerTest)))
+    }).pipe(Effect.provide(transport)))
 })
 
 describe("CodeBench intake: messages that are no jobs", () => {
@@ -158,7 +162,7 @@ describe("CodeBench intake: messages that are no jobs", () => {
       yield* amqp.publish(toQueue(utf8(`{"id":"8"}`)))
       yield* settled
       assert.deepInclude(told[1]?.content, { routingKey: "job_status_8", queue: "job_status_8" })
-    }).pipe(Effect.provide(layerTest)))
+    }).pipe(Effect.provide(transport)))
 
   it.effect("without a usable id are kept, and nobody is told", () =>
     Effect.gen(function*() {
@@ -170,7 +174,7 @@ describe("CodeBench intake: messages that are no jobs", () => {
       yield* settled
       assert.deepStrictEqual(told, [])
       assert.deepStrictEqual(yield* look("jobs"), { ready: 0, unacked: 0 })
-    }).pipe(Effect.provide(layerTest)))
+    }).pipe(Effect.provide(transport)))
 
   it.effect("do not hold up the jobs behind them", () =>
     Effect.gen(function*() {
@@ -179,7 +183,7 @@ describe("CodeBench intake: messages that are no jobs", () => {
       for (let n = 0; n < 3; n++) yield* amqp.publish(toExchange(utf8(`{"id":"bad"}`)))
       yield* amqp.publish(toExchange(good("1")))
       assert.strictEqual((yield* Queue.take(arrived)).job.id, "1")
-    }).pipe(Effect.provide(layerTest)))
+    }).pipe(Effect.provide(transport)))
 
   it.effect("are kept even if somebody deletes the dead queue", () =>
     Effect.gen(function*() {
@@ -194,7 +198,7 @@ describe("CodeBench intake: messages that are no jobs", () => {
       yield* TestClock.adjust("1 second")
       const [letter] = yield* dead(1)
       assert.deepStrictEqual(letter?.body, utf8("2"))
-    }).pipe(Effect.provide(layerTest)))
+    }).pipe(Effect.provide(transport)))
 
   it.effect("a rejected job is kept with the reason, and its sender is not told twice", () =>
     Effect.gen(function*() {
@@ -205,7 +209,7 @@ describe("CodeBench intake: messages that are no jobs", () => {
       assert.strictEqual(letter?.properties.headers?.["x-stoker-reason"], "the id is taken")
       assert.deepStrictEqual(yield* look("jobs_q"), { ready: 0, unacked: 0 })
       assert.deepStrictEqual(told, [])
-    }).pipe(Effect.provide(layerTest)))
+    }).pipe(Effect.provide(transport)))
 })
 
 /** A broker with one message, whose answers to publishing the test gives. */
@@ -253,7 +257,7 @@ describe("CodeBench intake: nothing is acked before its dead letter is confirmed
       yield* opened({
         queues: [CodeBench.readmeQueue(1)],
         emitter: { send: () => Effect.succeed(Deferred.await(telling)) }
-      }).pipe(Effect.provide(broker.layer))
+      }).pipe(Effect.provide([broker.layer, silent]))
       yield* settled
       assert.deepStrictEqual(broker.order, ["ensure", "publish"])
       yield* broker.answer(Effect.succeed({ routed: true }))
@@ -267,7 +271,7 @@ describe("CodeBench intake: nothing is acked before its dead letter is confirmed
   it.effect("not while the broker refuses it or drops it, however often", () =>
     Effect.gen(function*() {
       const broker = yield* slowBroker(utf8("x"))
-      yield* opened({ queues: [CodeBench.readmeQueue(1)] }).pipe(Effect.provide(broker.layer))
+      yield* opened({ queues: [CodeBench.readmeQueue(1)] }).pipe(Effect.provide([broker.layer, silent]))
       for (let n = 0; n < 20; n++) {
         yield* broker.answer(n % 2 === 0 ? Effect.fail(refusal("Nacked")) : Effect.succeed({ routed: false }))
         yield* settled
@@ -287,7 +291,7 @@ describe("CodeBench intake: nothing is acked before its dead letter is confirmed
       const broker = yield* slowBroker(new Uint8Array(3_000_000))
       yield* broker.answer(Effect.fail(refusal("TooLarge")))
       yield* broker.answer(Effect.succeed({ routed: true }))
-      yield* opened({ queues: [CodeBench.readmeQueue(1)] }).pipe(Effect.provide(broker.layer))
+      yield* opened({ queues: [CodeBench.readmeQueue(1)] }).pipe(Effect.provide([broker.layer, silent]))
       yield* settled
       assert.deepStrictEqual(broker.order, ["ensure", "publish", "publish", "ack"])
       assert.strictEqual(broker.published[1]?.body.byteLength, 1024 * 1024)

@@ -2,7 +2,7 @@
  * The clients of the old worker, independent of our transport: raw amqplib, every declare as they wrote it
  * (codebench-dev/api at 4ba5bc2 for the exchange form, codebench-dev/worker at ca509ce for the README's).
  */
-import { type Channel, type ChannelModel, connect, type ConsumeMessage } from "amqplib"
+import { type Channel, type ChannelModel, connect, type ConsumeMessage, type GetMessage } from "amqplib"
 
 /** The fields of a status with the types that a strict decoder, like the old Go structs, demands. */
 const fields = {
@@ -58,8 +58,9 @@ export class OldClient {
     return new OldClient(connection, channel)
   }
 
+  /** Also when the test has cut it already. */
   async close(): Promise<void> {
-    await this.connection.close()
+    await this.connection.close().catch(() => undefined)
   }
 
   /** As the old worker and the API server declare the way in; a client that comes first needs the queue too. */
@@ -73,6 +74,10 @@ export class OldClient {
   async bindStatuses(): Promise<void> {
     await this.channel.assertQueue("jobs_status_q", { durable: true })
     await this.channel.bindQueue("jobs_status_q", "jobs_status_ex", "jobs_status_rk")
+  }
+
+  async followStatuses(): Promise<void> {
+    await this.bindStatuses()
     await this.follow("jobs_status_q")
   }
 
@@ -111,7 +116,7 @@ export class OldClient {
   }
 
   /** One message, acked, or undefined. */
-  async get(queue: string): Promise<ConsumeMessage | undefined> {
+  async get(queue: string): Promise<GetMessage | undefined> {
     const message = await this.channel.get(queue, { noAck: true })
     return message === false ? undefined : message
   }

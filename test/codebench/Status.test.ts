@@ -218,6 +218,7 @@ describe("output as text", () => {
       outputText([utf8("a"), 3, 4, utf8("b"), 5]),
       "a\n[7 bytes left out here]\nb\n[5 bytes left out here]\n"
     )
+    assert.strictEqual(outputText([3, utf8(""), 4]), "\n[7 bytes left out here]\n")
     assert.strictEqual(outputText([utf8("ä").subarray(0, 1), 1]), "\uFFFD\n[1 bytes left out here]\n")
   })
 

@@ -3,13 +3,9 @@ import { Effect, Schema } from "effect"
 import { code } from "../../src/functions/Code.ts"
 import { command } from "../../src/functions/Command.ts"
 import { Functions, layer } from "../../src/layers/functions/Functions.ts"
-import type { Definition } from "../../src/schemas/Function.ts"
 import { Job } from "../../src/schemas/Job.ts"
 import { standardCeiling, standardDefaults } from "../../src/schemas/Limits.ts"
 import type { Phase, Program } from "../../src/schemas/Program.ts"
-
-// A Definition of certain arguments is no Definition of any: whoever gathers them has to say that decoding comes first.
-const definitions = [code, command] as ReadonlyArray<unknown> as ReadonlyArray<Definition>
 
 export const limits = { compile: standardCeiling, run: standardDefaults }
 
@@ -21,7 +17,7 @@ export const programOf = (name: "code" | "command", args: Schema.Json) =>
       Schema.decodeEffect(Job)({ id: "1", owner: "local", intake: "embedded", function: name, args })
     )
     return yield* functions.program(job, limits)
-  }).pipe(Effect.provide(layer(definitions)))
+  }).pipe(Effect.provide(layer([code, command])))
 
 /** The refusal's whole text. Dies if the arguments were accepted. */
 export const refusalOf = (name: "code" | "command", args: Schema.Json) =>

@@ -1,5 +1,5 @@
 /** Uses a journal on a small file system until it is full, and again when there is room. Prints what it saw as JSON. */
-import { Effect } from "effect"
+import { Effect, Exit } from "effect"
 import { rmSync, writeFileSync, writeSync } from "node:fs"
 import { join } from "node:path"
 import { Journal } from "../../src/layers/journal/Journal.ts"
@@ -28,20 +28,22 @@ const live = Effect.gen(function*() {
   const journal = yield* Journal
   yield* journal.submit(Sample.request("before"))
   yield* Effect.sync(fill)
-  const refused = yield* Effect.forEach(
-    Array.from({ length: 20 }, (_, number) => `full-${number}`),
-    (id) => Effect.exit(journal.submit(Sample.request(id, `${id}${large}`))),
-    { concurrency: "unbounded" }
-  )
+  const ids = Array.from({ length: 20 }, (_, number) => `full-${number}`)
+  const [exits, readable] = yield* Effect.all([
+    Effect.forEach(ids, (id) => Effect.exit(journal.submit(Sample.request(id, `${id}${large}`))), {
+      concurrency: "unbounded"
+    }),
+    // In the same transaction as those that find no room.
+    Effect.exit(journal.get(Sample.key("before")))
+  ], { concurrency: "unbounded" })
   const failed = yield* Effect.flip(journal.submit(Sample.request("one-more", large)))
-  const readable = yield* journal.get(Sample.key("before"))
   yield* Effect.sync(() => rmSync(filler))
   yield* journal.submit(Sample.request("after", large))
   const left = yield* journal.list({ limit: 100 })
   return {
-    answered: refused.filter(({ _tag }) => _tag === "Success").length,
+    answered: exits.filter(({ _tag }) => _tag === "Success").length,
     error: failed.message,
-    isReadable: readable !== undefined,
+    isReadable: Exit.isSuccess(readable) && readable.value !== undefined,
     left: left.map(({ request }) => request.job.id)
   }
 })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Predicate, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { type Claim, Journal } from "../../src/layers/journal/Journal.ts"
 import * as Place from "./places.ts"
@@ -20,13 +20,17 @@ type Step = (journal: Journal["Service"]) => Effect.Effect<unknown, unknown>
 
 const instances = ["ann", "bob"].map(Sample.instance)
 
-/** One random step. Few ids, instances and minutes, so that the steps meet. Claims may be old or made up. */
-const step = (random: (below: number) => number): { readonly minutes: number; readonly run: Step } => {
-  const id = `job-${random(5)}`
+/** One random step. Few ids, instances and minutes, so that the steps meet. Claims are recent, old or made up. */
+const step = (
+  random: (below: number) => number,
+  granted: ReadonlyArray<Claim>
+): { readonly minutes: number; readonly run: Step } => {
+  const id = `job-${random(3)}`
   const where = random(3) === 0 ? { intake: Sample.key(id, "grpc").intake } : {}
   const request = Sample.request(id, random(8) === 0 ? "other" : "first", where)
   const instance = instances[random(2)] ?? Sample.instance("ann")
-  const claim: Claim = { key: Sample.keyOfRequest(request), instance, attempt: 1, fence: 1 + random(6) }
+  const madeUp: Claim = { key: Sample.keyOfRequest(request), instance, attempt: 1, fence: 1 + random(6) }
+  const claim = granted.at(-1 - random(4)) ?? madeUp
   const options = { instance, leaseMs: 1 + random(240_000), maxAttempts: 1 + random(3) }
   const number = random(1000)
   // Drawn here, not in the steps: each step runs once for every journal.
@@ -47,8 +51,11 @@ const step = (random: (below: number) => number): { readonly minutes: number; re
     (journal) => journal.get(claim.key),
     (journal) => journal.holders
   ]
-  return { minutes: random(4), run: steps[random(steps.length)] ?? ((journal) => journal.holders) }
+  return { minutes: random(2), run: steps[random(steps.length)] ?? ((journal) => journal.holders) }
 }
+
+const claimsIn = (answer: unknown): ReadonlyArray<Claim> =>
+  Predicate.hasProperty(answer, "claim") ? [answer.claim as Claim] : []
 
 const everything = (journal: Journal["Service"]) =>
   Effect.all([journal.list({ limit: 100 }), journal.owed(100), journal.queued(100), journal.holders])
@@ -66,11 +73,16 @@ describe("Journal", { timeout: 30_000 }, () => {
             Effect.map(Layer.build(worker), (context) =>
               Context.get(context, Journal))))
         const random = generator(seed)
+        const granted: Array<Claim> = []
         for (let count = 1; count <= steps; count += 1) {
-          const { minutes, run } = step(random)
+          const { minutes, run } = step(random, granted)
           yield* TestClock.adjust(`${minutes} minutes`)
           const [left, right] = yield* Effect.forEach(journals, (journal) =>
             Effect.all([Effect.result(run(journal)), everything(journal)]))
+          const answer = left?.[0]
+          if (answer !== undefined && Result.isSuccess(answer)) {
+            granted.push(...claimsIn(answer.success))
+          }
           assert.deepStrictEqual(left, right, `seed ${seed}, step ${count}`)
         }
       })

@@ -6,7 +6,7 @@ import { keyText } from "../../schemas/Ids.ts"
 import { JobEvent, type StreamSummary } from "../../schemas/JobEvent.ts"
 import type { Message } from "../../schemas/Message.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
-import { Amqp, type AmqpMessage } from "../amqp/Amqp.ts"
+import { Amqp, type AmqpError, type AmqpMessage } from "../amqp/Amqp.ts"
 import { Log } from "../log/Log.ts"
 import {
   contentOf,
@@ -52,6 +52,10 @@ const amqpMessage = (message: Message, content: StatusContent): AmqpMessage => (
   // Not application/json: as the old worker sent it.
   properties: { contentType: "text/plain", messageId: messageId(message.id) }
 })
+
+/** The transport ends before its confirm: the message is still owed, so its wait must not end as if it were told. */
+const unlessClosed = <A>(sent: Effect.Effect<A, AmqpError>) =>
+  Effect.catchIf(sent, (error) => error.reason === "Closed", () => Effect.never)
 
 /** Jobs whose status queue is known to be there. A forgotten one costs a declare. */
 const knownQueues = 10_000
@@ -122,12 +126,14 @@ export const make = Effect.fnUntraced(function*(
     // Somebody may have deleted the exchange since: once more after declaring it again.
     const again = Cache.invalidate(ready, content.queue ?? "").pipe(
       Effect.andThen(prepare(content)),
-      Effect.andThen(amqp.publish(outgoing))
+      Effect.andThen(amqp.publish(outgoing)),
+      unlessClosed
     )
     return prepare(content).pipe(
       Effect.andThen(amqp.enqueue(outgoing)),
       Effect.map((confirmed) =>
         confirmed.pipe(
+          unlessClosed,
           Effect.catch(() => again),
           Effect.flatMap(({ routed }) => routed ? Effect.void : Metric.update(unroutable, 1)),
           Effect.catch((error) => lost(message, error.message))

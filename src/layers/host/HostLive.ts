@@ -6,6 +6,7 @@ import { join, resolve } from "node:path"
 import { InstanceId } from "../../schemas/Ids.ts"
 import * as Release from "../Release.ts"
 import { codeOf, remedyOf, textOf } from "./Errno.ts"
+import { makeFolder } from "./Folder.ts"
 import type { HostPaths } from "./Host.ts"
 import { Host, HostError } from "./Host.ts"
 import * as InstanceLock from "./InstanceLock.ts"
@@ -17,12 +18,11 @@ export interface HostOptions {
   readonly stateDirectory: string
 }
 
+const failed = (operation: string, path: string) => (cause: unknown): HostError =>
+  new HostError({ operation, reason: `${path}: ${textOf(cause)}`, remedy: remedyOf(cause, path), cause })
+
 const attempt = <A>(operation: string, path: string, run: () => Promise<A>) =>
-  Effect.tryPromise({
-    try: run,
-    catch: (cause) =>
-      new HostError({ operation, reason: `${path}: ${textOf(cause)}`, remedy: remedyOf(cause, path), cause })
-  })
+  Effect.tryPromise({ try: run, catch: failed(operation, path) })
 
 const unless = (code: string) => <A, R>(effect: Effect.Effect<A, HostError, R>) =>
   Effect.catchIf(effect, (error) => codeOf(error.cause) === code, () => Effect.void)
@@ -38,7 +38,7 @@ const pathsOf = (state: string): HostPaths => ({
 /** The real path of a directory that only we can write to. */
 const stateDirectory = Effect.fnUntraced(function*(path: string) {
   const operation = "open the state directory"
-  yield* attempt(operation, path, () => fs.mkdir(path, { recursive: true, mode: 0o700 }))
+  yield* makeFolder(path, failed(operation, path))
   const real = yield* attempt(operation, path, () => fs.realpath(path))
   const { mode, uid } = yield* attempt(operation, real, () => fs.stat(real))
   if (uid !== process.getuid?.() || (mode & 0o022) !== 0) {
@@ -86,7 +86,7 @@ const make = Effect.fnUntraced(function*(options: HostOptions) {
   const instances = join(paths.state, "instances")
   const starting = startingFolder(paths.state)
   for (const folder of [instances, starting]) {
-    yield* attempt("prepare the state directory", folder, () => fs.mkdir(folder, { recursive: true, mode: 0o700 }))
+    yield* makeFolder(folder, failed("prepare the state directory", folder))
   }
   yield* sweepStarting(starting).pipe(
     Effect.ignore({ log: "Warn", message: "unfinished starts were not cleared away" })

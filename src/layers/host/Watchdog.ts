@@ -2,16 +2,25 @@
 import { Context, Deferred, Effect, Layer, Option } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
+import { mkdir } from "node:fs/promises"
+import { join } from "node:path"
 import { Cgroups } from "../cgroup/Cgroup.ts"
 import { within } from "../Release.ts"
 import { recordCgroups } from "./CgroupRecord.ts"
 import { Host, HostError } from "./Host.ts"
 import { Native } from "./Native.ts"
 
+/** Where the mount namespace shows `rootsOf` (watchdog.c). */
+export const SHOWN_AT = "/mnt"
+
+/** Root skeletons lie here, below an instance's directory that nobody else may search. */
+export const rootsOf = (instanceDirectory: string) => join(instanceDirectory, "roots")
+
 export class Watchdog extends Context.Service<Watchdog, {
   /**
-   * A mount namespace without the cgroup2 mount that crun refuses on hybrid hosts, as a path for `launch -n`. The
-   * watchdog lives in it; the host's own mounts are untouched. Absent where the host needs none.
+   * A mount namespace for runtimes, as a path for `launch -n`; the watchdog lives in it and the host's own mounts are
+   * untouched. It lacks the cgroup2 mount that crun refuses on hybrid hosts, and shows the instance's roots at
+   * `SHOWN_AT`: crun looks for a root as the sandbox's mapped user, who may not search the state directory. For root only.
    */
   readonly mountNamespace: Option.Option<string>
   /** Ends if the watchdog does, which nothing of ours causes while the worker lives. */
@@ -32,8 +41,15 @@ const make = Effect.gen(function*() {
   const host = yield* Host
   const died = yield* Deferred.make<never, HostError>()
   yield* recordCgroups(host.paths.instance(host.instance), cgroups.directories)
+  const roots = rootsOf(host.paths.instance(host.instance))
+  yield* Effect.tryPromise({
+    try: () => mkdir(roots, { mode: 0o711 }),
+    catch: (cause) => failed(`${roots} could not be made`, cause)
+  })
+  const isRoot = process.getuid?.() === 0
   const args = [
-    ...Option.match(cgroups.hybridMount, { onNone: () => [], onSome: (mount) => ["-u", mount] }),
+    ...(isRoot ? ["-b", roots] : []),
+    ...(isRoot ? Option.match(cgroups.hybridMount, { onNone: () => [], onSome: (mount) => ["-u", mount] }) : []),
     ...cgroups.directories.flatMap((directory) => ["-c", directory])
   ]
   const child = yield* Effect.acquireRelease(
@@ -68,7 +84,7 @@ const make = Effect.gen(function*() {
     })
   )
   return Watchdog.of({
-    mountNamespace: Option.map(cgroups.hybridMount, () => `/proc/${child.pid}/ns/mnt`),
+    mountNamespace: isRoot ? Option.some(`/proc/${child.pid}/ns/mnt`) : Option.none(),
     died: Deferred.await(died)
   })
 })

@@ -11,17 +11,17 @@ import * as fs from "node:fs/promises"
 import { join } from "node:path"
 import { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import { codeOf, remedyOf, textOf } from "../host/Errno.ts"
+import { makeFolder } from "../host/Folder.ts"
 import { Host } from "../host/Host.ts"
 import { randomName } from "../host/RandomName.ts"
 import { Ledger, LedgerError, LedgerRow } from "./Ledger.ts"
 import { letGo } from "./LedgerHold.ts"
 
+const failed = (operation: string, path: string) => (cause: unknown): LedgerError =>
+  new LedgerError({ operation, reason: `${path}: ${textOf(cause)}`, remedy: remedyOf(cause, path), cause })
+
 const attempt = <A>(operation: string, path: string, run: () => Promise<A>) =>
-  Effect.tryPromise({
-    try: run,
-    catch: (cause) =>
-      new LedgerError({ operation, reason: `${path}: ${textOf(cause)}`, remedy: remedyOf(cause, path), cause })
-  })
+  Effect.tryPromise({ try: run, catch: failed(operation, path) })
 
 const unlessGone = <A, R>(effect: Effect.Effect<A, LedgerError, R>) =>
   Effect.catchIf(effect, (error) => codeOf(error.cause) === "ENOENT", () => Effect.void)
@@ -50,7 +50,7 @@ const make = Effect.gen(function*() {
   const folder = host.paths.ledger
   const pathOf = (id: string) => join(folder, `${id}${suffix}`)
 
-  yield* attempt("open", folder, () => fs.mkdir(folder, { recursive: true, mode: 0o700 }))
+  yield* makeFolder(folder, failed("open", folder))
 
   const dropDrafts = Effect.gen(function*() {
     for (const name of yield* attempt("read", folder, () => fs.readdir(folder))) {

@@ -24,7 +24,7 @@ export interface LiveLog {
   readonly source: LogSource
   readonly writer: LogWriter
   /** Ends the log as incomplete if nobody ended it: its actor is gone, and what it wrote may be a part. */
-  readonly abandon: Effect.Effect<void, LogError>
+  readonly abandon: Effect.Effect<void>
   /** Makes waiting readers look again. */
   readonly wake: Effect.Effect<void>
   /** A new attempt takes the name: appends fail from now on. Waits for what is on its way to the disk. */
@@ -249,7 +249,10 @@ export const makeLiveLog = Effect.fnUntraced(function*(
   return {
     source: { identity: identityOf(preamble), take, subscribe: Effect.sync(() => forReaders.wait()), cutOff },
     writer: { append, produced: (stream) => tally.producedBy(stream), end: Effect.suspend(() => finish(true)) },
-    abandon: Effect.asVoid(Effect.suspend(() => finish(false))),
+    abandon: Effect.suspend(() =>
+      // Whoever appended was told already.
+      failure === undefined ? Effect.ignore(finish(false), { log: "Warn", message: "a log has no end" }) : Effect.void
+    ),
     wake: Effect.sync(() => forReaders.announce()),
     replace: Effect.suspend(() => {
       failure ??= replacedByAttempt()

@@ -68,7 +68,7 @@ export class LogBatch {
       this.head = { scratch: this.scratch, position, stream }
       this.records.push({ _tag: "Bytes", stream, length: chunk.length })
     }
-    if (chunk.length < copiedBelow) this.scratch.set(chunk, this.reserve(chunk.length))
+    if (chunk.length < copiedBelow) this.copy(chunk)
     else {
       this.flushScratch()
       this.buffers.push(chunk)
@@ -77,11 +77,17 @@ export class LogBatch {
   }
 
   private addWhole(record: LogRecord, bytes: Buffer): void {
-    this.scratch.set(bytes, this.reserve(bytes.length))
+    this.copy(bytes)
     this.records.push(record)
     this.head = undefined
   }
 
+  private copy(bytes: Uint8Array): void {
+    const position = this.reserve(bytes.length)
+    this.scratch.set(bytes, position)
+  }
+
+  /** May change `scratch`. */
   private reserve(length: number): number {
     if (this.used + length > this.scratch.length) {
       this.flushScratch()

@@ -6,6 +6,7 @@ import { dirname, join } from "node:path"
 import type { JobKey } from "../../schemas/Ids.ts"
 import { keyText } from "../../schemas/Ids.ts"
 import { codeOf } from "../host/Errno.ts"
+import { makeFolder } from "../host/Folder.ts"
 import { Host } from "../host/Host.ts"
 import * as Release from "../Release.ts"
 import type { LiveLog } from "./LiveLog.ts"
@@ -26,9 +27,6 @@ const pathOf = (folder: string, key: JobKey): string => {
 const attempt = <A>(operation: LogError["operation"], path: string, run: () => Promise<A>) =>
   Effect.tryPromise({ try: run, catch: (cause) => failed(operation, path, cause) })
 
-const makeFolder = (operation: LogError["operation"], path: string) =>
-  attempt(operation, path, () => fs.mkdir(path, { recursive: true, mode: 0o700 }))
-
 const unlink = (operation: LogError["operation"], path: string) =>
   attempt(operation, path, () => fs.unlink(path)).pipe(
     Effect.catchIf((error) => codeOf(error.cause) === "ENOENT", () => Effect.void)
@@ -38,7 +36,7 @@ const unlink = (operation: LogError["operation"], path: string) =>
 const create = (path: string) =>
   openHandle(path, "wx+", "append").pipe(
     Effect.tapError((error) => {
-      if (codeOf(error.cause) === "ENOENT") return makeFolder("append", dirname(path))
+      if (codeOf(error.cause) === "ENOENT") return makeFolder(dirname(path), (cause) => failed("append", path, cause))
       return codeOf(error.cause) === "EEXIST" ? unlink("append", path) : Effect.void
     }),
     Effect.retry({ times: 2, while: (error) => ["ENOENT", "EEXIST"].includes(codeOf(error.cause)) })
@@ -47,7 +45,7 @@ const create = (path: string) =>
 const make = Effect.gen(function*() {
   const host = yield* Host
   const folder = host.paths.logs
-  yield* makeFolder("open", folder)
+  yield* makeFolder(folder, (cause) => failed("open", folder, cause))
   const archive = makeLogArchive(host)
   yield* Effect.addFinalizer(() => archive.close)
   /** By key. */

@@ -9,7 +9,7 @@ import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import type { Limits } from "../../schemas/Limits.ts"
-import type { Phase } from "../../schemas/Program.ts"
+import { baseEnv, type Phase } from "../../schemas/Program.ts"
 import type { DriverName } from "../../schemas/SandboxClass.ts"
 import type { PhaseUsage } from "../../schemas/Usage.ts"
 import { type Cgroup, type CgroupError, Cgroups, type CgroupUsage } from "../cgroup/Cgroup.ts"
@@ -40,12 +40,13 @@ export interface Recipe {
   readonly command: (id: SandboxId) => ReadonlyArray<string>
   /** Files and directories of one sandbox, removed after its processes are proven dead. */
   readonly paths: (instance: InstanceId, id: SandboxId) => ReadonlyArray<string>
+  /** Replaces the base environment's paths where the workspace is not /work. */
+  readonly env?: (id: SandboxId) => Readonly<Record<string, string>>
   /** Makes what must be there before the launch, below `paths`. */
   readonly prepare?: (id: SandboxId) => Effect.Effect<void, ProvisionFailed>
   /** Looked at once the guest is up: fails a sandbox that is not as isolated as it should be. */
   readonly verify: (cgroup: Cgroup) => Effect.Effect<void, ProvisionFailed>
 }
-
 
 const cgroupLimits = (limits: Limits, ownPids: number) => ({
   memoryBytes: limits.memoryBytes,
@@ -125,10 +126,17 @@ export const make = Effect.gen(function*() {
       return { link, exited, said: () => said.trim() }
     })
 
-  const failed = (recipe: Recipe, step: ProvisionFailed["step"]) => (error: { readonly reason: string; readonly remedy: string }) =>
-    new ProvisionFailed({ driver: recipe.driver, step, reason: error.reason, remedy: error.remedy, cause: error })
+  const failed =
+    (recipe: Recipe, step: ProvisionFailed["step"]) => (error: { readonly reason: string; readonly remedy: string }) =>
+      new ProvisionFailed({ driver: recipe.driver, step, reason: error.reason, remedy: error.remedy, cause: error })
 
-  const runPhase = (recipe: Recipe, cgroup: Cgroup, link: GuestLink.GuestLink, phase: Phase) =>
+  /** The program's own values win over the recipe's, those over the base. */
+  const environment = (recipe: Recipe, id: SandboxId, env: Phase["env"]) => {
+    const own = Object.entries(env).filter(([name, value]) => baseEnv[name] !== value)
+    return { ...env, ...recipe.env?.(id), ...Object.fromEntries(own) }
+  }
+
+  const runPhase = (recipe: Recipe, id: SandboxId, cgroup: Cgroup, link: GuestLink.GuestLink, phase: Phase) =>
     Stream.unwrap(Effect.gen(function*() {
       const lost = (error: CgroupError) =>
         new SandboxLost({ driver: recipe.driver, reason: error.message, remedy: error.remedy, cause: error })
@@ -140,7 +148,7 @@ export const make = Effect.gen(function*() {
       const request = {
         cwd: "",
         argv: phase.argv,
-        env: phase.env,
+        env: environment(recipe, id, phase.env),
         limits: {
           fileBytes: limits.fileBytes,
           openFiles: limits.openFiles,
@@ -213,7 +221,7 @@ export const make = Effect.gen(function*() {
       driver: recipe.driver,
       place: cgroup.path,
       put: (files) => Effect.forEach(files, link.put, { discard: true }),
-      run: (phase) => runPhase(recipe, cgroup, link, phase),
+      run: (phase) => runPhase(recipe, row.id, cgroup, link, phase),
       signal: link.signal,
       kill: Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` }),
       measure: cgroup.usage.pipe(

@@ -9,7 +9,7 @@ import { join } from "node:path"
 import type { InstanceId } from "../../schemas/Ids.ts"
 import type { Cgroup } from "../cgroup/Cgroup.ts"
 import { Native } from "../host/Native.ts"
-import { Watchdog } from "../host/Watchdog.ts"
+import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { bundleConfig } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
@@ -20,6 +20,9 @@ import { type Check, type Driver, ProvisionFailed } from "./Sandbox.ts"
 
 /** Host ids behind the sandbox's 0–65535. No account of the host lies there by Debian's policy (subordinate ids). */
 const FIRST_UID = 100_000
+
+/** The skeleton's name among the roots. */
+const ROOT = "oci"
 
 /** In the cgroup beside the job: crun, which waits, and the guest. */
 const OWN_PIDS = 2
@@ -68,7 +71,7 @@ export const make = Effect.gen(function*() {
       })
     }
     const bundle = own("bundles", name)
-    const config = bundleConfig({ rootfs: own("rootfs"), disk, firstUid: FIRST_UID, seccomp, seccompBpf })
+    const config = bundleConfig({ rootfs: join(SHOWN_AT, ROOT), disk, firstUid: FIRST_UID, seccomp, seccompBpf })
     yield* io(`writing ${bundle}`, async () => {
       await fs.mkdir(bundle, { recursive: true, mode: 0o711 })
       await fs.writeFile(join(bundle, "config.json"), JSON.stringify(config))
@@ -81,7 +84,7 @@ export const make = Effect.gen(function*() {
     const version = yield* Crun.version(crun)
     yield* io("making the root skeleton", async () => {
       await fs.mkdir(own("crun"), { recursive: true, mode: 0o700 })
-      await makeRootfs(own("rootfs"), native.guest, FIRST_UID)
+      await makeRootfs(join(rootsOf(own()), ROOT), native.guest, FIRST_UID)
     })
     const plain = yield* writeBundle("seccomp", { bytes: 65_536, inodes: 16 }, undefined)
     const enter = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
@@ -92,7 +95,9 @@ export const make = Effect.gen(function*() {
       cache: join(host.paths.state, "cache"),
       dependsOn: [JSON.stringify(seccompProfile(process.arch)), version, process.arch]
     })
-    if (bpf === undefined) yield* Effect.logInfo(`crun ${version} keeps no compiled filter: it compiles the profile itself`)
+    if (bpf === undefined) {
+      yield* Effect.logInfo(`crun ${version} keeps no compiled filter: it compiles the profile itself`)
+    }
     return bpf
   }))
 
@@ -124,7 +129,13 @@ export const make = Effect.gen(function*() {
     }).pipe(
       Effect.catchTag("CgroupError", (error) =>
         Effect.fail(
-          new ProvisionFailed({ driver: "oci", step: "ready", reason: error.message, remedy: error.remedy, cause: error })
+          new ProvisionFailed({
+            driver: "oci",
+            step: "ready",
+            reason: error.message,
+            remedy: error.remedy,
+            cause: error
+          })
         ))
     )
 
@@ -157,7 +168,12 @@ export const make = Effect.gen(function*() {
           remedy: "Run it as root: jobs still run as an unprivileged user of their own user namespace."
         }
       const profile: Check = seccompProfile(process.arch) === undefined
-        ? { name: "seccomp", status: "missing", detail: `no profile for ${process.arch}`, remedy: "Use x86-64 or arm64." }
+        ? {
+          name: "seccomp",
+          status: "missing",
+          detail: `no profile for ${process.arch}`,
+          remedy: "Use x86-64 or arm64."
+        }
         : { name: "seccomp", status: "ok", detail: `profile for ${process.arch}` }
       return [runtime, root, profile, yield* userNamespaces, freeSpace(host.paths.state)]
     })
@@ -190,5 +206,10 @@ const freeSpace = (path: string): Check => {
   const mebibytes = Math.floor((bavail * bsize) / 1024 ** 2)
   return mebibytes >= 256
     ? { name: "state directory", status: "ok", detail: `${path}, ${mebibytes} MiB free` }
-    : { name: "state directory", status: "warning", detail: `${path}, ${mebibytes} MiB free`, remedy: "Free some space." }
+    : {
+      name: "state directory",
+      status: "warning",
+      detail: `${path}, ${mebibytes} MiB free`,
+      remedy: "Free some space."
+    }
 }

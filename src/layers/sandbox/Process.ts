@@ -4,9 +4,12 @@
  */
 import { Effect } from "effect"
 import { chownSync, mkdirSync } from "node:fs"
+import { join } from "node:path"
+import type { InstanceId } from "../../schemas/Ids.ts"
+import { Native } from "../host/Native.ts"
+import { rootsOf, SHOWN_AT } from "../host/Watchdog.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { type Driver, ProvisionFailed } from "./Sandbox.ts"
-import { Native } from "../host/Native.ts"
 
 /** `nobody`: jobs of a worker that is root are not. */
 const NOBODY = 65_534
@@ -17,18 +20,21 @@ export const make = Effect.gen(function*() {
   const { host } = hosted
   const isRoot = process.getuid?.() === 0
   const user = isRoot ? ["--uid", String(NOBODY), "--gid", String(NOBODY)] : []
-  const work = (id: string) => hosted.instancePath(host.instance, "work", id)
+  const workIn = (instance: InstanceId, id: string) => join(rootsOf(hosted.instancePath(instance)), id)
+  const work = (id: string) => workIn(host.instance, id)
+  /** `nobody` may not search the state directory, but the mount namespace shows its roots elsewhere. */
+  const seen = (id: string) => isRoot ? join(SHOWN_AT, id) : work(id)
 
   const recipe: HostSandbox.Recipe = {
     driver: "process",
     ownPids: 1,
-    command: (id) => [native.guest, "--work", work(id), ...user],
-    paths: (instance, id) => [hosted.instancePath(instance, "work", id)],
+    command: (id) => [native.guest, "--work", seen(id), ...user],
+    env: (id) => ({ HOME: seen(id), TMPDIR: seen(id) }),
+    paths: (instance, id) => [workIn(instance, id)],
     verify: () => Effect.void,
     prepare: (id) =>
       Effect.try({
         try: () => {
-          mkdirSync(hosted.instancePath(host.instance, "work"), { recursive: true, mode: 0o711 })
           mkdirSync(work(id), { mode: 0o700 })
           if (isRoot) chownSync(work(id), NOBODY, NOBODY)
         },

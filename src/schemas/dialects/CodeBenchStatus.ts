@@ -140,7 +140,7 @@ export const outputText = (pieces: ReadonlyArray<OutputPiece>): string => {
   for (const piece of pieces) {
     if (typeof piece === "number") {
       missing += piece
-    } else {
+    } else if (piece.byteLength > 0) {
       mark()
       whole += decoder.decode(piece, { stream: true })
     }

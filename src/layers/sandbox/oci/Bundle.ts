@@ -2,7 +2,10 @@
 import type { seccompProfile } from "./SeccompProfile.ts"
 
 export interface BundleOptions {
-  /** Absolute path of the skeleton made by `Rootfs.ts`. */
+  /**
+   * Absolute path of the skeleton made by `Rootfs.ts`, as crun sees it. Every parent must be searchable by the
+   * sandbox's root: crun resolves the path as the mapped user.
+   */
   readonly rootfs: string
   readonly disk: { readonly bytes: number; readonly inodes: number }
   /** Host ids that the sandbox's 0–65535 are mapped to. */

@@ -1,10 +1,13 @@
 /** crun, the OCI runtime: where it is, whether it is new enough, and its state directory's arguments. */
 import { Effect } from "effect"
-import { execFile } from "node:child_process"
+import { spawn } from "node:child_process"
 import { ProvisionFailed } from "../Sandbox.ts"
 
 /** 1.8 is what Debian 12 has and what this driver was tried with; before it, `run.oci.seccomp_bpf_data` misbehaves. */
 const MINIMUM = [1, 8] as const
+
+/** For a runtime that hangs; it takes milliseconds. */
+const LIMIT = "20 seconds"
 
 const REMEDY = "Install it (`apt-get install crun`), or run `npm run setup`; STOKER_CRUN names another binary."
 
@@ -17,17 +20,38 @@ const failed = (reason: string, cause?: unknown) =>
     ...(cause === undefined ? {} : { cause })
   })
 
-/** Runs a program to its end; its stdout, or a failure with what it said. */
+/** Runs crun to its end; what it said on stdout, or a failure with what it said on stderr. */
 export const execute = (program: string, args: ReadonlyArray<string>): Effect.Effect<string, ProvisionFailed> =>
   Effect.callback<string, ProvisionFailed>((resume) => {
-    const child = execFile(program, [...args], { timeout: 20_000 }, (error, stdout, stderr) => {
-      if (error === null) return resume(Effect.succeed(stdout))
-      const missing = "code" in error && error.code === "ENOENT"
-      const said = missing ? "there is no such program" : (stderr.trim() || error.message)
-      resume(Effect.fail(failed(`${program}: ${said}`, error)))
-    })
+    const child = spawn(program, [...args], { stdio: ["ignore", "pipe", "pipe"] })
+    const said = { stdout: "", stderr: "" }
+    child.stdout.on("data", (bytes: Buffer) => said.stdout += bytes.toString("utf8"))
+    child.stderr.on("data", (bytes: Buffer) => said.stderr += bytes.toString("utf8"))
+    child.on(
+      "error",
+      (error: NodeJS.ErrnoException) =>
+        resume(
+          Effect.fail(
+            failed(`${program}: ${error.code === "ENOENT" ? "there is no such program" : error.message}`, error)
+          )
+        )
+    )
+    // Not `close`: the container that `create` leaves holds our pipes. What was written before the end is there by then.
+    child.on("exit", (code, signal) =>
+      setImmediate(() =>
+        resume(
+          code === 0
+            ? Effect.succeed(said.stdout)
+            : Effect.fail(failed(`${program}: ${said.stderr.trim() || `it ended with ${signal ?? `status ${code}`}`}`))
+        )
+      ))
     return Effect.sync(() => void child.kill("SIGKILL"))
-  })
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: LIMIT,
+      orElse: () => Effect.fail(failed(`${program} did not end within ${LIMIT}`))
+    })
+  )
 
 /** `crun version 1.8.1` and the like. */
 export const parseVersion = (text: string): ReadonlyArray<number> | undefined => {

@@ -17,8 +17,7 @@ nogroup:x:65534:
 const copied = ["ld.so.cache", "ld.so.conf", "localtime", "mime.types"]
 
 /**
- * Makes the skeleton in `directory`. `uid` is the host id of the sandbox's root, who alone may run the guest. Every
- * parent must be searchable by that id: crun resolves paths as the mapped root.
+ * Makes the skeleton in `directory`. `uid` is the host id of the sandbox's root, who alone may run the guest.
  */
 export const makeRootfs = async (directory: string, guest: string, uid: number): Promise<void> => {
   for (

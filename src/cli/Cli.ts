@@ -1,0 +1,56 @@
+/** The tree of commands, and how they end. */
+import { Effect, Stdio } from "effect"
+import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
+import manifest from "../../package.json" with { type: "json" }
+import { run } from "./commands/Run.ts"
+import { explain } from "./CliFailure.ts"
+import { exitCodeHelp } from "./ExitCode.ts"
+import { Operands, splitOperands } from "./Operands.ts"
+import { print, say, wantsColour } from "./Output.ts"
+
+const stoker = Command.make("stoker").pipe(
+  Command.withDescription(
+    `Runs jobs, each alone in a sandbox. \`stoker COMMAND --help\` tells more.\n\n${exitCodeHelp}`
+  ),
+  Command.withSubcommands([run])
+)
+
+const formatter = CliOutput.defaultFormatter({ colors: wantsColour("stdout") })
+
+/** Help on stdout for who asked for it; for who mistyped, what is wrong, on stderr. */
+const presenter: CliOutput.Presenter = {
+  present: (event) => {
+    switch (event._tag) {
+      case "Help":
+        return Effect.ignore(print(formatter.formatHelpDoc(event.helpDoc)))
+      case "Version":
+        return Effect.ignore(print(formatter.formatVersion(event.name, event.version)))
+      case "InvalidInvocation":
+        return say(
+          [
+            ...event.errors.map((error) => `stoker: ${error.message.trim()}`),
+            `  \`${event.commandPath.join(" ")} --help\` tells what there is.`
+          ].join("\n")
+        )
+    }
+  }
+}
+
+/** Runs the command line; gives its exit code, with everything said. */
+export const main = Effect.gen(function*() {
+  const { args, operands } = splitOperands(yield* (yield* Stdio.Stdio).args)
+  return yield* Command.runWith(stoker, { version: manifest.version })(args).pipe(
+    Effect.provideService(Operands, operands),
+    Effect.as(0),
+    Effect.catchCause((cause) =>
+      Effect.flatMap(explain(cause), ({ code, lines }) =>
+        Effect.as(lines.length === 0 ? Effect.void : say(lines.join("\n")), code))
+    )
+  )
+}).pipe(
+  Effect.provideService(CliOutput.Presenter, presenter),
+  Effect.provideService(
+    CliConfig.CliConfig,
+    CliConfig.make({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] })
+  )
+)

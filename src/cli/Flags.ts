@@ -1,0 +1,133 @@
+/** Flags that several commands have. Bounds are those of the schemas; a wrong value is told with the flag's name. */
+import { Effect, Option, Result, Schema } from "effect"
+import { Argument, CliError, Flag } from "effect/cli"
+import { type JobKey, JobKey as JobKeySchema } from "../schemas/Ids.ts"
+import { LimitsRequest, standardDefaults } from "../schemas/Limits.ts"
+import { parseBytes, parseDuration, parseNumber } from "./Units.ts"
+
+/** `--state` */
+export const state = Flag.String("state").pipe(
+  Flag.withDescription("State directory (default: STOKER_STATE, /var/lib/stoker for root, ~/.local/state/stoker)"),
+  Flag.withMetavar("DIR"),
+  Flag.optional
+)
+
+export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON on stdout, and nothing else"))
+
+const decodeLimits = Schema.decodeUnknownResult(LimitsRequest)
+
+/** A limit of the job. `unit` says what its schema counts in, for the message. */
+const limit = (
+  name: string,
+  field: keyof LimitsRequest,
+  parse: (text: string) => Result.Result<number, string>,
+  metavar: string,
+  description: string
+) =>
+  Flag.String(name).pipe(
+    Flag.mapEffect((value) => {
+      const invalid = (expected: string) =>
+        Effect.fail(new CliError.InvalidValue({ option: name, value, expected, kind: "flag" }))
+      const parsed = parse(value)
+      if (Result.isFailure(parsed)) return invalid(parsed.failure)
+      const checked = decodeLimits({ [field]: parsed.success })
+      if (Result.isSuccess(checked)) return Effect.succeed(parsed.success)
+      return invalid(/Expected (.*)/.exec(checked.failure.message)?.[1] ?? checked.failure.message)
+    }),
+    Flag.withMetavar(metavar),
+    Flag.withDescription(description),
+    Flag.optional
+  )
+
+/** Limits of the run phase, by the names of `LimitsRequest`. */
+export const limits = {
+  wallMs: limit("wall", "wallMs", parseDuration, "TIME", "Elapsed time (default 10s)"),
+  cpuMs: limit("cpu-time", "cpuMs", parseDuration, "TIME", "CPU time of all its processes (default 10s, or --wall if that is more)"),
+  memoryBytes: limit("memory", "memoryBytes", parseBytes, "SIZE", "Memory, with its files (default 256M)"),
+  diskBytes: limit("disk", "diskBytes", parseBytes, "SIZE", "Files in its workspace (default 512M)"),
+  pids: limit("pids", "pids", parseNumber, "N", "Processes and threads (default 64)"),
+  cpus: limit("cpus", "cpus", parseNumber, "N", "Cores, 0.5 is half of one (default 1)"),
+  outputBytes: limit(
+    "output-limit",
+    "outputBytes",
+    parseBytes,
+    "SIZE",
+    "Kept output, of stdout and stderr each; the middle of more is left out (default 1M)"
+  )
+}
+
+/** The limits that were given. Who asks for more elapsed time wants to use it. */
+export const limitsOf = (flags: { readonly [K in keyof typeof limits]: Option.Option<number> }): LimitsRequest => {
+  const given: LimitsRequest = Object.fromEntries(
+    Object.entries(flags).flatMap(([name, value]) => Option.isSome(value) ? [[name, value.value]] : [])
+  )
+  const { cpuMs, wallMs } = given
+  return cpuMs === undefined && wallMs !== undefined && wallMs > standardDefaults.cpuMs
+    ? { ...given, cpuMs: wallMs }
+    : given
+}
+
+/** Where sandboxes come from. */
+export const driver = Flag.Literals("driver", ["oci", "process"]).pipe(
+  Flag.withDescription("oci: isolated containers (default); process: NO isolation, for trusted programs"),
+  Flag.optional
+)
+
+export const sandboxClass = Flag.String("class").pipe(
+  Flag.withDescription("Sandbox class, as the worker has them (default: the worker's)"),
+  Flag.withMetavar("NAME"),
+  Flag.optional
+)
+
+const env = Flag.String("env").pipe(
+  Flag.mapEffect((value) => {
+    const at = value.indexOf("=")
+    return at > 0
+      ? Effect.succeed([value.slice(0, at), value.slice(at + 1)] as const)
+      : Effect.fail(new CliError.InvalidValue({ option: "env", value, expected: "NAME=VALUE", kind: "flag" }))
+  }),
+  Flag.withMetavar("NAME=VALUE"),
+  Flag.withDescription("A variable for the program; may be repeated"),
+  Flag.between(0, 1000)
+)
+
+/** What a job is made of, for `run` and `submit`. */
+export const job = {
+  files: Argument.String("file").pipe(
+    Argument.withDescription("Source files: .c .cpp .cc .cxx .py .go, and others they need"),
+    Argument.variadic()
+  ),
+  language: Flag.Literals("language", ["c", "cpp", "python", "go"]).pipe(
+    Flag.withDescription("The language, when the files' names do not tell"),
+    Flag.optional
+  ),
+  variant: Flag.String("variant").pipe(
+    Flag.withDescription("Compiler or interpreter: gcc, clang, g++, clang++, cpython3, go"),
+    Flag.withMetavar("NAME"),
+    Flag.optional
+  ),
+  stdin: Flag.String("stdin").pipe(
+    Flag.withDescription("Standard input of the program: a file, or - for this command's own"),
+    Flag.withMetavar("FILE|-"),
+    Flag.optional
+  ),
+  env,
+  class: sandboxClass,
+  limits
+}
+
+const decodeKey = Schema.decodeUnknownOption(JobKeySchema)
+
+/** A job as it is asked for: its id, or all of its key as `list` and `status` print it. */
+export interface JobName {
+  readonly id: string
+  readonly key: Option.Option<JobKey>
+}
+
+export const jobName = Argument.String("id").pipe(
+  Argument.withDescription("The id that submit and list print, or DOOR/OWNER/ID"),
+  Argument.map((text): JobName => {
+    const [intake, owner, id] = text.split("/")
+    return { id: id ?? text, key: decodeKey({ intake, owner, id }) }
+  })
+)

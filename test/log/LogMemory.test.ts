@@ -1,0 +1,23 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { TestClock } from "effect/testing"
+import { Log } from "../../src/layers/log/Log.ts"
+import { layerMemory } from "../../src/layers/log/LogMemory.ts"
+import { suite } from "./LogSuite.ts"
+import { key } from "./Model.ts"
+
+suite("memory", layerMemory)
+
+describe("Log in memory", () => {
+  it.effect("answers a waiting reader empty-handed when its time is over", () =>
+    Effect.gen(function*() {
+      const log = yield* Log
+      yield* log.open(key("a"), { attempt: 1, keepBytes: 4 })
+      const options = { stream: "all", offset: 0, maxBytes: 10, waitMs: 30_000 } as const
+      const reader = yield* Effect.forkChild(log.read(key("a"), options), { startImmediately: true })
+      yield* TestClock.adjust("29 seconds")
+      assert.isUndefined(reader.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* Fiber.join(reader), { entries: [], next: 0 })
+    }).pipe(Effect.provide(layerMemory)))
+})

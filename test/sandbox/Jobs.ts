@@ -1,0 +1,142 @@
+/** Runs programs in real sandboxes through the real executor, and counts what the host holds before and after. */
+import { Effect, Layer, Stream } from "effect"
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { code } from "../../src/functions/Code.ts"
+import { command } from "../../src/functions/Command.ts"
+import { Executor } from "../../src/layers/executor/Executor.ts"
+import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
+import * as Functions from "../../src/layers/functions/Functions.ts"
+import * as Sandboxes from "../../src/layers/sandbox/Sandboxes.ts"
+import { FunctionName } from "../../src/schemas/Ids.ts"
+import { type LimitsRequest, resolve, standardCeiling, standardDefaults } from "../../src/schemas/Limits.ts"
+import type { Outcome } from "../../src/schemas/Outcome.ts"
+import { WorkPath } from "../../src/schemas/Program.ts"
+import type { DriverName } from "../../src/schemas/SandboxClass.ts"
+import type { Usage } from "../../src/schemas/Usage.ts"
+import { standardClass } from "../../src/schemas/WorkerConfig.ts"
+import { layerDrivers } from "../../src/wiring.ts"
+import { makeJob } from "../actors/World.ts"
+
+export interface Ran {
+  readonly outcome: Outcome
+  readonly usage: Usage
+  readonly stdout: Buffer
+  readonly stderr: Buffer
+  readonly artefacts: ReadonlyMap<string, Buffer>
+  readonly phases: ReadonlyArray<string>
+}
+
+export interface Wanted {
+  readonly function?: "code" | "command"
+  readonly args: unknown
+  readonly limits?: LimitsRequest
+  readonly artefacts?: ReadonlyArray<string>
+  /** Called with every piece of output, e.g. to stop the run. */
+  readonly onOutput?: (text: string, stop: Effect.Effect<void>) => Effect.Effect<void>
+}
+
+export const stateDirectory = () => {
+  const path = mkdtempSync(join(tmpdir(), "stoker-test-"))
+  return path
+}
+
+/** One executor with one driver on a state directory of its own, which must be empty of sandboxes at the end. */
+export const layer = (driver: DriverName, state: string) =>
+  SandboxExecutor.layer.pipe(
+    Layer.provide(Sandboxes.layerOnDemand),
+    Layer.provideMerge(Layer.mergeAll(layerDrivers(state, [driver]), Functions.layer([code, command])))
+  )
+
+export const run = Effect.fnUntraced(function*(driver: DriverName, wanted: Wanted) {
+  const limits = yield* resolve(standardCeiling, standardDefaults, wanted.limits ?? {})
+  const job = {
+    ...makeJob("a"),
+    function: FunctionName.make(wanted.function ?? "command"),
+    args: JSON.parse(JSON.stringify(wanted.args))
+  }
+  const program = yield* (yield* Functions.Functions).program(job, { compile: standardCeiling, run: limits })
+  const started = yield* (yield* Executor).start({
+    job,
+    attempt: 1,
+    class: standardClass(driver, driver),
+    program: { ...program, artefacts: (wanted.artefacts ?? []).map((path) => WorkPath.make(path)) }
+  })
+  const parts: Record<"stdout" | "stderr", Array<Uint8Array>> = { stdout: [], stderr: [] }
+  const phases: Array<string> = []
+  let ran: Ran | undefined
+  yield* Stream.runForEach(started.events, (event) =>
+    Effect.suspend(() => {
+      switch (event._tag) {
+        case "Output":
+          parts[event.stream].push(event.bytes)
+          return wanted.onOutput?.(
+            Buffer.from(event.bytes).toString(),
+            started.stop({ reason: "enough", graceMs: 500 })
+          ) ?? Effect.void
+        case "PhaseStarted":
+          phases.push(event.phase)
+          return Effect.void
+        case "Finished":
+          ran = {
+            outcome: event.outcome,
+            usage: event.usage,
+            stdout: Buffer.concat(parts.stdout),
+            stderr: Buffer.concat(parts.stderr),
+            artefacts: new Map(event.artefacts.map(({ content, path }) => [path, Buffer.from(content)])),
+            phases
+          }
+          return Effect.void
+        default:
+          return Effect.void
+      }
+    }))
+  return ran ?? (yield* Effect.die("the run ended without an outcome"))
+}, Effect.scoped)
+
+const lines = (path: string) => readFileSync(path, "utf8").trim().split("\n")
+
+/** Directories below the cgroup mounts whose name begins with `stoker`, and everything below them. */
+const cgroups = (): ReadonlyArray<string> => {
+  const found: Array<string> = []
+  const walk = (path: string, inside: boolean, depth: number) => {
+    if (depth > 6) return
+    for (const entry of readdirSync(path, { withFileTypes: true })) {
+      if (!entry.isDirectory()) continue
+      const below = inside || entry.name.startsWith("stoker")
+      if (below) found.push(join(path, entry.name))
+      walk(join(path, entry.name), below, depth + 1)
+    }
+  }
+  walk("/sys/fs/cgroup", false, 0)
+  return found
+}
+
+/** What of ours the host holds: named things only, so that other programs' comings and goings do not count. */
+export const held = (state: string) => ({
+  guests: readdirSync("/proc").filter((pid) => {
+    if (!/^\d+$/.test(pid)) return false
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(state) ||
+        /\/stoker-w/.test(readFileSync(`/proc/${pid}/cgroup`, "utf8"))
+    } catch {
+      return false
+    }
+  }).length,
+  cgroups: cgroups().filter((path) => path.includes("stoker-w")).length,
+  mounts: lines("/proc/self/mountinfo").filter((line) => line.includes(state)).length,
+  ledger: list(join(state, "ledger")),
+  crun: list(join(state, "instances")).flatMap((instance) => list(join(state, "instances", instance, "crun"))).length,
+  work: list(join(state, "instances")).flatMap((instance) => list(join(state, "instances", instance, "work"))).length
+})
+
+const list = (path: string): ReadonlyArray<string> => {
+  try {
+    return readdirSync(path)
+  } catch {
+    return []
+  }
+}
+
+export const remove = (state: string) => rmSync(state, { recursive: true, force: true })
