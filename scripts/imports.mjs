@@ -16,6 +16,7 @@ const mayImport = {
   actors: ["schemas", "layers", "functions", "actors"],
   cli: ["*"],
   "main.ts": ["*"],
+  "wiring.ts": ["*"],
   "index.ts": ["*"]
 }
 
@@ -64,7 +65,7 @@ const verdict = (from, to) => {
   if (wiring) return undefined
   if (!allowed.includes(areaOf(to))) return `${areaOf(from)} may import only ${allowed.join(", ")}`
   if (driverOf(to) !== undefined && driverOf(to) !== driverOf(from)) {
-    return `${to} is a driver: ask for the contract in layers/sandbox, only main.ts, index.ts and cli name a driver`
+    return `${to} is a driver: ask for the contract in layers/sandbox, only wiring.ts, main.ts, index.ts and cli name a driver`
   }
   if (areaOf(from) === "actors" && implementation.test(to)) return `${to} is an implementation: ask for its tag`
   return undefined

@@ -12,7 +12,11 @@ export const state = Flag.String("state").pipe(
   Flag.optional
 )
 
-export const json = Flag.Boolean("json").pipe(Flag.withDescription("Print JSON on stdout, and nothing else"))
+/** A flag that is there or not. */
+export const onOff = (name: string, description: string) =>
+  Flag.Boolean(name).pipe(Flag.withoutNegation, Flag.withDefault(false), Flag.withDescription(description))
+
+export const json = onOff("json", "Print JSON on stdout, and nothing else")
 
 const decodeLimits = Schema.decodeUnknownResult(LimitsRequest)
 

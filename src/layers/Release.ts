@@ -1,5 +1,6 @@
 /** Finalizers that always end: what cannot be released in time is left to the janitor, said in the log. */
-import { Duration, Effect, Fiber } from "effect"
+import type { Duration} from "effect";
+import { Effect, Fiber } from "effect"
 
 /**
  * Runs a release with a deadline and never fails. Forked, because a plain timeout waits for uninterruptible work

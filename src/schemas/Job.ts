@@ -1,6 +1,7 @@
 /** One request to run something, once. Everything a door hands over becomes this. */
 import { Effect, Schema } from "effect"
-import { ClassName, FunctionName, IntakeName, JobId, JobKey, Owner } from "./Ids.ts"
+import type { JobKey } from "./Ids.ts"
+import { ClassName, FunctionName, IntakeName, JobId, Owner } from "./Ids.ts"
 import { LimitsRequest } from "./Limits.ts"
 
 export const Job = Schema.Struct({

@@ -16,6 +16,9 @@ export const PhaseUsage = Schema.Struct({
   pidsPeak: Schema.optionalKey(Schema.Natural),
   /** Time the CPU limit held the phase back. */
   throttledMicros: Schema.optionalKey(Schema.Natural),
+  /** What it wrote, kept or not: where the next phase's output begins in the job's streams. */
+  stdoutBytes: Schema.optionalKey(Schema.Natural),
+  stderrBytes: Schema.optionalKey(Schema.Natural),
   /** Processes the kernel killed for want of memory. */
   oomKills: Schema.optionalKey(Schema.Natural)
 })

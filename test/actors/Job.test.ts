@@ -309,7 +309,7 @@ describe("a worker's death", () => {
         const second = yield* makeWorker(world, { name: "w2" })
         yield* second.journal.abandon((yield* first.journal.holders)[0] ?? ("w1" as never))
         yield* second.sweep
-        for (const redelivered of [...world.unacked.values()]) yield* second.deliver(redelivered)
+        for (const redelivered of Array.from(world.unacked.values())) yield* second.deliver(redelivered)
         yield* second.idle
         yield* Effect.repeat(Effect.yieldNow, { times: 100 })
         assert.strictEqual(world.unacked.size, 0, where)

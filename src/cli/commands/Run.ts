@@ -12,8 +12,8 @@ export const run = Command.make(
     driver: Flags.driver,
     state: Flags.state,
     json: Flags.json,
-    events: Flag.Boolean("events").pipe(Flag.withDescription("Print every event and piece of output as a line of JSON")),
-    quiet: Flag.Boolean("quiet").pipe(Flag.withAlias("q"), Flag.withDescription("Nothing but the program's output"))
+    events: Flags.onOff("events", "Print every event and piece of output as a line of JSON"),
+    quiet: Flags.onOff("quiet", "Nothing but the program's output").pipe(Flag.withAlias("q"))
   },
   Effect.fn(function*(flags) {
     const { runJob } = yield* Effect.promise(() => import("../RunJob.ts"))

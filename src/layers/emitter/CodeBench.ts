@@ -88,9 +88,11 @@ export const make = Effect.fnUntraced(function*(
     )
   yield* Effect.forkScoped(prepare({ exchange: targets.exchange, routingKey: targets.routingKey, body: "" }))
 
-  const textOf = Effect.fnUntraced(function*({ event: { key } }: Telling, summary: StreamSummary | undefined) {
-    return summary === undefined ? "" : outputText(yield* statusOutput(log, key, summary, outputBytes))
-  })
+  const textOf = Effect.fnUntraced(
+    function*({ event: { key } }: Telling, summary: StreamSummary | undefined, from: number) {
+      return summary === undefined ? "" : outputText(yield* statusOutput(log, key, summary, from, outputBytes))
+    }
+  )
 
   const statusOf = (telling: Telling) =>
     JobEvent.match(telling.event, {
@@ -99,7 +101,11 @@ export const make = Effect.fnUntraced(function*(
       PhaseStarted: () => Effect.undefined,
       PhaseEnded: () => Effect.undefined,
       Ended: Effect.fnUntraced(function*({ outcome, output, usage }) {
-        const text = (name: StreamName) => textOf(telling, output.find(({ stream }) => stream === name))
+        // Of a program that ran, its own output alone, as ever; of one that did not compile, the compiler's.
+        const [compile, ran] = usage.phases
+        const before = ran === undefined ? undefined : compile
+        const from = { stdout: before?.stdoutBytes ?? 0, stderr: before?.stderrBytes ?? 0 }
+        const text = (name: StreamName) => textOf(telling, output.find(({ stream }) => stream === name), from[name])
         const stdout = yield* text("stdout")
         const stderr = yield* text("stderr")
         return ended(telling.job.id, outcome, usage, { stdout, stderr })

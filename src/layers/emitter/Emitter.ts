@@ -1,6 +1,5 @@
 /** Turns facts of a job's life into messages for somebody outside, and sends them until they are confirmed. */
-import { Context, type Effect } from "effect"
-import type { Schema } from "effect"
+import { Context, type Effect, type Schema } from "effect"
 import type { Job } from "../../schemas/Job.ts"
 import type { JobEvent } from "../../schemas/JobEvent.ts"
 import type { Message } from "../../schemas/Message.ts"

@@ -35,19 +35,20 @@ const range = Effect.fnUntraced(function*(
       Effect.as(Effect.logWarning(`${stream} of ${key.id} left out of its status: ${error.message}`), [to - from])
   }))
 
-/** At most `maximumBytes` of what the stream produced; a half of them from its beginning, the other from its end. */
+/** At most `maximumBytes` of what the stream produced from `from` on; a half of them from there, the other from its end. */
 export const statusOutput = (
   log: Log["Service"],
   key: JobKey,
   summary: StreamSummary,
+  from: number,
   maximumBytes: number
 ): Effect.Effect<ReadonlyArray<OutputPiece>> => {
   const { producedBytes: produced, stream } = summary
-  if (produced <= maximumBytes) return range(log, key, stream, 0, produced)
+  if (produced - from <= maximumBytes) return range(log, key, stream, from, produced)
   const half = Math.floor(maximumBytes / 2)
   return Effect.zipWith(
-    range(log, key, stream, 0, half),
+    range(log, key, stream, from, from + half),
     range(log, key, stream, produced - half, produced),
-    (head, tail) => [...head, produced - 2 * half, ...tail]
+    (head, tail) => [...head, produced - from - 2 * half, ...tail]
   )
 }

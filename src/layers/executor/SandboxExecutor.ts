@@ -150,8 +150,11 @@ const runPhase = Effect.fnUntraced(
       }),
       Effect.exit
     )
-    const usage: PhaseUsage = report?.usage ??
-      { phase: phase.name, wallMicros: micros(began, yield* monotonic) }
+    const usage: PhaseUsage = {
+      ...(report?.usage ?? { phase: phase.name, wallMicros: micros(began, yield* monotonic) }),
+      stdoutBytes: produced.stdout,
+      stderrBytes: produced.stderr
+    }
     yield* emit({ _tag: "PhaseEnded", phase: phase.name, usage })
 
     const result = (outcome: Outcome | undefined): PhaseResult => ({ outcome, usage })
@@ -208,9 +211,9 @@ const carry = Effect.fnUntraced(
   ) {
     const { phases } = assignment.program
     const used: Array<PhaseUsage> = []
-    let provisionMicros: number | undefined
+    const provision: { provisionMicros?: number } = {}
     const finish = (outcome: Outcome, artefacts: ReadonlyArray<Artefact & { readonly content: Uint8Array }> = []) => {
-      const usage: Usage = { ...(provisionMicros === undefined ? {} : { provisionMicros }), phases: used }
+      const usage: Usage = { ...provision, phases: used }
       return emit({ _tag: "Finished", outcome, usage, artefacts })
     }
 
@@ -224,7 +227,8 @@ const carry = Effect.fnUntraced(
       return yield* finish("_tag" in taken.failure ? provisionFailed(taken.failure) : stopped(taken.failure))
     }
     const sandbox = taken.success
-    provisionMicros = micros(asked, yield* monotonic)
+    const provisionMicros = micros(asked, yield* monotonic)
+    provision.provisionMicros = provisionMicros
     yield* emit({ _tag: "Ready", place: sandbox.place, provisionMicros })
 
     const put = yield* Effect.result(sandbox.put(assignment.program.files))

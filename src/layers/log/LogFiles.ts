@@ -11,7 +11,7 @@ import { Host } from "../host/Host.ts"
 import * as Release from "../Release.ts"
 import type { LiveLog } from "./LiveLog.ts"
 import { makeLiveLog, stillWritten } from "./LiveLog.ts"
-import type { LogError } from "./Log.ts"
+import type { LogError, LogNotFound } from "./Log.ts"
 import { Log } from "./Log.ts"
 import { makeLogArchive } from "./LogArchive.ts"
 import { failed, openHandle } from "./LogHandle.ts"
@@ -52,7 +52,7 @@ const make = Effect.gen(function*() {
   const live = new Map<string, LiveLog>()
   let serial = 0
 
-  const find = (key: JobKey): Effect.Effect<LogSource, Effect.Error<ReturnType<typeof archive.find>>> =>
+  const find = (key: JobKey): Effect.Effect<LogSource, LogNotFound | LogError> =>
     Effect.suspend(() => {
       const log = live.get(keyText(key))
       return log === undefined ? archive.find(key, pathOf(folder, key)) : Effect.succeed(log.source)
