@@ -53,7 +53,7 @@ export const attend = <E, R>({ driver, enter, key, signals, view }: Attended<E, 
 
     const shown = Effect.gen(function*() {
       yield* Deferred.await(hasLog)
-      yield* follow((options) => control.read(key, options), "all", view).pipe(
+      yield* follow((options) => control.read(key, options), { ...view, stream: "all", wait: true }).pipe(
         Effect.catchTag("LogNotFound", () => Effect.void)
       )
       const { outcome, output, usage } = yield* Deferred.await(ended)

@@ -2,9 +2,14 @@
 import { Effect, Stdio } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
+import { list } from "./commands/List.ts"
+import { logs } from "./commands/Logs.ts"
 import { run } from "./commands/Run.ts"
+import { status } from "./commands/Status.ts"
+import { submit } from "./commands/Submit.ts"
+import { worker } from "./commands/Worker.ts"
 import { explain } from "./CliFailure.ts"
-import { exitCodeHelp } from "./ExitCode.ts"
+import { exitCode, exitCodeHelp } from "./ExitCode.ts"
 import { Operands, splitOperands } from "./Operands.ts"
 import { print, say, wantsColour } from "./Output.ts"
 
@@ -12,7 +17,7 @@ const stoker = Command.make("stoker").pipe(
   Command.withDescription(
     `Runs jobs, each alone in a sandbox. \`stoker COMMAND --help\` tells more.\n\n${exitCodeHelp}`
   ),
-  Command.withSubcommands([run])
+  Command.withSubcommands([run, submit, status, logs, list, worker])
 )
 
 const formatter = CliOutput.defaultFormatter({ colors: wantsColour("stdout") })
@@ -36,14 +41,18 @@ const presenter: CliOutput.Presenter = {
   }
 }
 
+/** Commands that end with a program's code: their own trouble must be told from it. */
+const ownCodes: ReadonlySet<string> = new Set(["run", "submit"])
+
 /** Runs the command line; gives its exit code, with everything said. */
 export const main = Effect.gen(function*() {
   const { args, operands } = splitOperands(yield* (yield* Stdio.Stdio).args)
+  const trouble = ownCodes.has(args[0] ?? "") ? exitCode.trouble : exitCode.usage
   return yield* Command.runWith(stoker, { version: manifest.version })(args).pipe(
     Effect.provideService(Operands, operands),
     Effect.as(0),
     Effect.catchCause((cause) =>
-      Effect.flatMap(explain(cause), ({ code, lines }) =>
+      Effect.flatMap(explain(cause, trouble), ({ code, lines }) =>
         Effect.as(lines.length === 0 ? Effect.void : say(lines.join("\n")), code))
     )
   )

@@ -24,8 +24,8 @@ export const usageFailure = (reason: string, remedy: string) =>
 export const exitWith = (code: number): Effect.Effect<void, ExitWith> =>
   code === 0 ? Effect.void : Effect.fail(new ExitWith({ code }))
 
-/** What a failed command prints on stderr, without a stack, and its exit code. */
-export const explain = Effect.fnUntraced(function*(cause: Cause.Cause<unknown>) {
+/** What a failed command prints on stderr, without a stack, and its exit code: `trouble` where the error has none. */
+export const explain = Effect.fnUntraced(function*(cause: Cause.Cause<unknown>, trouble: number) {
   const debug = ["All", "Trace", "Debug"].includes(yield* References.MinimumLogLevel)
   const detail = debug ? [Cause.pretty(cause)] : []
   if (Cause.hasInterruptsOnly(cause)) return { lines: [], code: exitCode.stopped }
@@ -38,14 +38,14 @@ export const explain = Effect.fnUntraced(function*(cause: Cause.Cause<unknown>) 
   if (error instanceof CliFailure) return { lines: [`stoker: ${error.message}`, ...detail], code: error.code }
   const isOurs = Cause.hasFails(cause) && error instanceof Error && "_tag" in error
   return isOurs
-    ? { lines: [`stoker: ${oneLine(error.message)}`, ...detail], code: exitCode.trouble }
+    ? { lines: [`stoker: ${oneLine(error.message)}`, ...detail], code: trouble }
     : {
       lines: [
         `stoker: internal error: ${oneLine(error instanceof Error ? error.message : String(error))}`,
         "  This is a defect of Stoker; please report it. LOG_LEVEL=Debug shows where it happened.",
         ...detail
       ],
-      code: exitCode.trouble
+      code: trouble
     }
 })
 

@@ -1,9 +1,9 @@
 /** Flags that several commands have. Bounds are those of the schemas; a wrong value is told with the flag's name. */
-import { Effect, Option, Result, Schema } from "effect"
+import { Config, Effect, Option, Result, Schema } from "effect"
 import { Argument, CliError, Flag } from "effect/cli"
 import { type JobKey, JobKey as JobKeySchema } from "../schemas/Ids.ts"
 import { LimitsRequest, standardDefaults } from "../schemas/Limits.ts"
-import { parseBytes, parseDuration, parseNumber } from "./Units.ts"
+import { formatBytes, formatMicros, parseBytes, parseDuration, parseNumber } from "./Units.ts"
 
 /** `--state` */
 export const state = Flag.String("state").pipe(
@@ -20,7 +20,31 @@ export const json = onOff("json", "Print JSON on stdout, and nothing else")
 
 const decodeLimits = Schema.decodeUnknownResult(LimitsRequest)
 
-/** A limit of the job. `unit` says what its schema counts in, for the message. */
+/** The text of a flag as milliseconds. */
+export const asDuration = (name: string) => (flag: Flag.Flag<string>) =>
+  Flag.mapEffect(flag, (value) => {
+    const parsed = parseDuration(value)
+    return Result.isSuccess(parsed)
+      ? Effect.succeed(parsed.success)
+      : Effect.fail(new CliError.InvalidValue({ option: name, value, expected: parsed.failure, kind: "flag" }))
+  })
+
+/** The broker: `--amqp`, else AMQP_URL. */
+export const amqp = Flag.Redacted("amqp").pipe(
+  Flag.withFallbackConfig(Config.Redacted("AMQP_URL")),
+  Flag.withDescription("RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; better there, others see flags)"),
+  Flag.withMetavar("URL"),
+  Flag.optional
+)
+
+/** "Expected bytes from 4194304 to 4398046511104" in the units of the flags. */
+const humanBounds = (message: string): string => {
+  const [, what = "", least = "", most = ""] = /Expected (.*) from ([\d.]+) to ([\d.]+)/.exec(message) ?? []
+  const shown = { bytes: formatBytes, milliseconds: (ms: number) => formatMicros(ms * 1000) }[what] ?? String
+  return least === "" ? message.split("\n")[0] ?? message : `${shown(Number(least))} to ${shown(Number(most))}`
+}
+
+/** A limit of the job. */
 const limit = (
   name: string,
   field: keyof LimitsRequest,
@@ -36,7 +60,7 @@ const limit = (
       if (Result.isFailure(parsed)) return invalid(parsed.failure)
       const checked = decodeLimits({ [field]: parsed.success })
       if (Result.isSuccess(checked)) return Effect.succeed(parsed.success)
-      return invalid(/Expected (.*)/.exec(checked.failure.message)?.[1] ?? checked.failure.message)
+      return invalid(humanBounds(checked.failure.message))
     }),
     Flag.withMetavar(metavar),
     Flag.withDescription(description),

@@ -143,7 +143,8 @@ export const make = Effect.gen(function*() {
       yield* Effect.mapError(cgroup.limit(cgroupLimits(phase.limits, recipe.ownPids)), lost)
       yield* cgroup.resetPeak
       const before = yield* Effect.mapError(cgroup.usage, lost)
-      let began = yield* monotonic
+      // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
+      const began = yield* monotonic
       const { limits } = phase
       const request = {
         cwd: "",
@@ -167,10 +168,6 @@ export const make = Effect.gen(function*() {
         Stream.mapEffect((event): Effect.Effect<PhaseEvent, SandboxLost> => {
           switch (event._tag) {
             case "Started":
-              return Effect.map(monotonic, (now) => {
-                began = now
-                return event
-              })
             case "Output":
               return Effect.succeed(event)
             case "Exited":

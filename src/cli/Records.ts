@@ -1,0 +1,103 @@
+/** Reads jobs from the journal of a state directory, beside the worker that writes it or after it. */
+import { DateTime, Effect, Option } from "effect"
+import { join } from "node:path"
+import { Journal, type JobRecord } from "../layers/journal/Journal.ts"
+import * as JournalSqlite from "../layers/journal/JournalSqlite.ts"
+import { keyText } from "../schemas/Ids.ts"
+import { keyOf } from "../schemas/Job.ts"
+import { describe } from "../schemas/Outcome.ts"
+import { usageFailure } from "./CliFailure.ts"
+import type { JobName } from "./Flags.ts"
+import { mainPhase } from "./Report.ts"
+import { table } from "./Style.ts"
+import { formatBytes, formatMicros } from "./Units.ts"
+
+/** The journal of a state directory, and nothing else of it. */
+export const layerJournal = (directory: string) => JournalSqlite.layer({ filename: join(directory, "journal.sqlite") })
+
+export const nameOf = ({ request: { job } }: JobRecord) => keyText(keyOf(job))
+
+/** The one job of that name. */
+export const find = Effect.fnUntraced(function*(name: JobName) {
+  const journal = yield* Journal
+  const records = Option.isSome(name.key)
+    ? [yield* journal.get(name.key.value)].flatMap((record) => record ?? [])
+    : yield* journal.list({ id: name.id, limit: 10 })
+  const [only, another] = records
+  if (only === undefined) {
+    return yield* usageFailure(`there is no job ${name.id} in this state directory`, "`stoker list` shows the jobs there are.")
+  }
+  if (another !== undefined) {
+    return yield* usageFailure(
+      `several jobs have the id ${name.id}: ${records.map(nameOf).join(", ")}`,
+      "Name the one you mean by its door and owner too, as it stands here."
+    )
+  }
+  return only
+})
+
+const time = (ms: number | undefined) => ms === undefined ? "" : DateTime.formatIso(DateTime.makeUnsafe(ms))
+
+const outcomeOf = ({ settlement, state }: JobRecord) => settlement === undefined ? state : describe(settlement.outcome)
+
+/** A record without what was sent: code and input are nobody's business who asks how it went. */
+export const toJson = (record: JobRecord) => {
+  const { attempt, instance, receivedAtMs, request: { job }, settlement, state } = record
+  return {
+    id: job.id,
+    key: nameOf(record),
+    function: job.function,
+    state,
+    attempt,
+    ...(instance === undefined ? {} : { instance }),
+    receivedAtMs,
+    ...(settlement === undefined ? {} : { settlement })
+  }
+}
+
+/** All there is to know of one job, a line for each fact. */
+export const details = (record: JobRecord): string => {
+  const { attempt, instance, receivedAtMs, request: { job }, settlement } = record
+  const phases = (settlement?.usage.phases ?? []).map((phase) => [
+    phase.phase,
+    [
+      `wall ${formatMicros(phase.wallMicros)}`,
+      ...(phase.cpuMicros === undefined ? [] : [`cpu ${formatMicros(phase.cpuMicros)}`]),
+      ...(phase.memoryPeakBytes === undefined ? [] : [`peak memory ${formatBytes(phase.memoryPeakBytes)}`])
+    ].join(", ")
+  ])
+  const output = (settlement?.output ?? []).map(({ droppedBytes, producedBytes, stream }) => [
+    stream,
+    `${formatBytes(producedBytes)}${droppedBytes === 0 ? "" : `, ${formatBytes(droppedBytes)} of it not kept`}`
+  ])
+  return table([
+    ["job", nameOf(record)],
+    ["state", outcomeOf(record)],
+    ["function", job.function],
+    ["attempt", String(attempt)],
+    ...(instance === undefined ? [] : [["worker", instance]]),
+    ["received", time(receivedAtMs)],
+    ...(settlement?.startedAtMs === undefined ? [] : [["started", time(settlement.startedAtMs)]]),
+    ...(settlement === undefined ? [] : [["ended", time(settlement.endedAtMs)]]),
+    ...phases,
+    ...output
+  ])
+}
+
+/** One line for each job. */
+export const overview = (records: ReadonlyArray<JobRecord>): string =>
+  table([
+    ["JOB", "STATE", "FUNCTION", "RECEIVED", "WALL", "OUTCOME"],
+    ...records.map((record) => {
+      const { receivedAtMs, request: { job }, settlement, state } = record
+      const phase = settlement === undefined ? undefined : mainPhase(settlement.usage)
+      return [
+        nameOf(record),
+        state,
+        job.function,
+        time(receivedAtMs),
+        phase === undefined ? "" : formatMicros(phase.wallMicros),
+        settlement === undefined ? "" : describe(settlement.outcome)
+      ]
+    })
+  ])

@@ -1,0 +1,31 @@
+/** `stoker submit` */
+import { Effect } from "effect"
+import { Command } from "effect/cli"
+import { exitCodeHelp } from "../ExitCode.ts"
+import * as Flags from "../Flags.ts"
+import { Operands } from "../Operands.ts"
+
+export const submit = Command.make(
+  "submit",
+  {
+    ...Flags.job,
+    amqp: Flags.amqp,
+    state: Flags.state,
+    json: Flags.json,
+    wait: Flags.onOff("wait", "Follow the job, show its output, and end with its exit code")
+  },
+  Effect.fn(function*(flags) {
+    const { submitJob } = yield* Effect.promise(() => import("../SubmitJob.ts"))
+    yield* submitJob({ ...flags, limits: Flags.limitsOf(flags.limits), operands: yield* Operands })
+  })
+).pipe(
+  Command.withDescription(
+    "Leave a job for a worker and print its id: with AMQP_URL as a CodeBench client does, else in the embedded queue " +
+      `of the state directory, for a \`stoker worker\` with the same one.\n\n${exitCodeHelp}`
+  ),
+  Command.withShortDescription("Leave a job for a worker"),
+  Command.withExamples([
+    { command: "stoker submit hello.c", description: "Print the id and be gone" },
+    { command: "stoker submit --wait -- uname -a", description: "Wait for the end" }
+  ])
+)

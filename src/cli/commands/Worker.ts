@@ -1,0 +1,53 @@
+/** `stoker worker` */
+import { Effect, Schema } from "effect"
+import { Command, Flag } from "effect/cli"
+import * as Flags from "../Flags.ts"
+
+const driver = Flag.Literals("driver", ["oci", "process"]).pipe(
+  Flag.withDescription("Offer a class for this driver; may be repeated, the first is the default (default: oci)"),
+  Flag.between(0, 2)
+)
+
+const slots = Flag.Int("slots").pipe(
+  Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 }, { expected: "1 to 10000" }))),
+  Flag.withDescription("Jobs that run at once (default 2)"),
+  Flag.withMetavar("N"),
+  Flag.optional
+)
+
+const drain = Flag.String("drain").pipe(
+  Flag.withDescription("How long running jobs have to end after SIGTERM (default 30s)"),
+  Flag.withMetavar("TIME"),
+  Flags.asDuration("drain"),
+  Flag.optional
+)
+
+export const worker = Command.make(
+  "worker",
+  {
+    amqp: Flags.amqp,
+    state: Flags.state,
+    slots,
+    drain,
+    driver,
+    class: Flags.sandboxClass,
+    logFormat: Flag.Literals("log-format", ["auto", "pretty", "json"]).pipe(
+      Flag.withDescription("auto: pretty on a terminal, else JSON lines. LOG_LEVEL says how much"),
+      Flag.withDefault("auto")
+    )
+  },
+  Effect.fn(function*(flags) {
+    const { runWorker } = yield* Effect.promise(() => import("../RunWorker.ts"))
+    yield* runWorker(flags)
+  })
+).pipe(
+  Command.withDescription(
+    "Take jobs until told to stop: those of `stoker submit` in the same state directory and, with AMQP_URL, those of " +
+      "CodeBench clients. SIGTERM or Ctrl-C lets running jobs end; a second one ends them at once."
+  ),
+  Command.withShortDescription("Take jobs from RabbitMQ and the embedded queue"),
+  Command.withExamples([
+    { command: "stoker worker --slots 4", description: "The embedded queue only" },
+    { command: "AMQP_URL=amqp://guest:guest@localhost:5672 stoker worker", description: "CodeBench clients as well" }
+  ])
+)

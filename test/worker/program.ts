@@ -1,0 +1,39 @@
+/** A worker as a program embeds it, for tests that kill it. `node program.ts STATE SLOTS`, AMQP_URL in the environment. */
+import { Effect, Layer, Logger, Redacted } from "effect"
+import * as Worker from "../../src/actors/Worker.ts"
+import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
+import { layerWorker } from "../../src/wiring.ts"
+
+const [state = "", slots = "2", leaseMs = "30000"] = process.argv.slice(2)
+const url = process.env["AMQP_URL"]
+
+const worker = layerWorker({
+  stateDirectory: state,
+  config: { ...standardConfig, slots: Number(slots), leaseMs: Number(leaseMs) },
+  embedded: true,
+  direct: "direct",
+  ...(url === undefined ? {} : {
+    amqp: {
+      url: Redacted.make(url),
+      onStatus: (status) => Effect.sync(() => void process.stdout.write(status.connected ? "connected\n" : "cut off\n"))
+    }
+  })
+})
+
+const program = Effect.gen(function*() {
+  const { drain, failure } = yield* Worker.Worker
+  process.stdout.write("up\n")
+  const signalled = Effect.callback<void>((resume) => {
+    process.once("SIGTERM", () => resume(Effect.void))
+  })
+  yield* Effect.raceFirst(failure, signalled)
+  yield* drain
+}).pipe(Effect.provide(Layer.provideMerge(worker, Logger.layer([Logger.consoleLogFmt]))))
+
+Effect.runPromise(program).then(
+  () => process.exit(0),
+  (error: unknown) => {
+    process.stderr.write(`${String(error)}\n`)
+    process.exit(1)
+  }
+)
