@@ -2,6 +2,8 @@
 import { Effect, Stdio } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
+import { demo } from "./commands/Demo.ts"
+import { doctor } from "./commands/Doctor.ts"
 import { list } from "./commands/List.ts"
 import { logs } from "./commands/Logs.ts"
 import { run } from "./commands/Run.ts"
@@ -17,7 +19,7 @@ const stoker = Command.make("stoker").pipe(
   Command.withDescription(
     `Runs jobs, each alone in a sandbox. \`stoker COMMAND --help\` tells more.\n\n${exitCodeHelp}`
   ),
-  Command.withSubcommands([run, submit, status, logs, list, worker])
+  Command.withSubcommands([run, submit, status, logs, list, worker, doctor, demo])
 )
 
 const formatter = CliOutput.defaultFormatter({ colors: wantsColour("stdout") })

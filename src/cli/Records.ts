@@ -84,6 +84,9 @@ export const details = (record: JobRecord): string => {
   ])
 }
 
+/** `status` has the whole of it. */
+const shortened = (text: string) => text.length > 60 ? `${text.slice(0, 59)}…` : text
+
 /** One line for each job. */
 export const overview = (records: ReadonlyArray<JobRecord>): string =>
   table([
@@ -97,7 +100,7 @@ export const overview = (records: ReadonlyArray<JobRecord>): string =>
         job.function,
         time(receivedAtMs),
         phase === undefined ? "" : formatMicros(phase.wallMicros),
-        settlement === undefined ? "" : describe(settlement.outcome)
+        settlement === undefined ? "" : shortened(describe(settlement.outcome))
       ]
     })
   ])

@@ -24,8 +24,10 @@ const doing: Readonly<Record<string, string>> = {
   run: "running"
 }
 
-/** For a person: statuses as they come, progress, the output, a last line. */
-const forTerminal: Effect.Effect<View, never, Scope.Scope> = Effect.gen(function*() {
+/** For a person: statuses as they come, progress if the terminal can, the output, a last line. */
+export const live = Effect.fnUntraced(function*(
+  options: { readonly progress: boolean }
+): Effect.fn.Return<View, never, Scope.Scope> {
   const screen = yield* Screen.make
   const look = style(wantsColour("stderr"))
   const now = Clock.clockWith((clock) => clock.currentTimeNanos)
@@ -36,12 +38,13 @@ const forTerminal: Effect.Effect<View, never, Scope.Scope> = Effect.gen(function
     Effect.map(now, (since) => {
       current = what === undefined ? undefined : { what, since }
     })
-  yield* Effect.gen(function*() {
+  const tick = Effect.gen(function*() {
     if (current === undefined) return
     const micros = Number(((yield* now) - current.since) / 1000n)
     frame = (frame + 1) % FRAMES.length
     yield* screen.progress(`${FRAMES[frame]} ${doing[current.what] ?? current.what} ${(micros / 1e6).toFixed(1)} s`)
-  }).pipe(Effect.repeat(Schedule.spaced(TICK)), Effect.forkScoped)
+  })
+  if (options.progress) yield* tick.pipe(Effect.repeat(Schedule.spaced(TICK)), Effect.forkScoped)
 
   const status = (word: string, detail: string) => screen.line(look.dim(`▸ ${word.padEnd(9)} ${detail}`))
   const event = (event: JobEvent): Effect.Effect<void> => {
@@ -146,5 +149,5 @@ export const viewFor = (options: ViewOptions): Effect.Effect<View, never, Scope.
   if (options.events) return Effect.sync(jsonLines)
   if (options.json) return Effect.sync(jsonDocument)
   if (options.quiet) return Effect.succeed(quiet)
-  return terminal("stderr").isTerminal ? forTerminal : Effect.succeed(forPipe)
+  return terminal("stderr").isTerminal ? live({ progress: true }) : Effect.succeed(forPipe)
 }

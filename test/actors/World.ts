@@ -7,14 +7,11 @@ import * as Desk from "../../src/actors/Desk.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
 import * as Outbox from "../../src/actors/Outbox.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
-import { type Emitter, Emitters } from "../../src/layers/emitter/Emitter.ts"
-import {
-  type Assignment,
-  Executor,
-  type Run,
-  type RunEvent,
-  type StopRequest
-} from "../../src/layers/executor/Executor.ts"
+import { Emitters } from "../../src/layers/emitter/Emitter.ts"
+import * as EmitterTest from "../../src/layers/emitter/EmitterTest.ts"
+import { Executor, type RunEvent } from "../../src/layers/executor/Executor.ts"
+import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
+import { finished, type Script } from "../../src/layers/executor/ExecutorTest.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
 import { Host } from "../../src/layers/host/Host.ts"
 import type { Delivery } from "../../src/layers/intake/Intake.ts"
@@ -26,20 +23,11 @@ import { FunctionName, InstanceId, IntakeName, JobId, keyText, Owner } from "../
 import { type Job, keyOf } from "../../src/schemas/Job.ts"
 import type { JobEvent } from "../../src/schemas/JobEvent.ts"
 import type { LimitsRequest } from "../../src/schemas/Limits.ts"
-import { type Message, messageId } from "../../src/schemas/Message.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
 import type { WorkerConfig } from "../../src/schemas/WorkerConfig.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 
-/** One try of a program, as a script. */
-export type Script = (assignment: Assignment, stop: Deferred.Deferred<StopRequest>) => Stream.Stream<RunEvent>
-
-export const finished = (outcome: Outcome): RunEvent => ({
-  _tag: "Finished",
-  outcome,
-  usage: { phases: [] },
-  artefacts: []
-})
+export { finished, type Script } from "../../src/layers/executor/ExecutorTest.ts"
 
 export const exited = (code: number) => Outcome.cases.Exited.make({ phase: "run", code })
 
@@ -177,50 +165,48 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
     })
   ).pipe(Layer.provide(JournalMemory.layer(world.journal)))
 
-  const emitter: Emitter = {
-    name: "fake",
-    render: ({ event }) =>
-      Effect.succeed<ReadonlyArray<Message>>(
-        event._tag === "PhaseStarted" || event._tag === "PhaseEnded"
-          ? []
-          : [{ id: messageId(event, 0), emitter: "fake", content: event as unknown as Schema.Json }]
-      ),
-    send: (message) =>
-      Effect.as(
-        Effect.andThen(
-          step(`before send ${(message.content as unknown as JobEvent)._tag}`),
-          Effect.sync(() => world.told.push({ id: message.id, event: message.content as unknown as JobEvent }))
-        ),
-        options.confirm ?? step(`before confirm ${(message.content as unknown as JobEvent)._tag}`)
-      )
-  }
+  const emitter = EmitterTest.make({
+    tells: (event) => event._tag !== "PhaseStarted" && event._tag !== "PhaseEnded",
+    beforeSend: (event) => step(`before send ${event._tag}`),
+    onSent: ({ id }, event) => void world.told.push({ id, event }),
+    confirm: (event) => options.confirm ?? step(`before confirm ${event._tag}`)
+  })
 
-  const executor = Executor.of({
-    adopt: () => Effect.undefined,
-    start: Effect.fnUntraced(function*(assignment) {
+  const scripted: Script = (assignment, stop) => {
+    const key = keyText(keyOf(assignment.job))
+    const begin = Effect.gen(function*() {
       yield* step("before start")
-      const key = keyText(keyOf(assignment.job))
       world.begun.push(key)
       world.running.set(key, (world.running.get(key) ?? 0) + 1)
       world.overlap = Math.max(world.overlap, world.running.get(key) ?? 0)
-      world.held += 1
-      yield* Effect.addFinalizer(() =>
-        Effect.sync(() => {
-          // A dead worker runs no finalizers.
-          if (over) return
-          world.held -= 1
-          world.running.set(key, (world.running.get(key) ?? 1) - 1)
-        })
-      )
-      if (options.release !== undefined) yield* Effect.addFinalizer(() => options.release ?? Effect.void)
-      const stop = yield* Deferred.make<StopRequest>()
-      const run: Run = {
-        events: Stream.tap((options.script ?? hello)(assignment, stop), (event) => step(`before ${event._tag}`)),
-        stop: (request) => Effect.asVoid(Deferred.succeed(stop, request))
-      }
-      return run
     })
-  })
+    return Stream.concat(
+      Stream.fromEffectDrain(begin),
+      Stream.tap((options.script ?? hello)(assignment, stop), (event) => step(`before ${event._tag}`))
+    )
+  }
+  const executor = Layer.effect(
+    Executor,
+    Effect.map(Executor, (fake) =>
+      Executor.of({
+        ...fake,
+        start: Effect.fnUntraced(function*(assignment) {
+          const key = keyText(keyOf(assignment.job))
+          yield* Effect.acquireRelease(
+            Effect.sync(() => world.held += 1),
+            () =>
+              Effect.sync(() => {
+                // A dead worker runs no finalizers.
+                if (over) return
+                world.held -= 1
+                world.running.set(key, (world.running.get(key) ?? 1) - 1)
+              })
+          )
+          if (options.release !== undefined) yield* Effect.addFinalizer(() => options.release ?? Effect.void)
+          return yield* fake.start(assignment)
+        })
+      }))
+  ).pipe(Layer.provide(ExecutorTest.layerTest(scripted)))
 
   const logError = new LogError({ operation: "append", reason: "the disk is full", remedy: "Free some space." })
   const log = Log.of({
@@ -253,7 +239,7 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
       Settings.layer({ ...standardConfig, ...options.config }),
       Functions.layer([say]),
       Layer.succeed(Emitters, [emitter]),
-      Layer.succeed(Executor, executor),
+      executor,
       Layer.succeed(Log, log),
       Layer.succeed(Host, host)
     ))

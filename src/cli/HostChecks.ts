@@ -1,0 +1,206 @@
+/** What `stoker doctor` looks at. Every finding is a line; whatever goes wrong while looking is one too. */
+import { Cause, Clock, Effect, Option, type Redacted, Stream } from "effect"
+import { execFile } from "node:child_process"
+import { accessSync, constants } from "node:fs"
+import { join } from "node:path"
+import { Amqp } from "../layers/amqp/Amqp.ts"
+import { Cgroups } from "../layers/cgroup/Cgroup.ts"
+import { Host } from "../layers/host/Host.ts"
+import { Native } from "../layers/host/Native.ts"
+import { type Check, type Driver, Drivers } from "../layers/sandbox/Sandbox.ts"
+import { baseEnv } from "../schemas/Program.ts"
+import { standardClass } from "../schemas/WorkerConfig.ts"
+import { layerDrivers } from "../wiring.ts"
+import { driverNames } from "./WorkerConfigs.ts"
+import { formatMicros } from "./Units.ts"
+
+/** Findings under one heading. */
+export interface Section {
+  readonly title: string
+  /** Without it `stoker run` cannot work as it comes. */
+  readonly needed: boolean
+  readonly checks: ReadonlyArray<Check>
+}
+
+const SELF_TEST_LIMIT = "30 seconds"
+const BROKER_LIMIT = "5 seconds"
+
+/** The oldest Node that has what is used: node:sqlite, type stripping for those who run from source. */
+const LEAST_NODE = [22, 19] as const
+
+const textOf = (error: unknown, field: "reason" | "remedy"): string | undefined => {
+  const value: unknown = typeof error === "object" && error !== null ? Reflect.get(error, field) : undefined
+  return typeof value === "string" ? value : undefined
+}
+
+/** A failure as a finding. */
+const failing = (name: string) => (cause: Cause.Cause<unknown>): Check => {
+  const error = Cause.squash(cause)
+  return {
+    name,
+    status: "missing",
+    detail: textOf(error, "reason") ?? (error instanceof Error ? error.message : String(error)),
+    remedy: textOf(error, "remedy") ?? "This is a defect of Stoker; please report it."
+  }
+}
+
+const node = Effect.sync((): Check => {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number)
+  const detail = `${process.version} at ${process.execPath}`
+  return major > LEAST_NODE[0] || (major === LEAST_NODE[0] && minor >= LEAST_NODE[1])
+    ? { name: "node", status: "ok", detail }
+    : { name: "node", status: "missing", detail, remedy: `Install Node ${LEAST_NODE.join(".")} or newer.` }
+})
+
+/** The first lines of what a program says when asked for its version. */
+const ask = (program: string, args: ReadonlyArray<string>) =>
+  Effect.callback<string | undefined>((resume) => {
+    const child = execFile(program, [...args], { timeout: 10_000, env: {} }, (error, stdout) => {
+      resume(Effect.succeed(error === null ? stdout : undefined))
+    })
+    return Effect.sync(() => void child.kill("SIGKILL"))
+  })
+
+/** Programs of languages, how they tell their version, and what brings them on Debian. */
+const tools = [
+  { name: "gcc", language: "c", args: ["--version"], install: "gcc libc6-dev" },
+  { name: "g++", language: "cpp", args: ["--version"], install: "g++" },
+  { name: "clang", language: "c, cpp (variant clang)", args: ["--version"], install: "clang" },
+  { name: "python3", language: "python", args: ["--version"], install: "python3" },
+  { name: "go", language: "go", args: ["version"], install: "golang-go" }
+]
+
+const isExecutable = (path: string) => {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Looked for where sandboxes see them: below /usr, whatever this shell's PATH is. */
+const languages = Effect.forEach(tools, ({ args, install, language, name }) =>
+  Effect.gen(function*() {
+    const path = (baseEnv["PATH"] ?? "").split(":").map((folder) => join(folder, name)).find(isExecutable)
+    const said = path === undefined ? undefined : yield* ask(path, args)
+    const version = /\d+\.\d+(?:\.\d+)?/.exec(said ?? "")?.[0]
+    const check: Check = version === undefined
+      ? { name, status: "warning", detail: `not found, no ${language}`, remedy: `apt-get install ${install}` }
+      : { name, status: "ok", detail: `${version} at ${path ?? ""}, for ${language}` }
+    return check
+  }), { concurrency: 2 })
+
+const micros = Effect.map(Clock.clockWith((clock) => clock.currentTimeNanos), (nanos) => Number(nanos / 1000n))
+
+/** Makes a sandbox and runs `true` in it. */
+const selfTest = (driver: Driver) =>
+  Effect.gen(function*() {
+    const sandboxClass = standardClass(driver.name, driver.name)
+    const asked = yield* micros
+    const sandbox = yield* driver.provision(sandboxClass, { bytes: 16 * 1024 ** 2, inodes: 1024 })
+    const ready = yield* micros
+    const events = yield* Stream.runCollect(
+      sandbox.run({ name: "run", argv: ["true"], env: baseEnv, stdin: new Uint8Array(), limits: sandboxClass.defaults })
+    )
+    const done = yield* micros
+    const last = events.at(-1)
+    const succeeded = last?._tag === "Ended" && last.exit._tag === "Exited" && last.exit.code === 0
+    const check: Check = succeeded
+      ? {
+        name: "self-test",
+        status: "ok",
+        detail: `a sandbox in ${formatMicros(ready - asked)}, \`true\` in ${formatMicros(done - ready)}`
+      }
+      : {
+        name: "self-test",
+        status: "missing",
+        detail: `\`true\` ended oddly in a sandbox: ${JSON.stringify(last)}`,
+        remedy: "LOG_LEVEL=Debug stoker run -- true tells more."
+      }
+    return check
+  }).pipe(
+    Effect.scoped,
+    Effect.timeoutOrElse({
+      duration: SELF_TEST_LIMIT,
+      orElse: () =>
+        Effect.succeed<Check>({
+          name: "self-test",
+          status: "missing",
+          detail: `no end within ${SELF_TEST_LIMIT}`,
+          remedy: "Is the host overloaded? LOG_LEVEL=Debug stoker run -- true tells more."
+        })
+    }),
+    Effect.catchCause((cause) => Effect.succeed(failing("self-test")(cause)))
+  )
+
+/** Building the drivers' layers makes the state directory, the cgroups and the watchdog: it is a check by itself. */
+const drivers = (stateDirectory: string) =>
+  Effect.gen(function*() {
+    const { version, directories, hybridMount } = yield* Cgroups
+    const { guest } = yield* Native
+    const { paths } = yield* Host
+    const hybrid = Option.match(hybridMount, { onNone: () => "", onSome: (mount) => `, hybrid: v2 is at ${mount} as well` })
+    const host: ReadonlyArray<Check> = [
+      { name: "state", status: "ok", detail: paths.state },
+      { name: "native programs", status: "ok", detail: guest.slice(0, guest.lastIndexOf("/")) },
+      { name: "cgroups", status: "ok", detail: `${version}, memory, pids and cpu can be limited${hybrid}` },
+      ...directories.map((detail): Check => ({ name: "", status: "ok", detail }))
+    ]
+    const sections = yield* Effect.forEach(yield* Drivers, (driver) =>
+      Effect.gen(function*() {
+        const checks = yield* driver.check.pipe(Effect.catchCause((cause) => Effect.succeed([failing("checks")(cause)])))
+        const isHopeless = checks.some(({ status }) => status === "missing")
+        const tested = isHopeless ? [] : [yield* selfTest(driver)]
+        const section: Section = {
+          title: driver.name === "oci" ? "driver oci (default)" : `driver ${driver.name}`,
+          needed: driver.name === "oci",
+          checks: [...checks, ...tested]
+        }
+        return section
+      }))
+    return { host, sections }
+  }).pipe(
+    Effect.provide(layerDrivers(stateDirectory, driverNames)),
+    Effect.catchCause((cause) =>
+      Effect.succeed({ host: [failing("sandboxes")(cause)], sections: [] as ReadonlyArray<Section> })
+    )
+  )
+
+const broker = (url: Redacted.Redacted<string>) =>
+  Effect.gen(function*() {
+    const AmqpLib = yield* Effect.promise(() => import("../layers/amqp/AmqpLib.ts"))
+    return yield* Effect.gen(function*() {
+      const amqp = yield* Amqp
+      const connected = yield* amqp.changes.pipe(
+        Stream.filter((status) => status.connected),
+        Stream.runHead,
+        Effect.timeoutOption(BROKER_LIMIT)
+      )
+      if (Option.isSome(connected)) return { name: "connection", status: "ok", detail: "connected" } satisfies Check
+      const { lastError } = yield* amqp.status
+      return {
+        name: "connection",
+        status: "missing",
+        detail: lastError?.message ?? `no answer within ${BROKER_LIMIT}`,
+        remedy: "Check AMQP_URL, and that the broker is up and lets this user in."
+      } satisfies Check
+    }).pipe(Effect.provide(AmqpLib.layer({ url, instance: "doctor" })))
+  }).pipe(Effect.catchCause((cause) => Effect.succeed(failing("connection")(cause))))
+
+/** Everything, in the order a person reads it. Leaves nothing behind but the state directory. */
+export const examine = Effect.fn("HostChecks.examine")(function*(options: {
+  readonly stateDirectory: string
+  readonly amqp: Option.Option<Redacted.Redacted<string>>
+}) {
+  const { host, sections } = yield* drivers(options.stateDirectory)
+  const found: ReadonlyArray<Section> = [
+    { title: "host", needed: true, checks: [yield* node, ...host] },
+    ...sections,
+    { title: "languages in sandboxes", needed: false, checks: yield* languages },
+    ...(Option.isSome(options.amqp)
+      ? [{ title: "RabbitMQ", needed: false, checks: [yield* broker(options.amqp.value)] }]
+      : [])
+  ]
+  return found
+})

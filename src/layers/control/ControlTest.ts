@@ -1,0 +1,61 @@
+/** A worker's Control without a worker, for tests of doors: records live in memory, a stop ends a job at once. */
+import { Clock, Effect, Layer, PubSub, Stream } from "effect"
+import { type JobKey, keyText } from "../../schemas/Ids.ts"
+import { keyOf } from "../../schemas/Job.ts"
+import type { JobEvent } from "../../schemas/JobEvent.ts"
+import { Outcome } from "../../schemas/Outcome.ts"
+import { IdConflict, type JobRecord } from "../journal/Journal.ts"
+import { Log } from "../log/Log.ts"
+import { Control, JobNotFound } from "./Control.ts"
+
+const make = Effect.gen(function*() {
+  const log = yield* Log
+  const events = yield* PubSub.sliding<JobEvent>(1024)
+  const records = new Map<string, JobRecord>()
+  const find = (key: JobKey) =>
+    Effect.suspend(() => {
+      const record = records.get(keyText(key))
+      return record === undefined ? Effect.fail(new JobNotFound({ key })) : Effect.succeed(record)
+    })
+  return Control.of({
+    submit: Effect.fnUntraced(function*(request) {
+      const key = keyOf(request.job)
+      const known = records.get(keyText(key))
+      if (known !== undefined) return known.request.hash === request.hash ? known : yield* new IdConflict({ key })
+      const record: JobRecord = { request, state: "queued", attempt: 0, receivedAtMs: yield* Clock.currentTimeMillis }
+      records.set(keyText(key), record)
+      return record
+    }),
+    stop: Effect.fnUntraced(function*(key, { reason }) {
+      const record = yield* find(key)
+      if (record.settlement !== undefined) return record
+      const endedAtMs = yield* Clock.currentTimeMillis
+      const outcome = Outcome.cases.Stopped.make({ reason })
+      const settlement = { outcome, usage: { phases: [] }, output: [], attempt: record.attempt, endedAtMs }
+      const ended: JobRecord = { ...record, state: "ended", settlement }
+      records.set(keyText(key), ended)
+      PubSub.publishUnsafe(events, {
+        _tag: "Ended",
+        key,
+        attempt: record.attempt,
+        seq: 0,
+        atMs: endedAtMs,
+        outcome,
+        usage: settlement.usage,
+        output: []
+      })
+      return ended
+    }),
+    status: find,
+    list: ({ id, limit, state }) =>
+      Effect.sync(() =>
+        [...records.values()].reverse().filter((record) =>
+          (id === undefined || record.request.job.id === id) && (state === undefined || record.state === state)
+        ).slice(0, limit)
+      ),
+    read: log.read,
+    events: Stream.fromPubSub(events)
+  })
+})
+
+export const layerTest: Layer.Layer<Control, never, Log> = Layer.effect(Control, make)
