@@ -5,8 +5,7 @@ import { main } from "./cli/Cli.ts"
 import { exitCode } from "./cli/ExitCode.ts"
 
 /** What was written last goes out before the process does. */
-const leave = (code: number) =>
-  process.stdout.write("", () => process.stderr.write("", () => process.exit(code)))
+const leave = (code: number) => process.stdout.write("", () => process.stderr.write("", () => process.exit(code)))
 
 // Signals are the commands' own: without one that takes them they end the process, as usual.
 const runMain = Runtime.makeRunMain(({ fiber }) => {

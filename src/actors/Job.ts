@@ -39,13 +39,21 @@ const untilItWorks = Schedule.exponential("50 millis").pipe(
   Schedule.jittered
 )
 
+/** Says once that it waits, and once that it goes on; between them at Debug. */
 const persist = <A, E>(what: string, operation: Effect.Effect<A, E | JournalError>): Effect.Effect<A, E> =>
-  operation.pipe(
-    Effect.tapError((error) =>
-      error instanceof JournalError ? Effect.logError(`${what}: ${error.message}`) : Effect.void
-    ),
-    Effect.retry({ schedule: untilItWorks, while: (error) => error instanceof JournalError })
-  ) as Effect.Effect<A, E>
+  Effect.suspend(() => {
+    let waits = false
+    return operation.pipe(
+      Effect.tapError((error) => {
+        if (!(error instanceof JournalError)) return Effect.void
+        const told = waits ? Effect.logDebug(error.message) : Effect.logError(`${what} waits: ${error.message}`)
+        waits = true
+        return told
+      }),
+      Effect.retry({ schedule: untilItWorks, while: (error) => error instanceof JournalError }),
+      Effect.tap(() => waits ? Effect.logInfo(`${what} went through`) : Effect.void)
+    )
+  }) as Effect.Effect<A, E>
 
 /** What came of running it, not yet written down. */
 interface Result {
@@ -176,7 +184,7 @@ const claim = Effect.fnUntraced(function*(delivery: Delivery) {
   const journal = yield* Journal
   const { leaseMs, maxAttempts } = yield* Settings
   const { instance } = yield* Host
-  return yield* persist("claim", journal.claim(delivery, { instance, leaseMs, maxAttempts })).pipe(
+  return yield* persist("a claim", journal.claim(delivery, { instance, leaseMs, maxAttempts })).pipe(
     Effect.catch((conflict) => Effect.succeed<Admission>({ _tag: "Refused", reason: conflict.message }))
   )
 })
@@ -191,7 +199,7 @@ const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Teller, r
     output: result.output
   })
   const settlement: Settlement = { ...result, attempt: held.attempt, endedAtMs: event.atMs }
-  const rows = yield* persist("settle", journal.settle(held, settlement, owed))
+  const rows = yield* persist("a settlement", journal.settle(held, settlement, owed))
   yield* outbox.underway(rows)
   yield* Effect.logInfo(`job ${describe(result.outcome)}`).pipe(
     Effect.annotateLogs({ outcome: result.outcome._tag, attempt: held.attempt })

@@ -2,6 +2,7 @@
 import { Effect, Stdio } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
+import { explain } from "./CliFailure.ts"
 import { demo } from "./commands/Demo.ts"
 import { doctor } from "./commands/Doctor.ts"
 import { list } from "./commands/List.ts"
@@ -10,7 +11,6 @@ import { run } from "./commands/Run.ts"
 import { status } from "./commands/Status.ts"
 import { submit } from "./commands/Submit.ts"
 import { worker } from "./commands/Worker.ts"
-import { explain } from "./CliFailure.ts"
 import { exitCode, exitCodeHelp } from "./ExitCode.ts"
 import { Operands, splitOperands } from "./Operands.ts"
 import { print, say, wantsColour } from "./Output.ts"
@@ -54,8 +54,10 @@ export const main = Effect.gen(function*() {
     Effect.provideService(Operands, operands),
     Effect.as(0),
     Effect.catchCause((cause) =>
-      Effect.flatMap(explain(cause, trouble), ({ code, lines }) =>
-        Effect.as(lines.length === 0 ? Effect.void : say(lines.join("\n")), code))
+      Effect.flatMap(
+        explain(cause, trouble),
+        ({ code, lines }) => Effect.as(lines.length === 0 ? Effect.void : say(lines.join("\n")), code)
+      )
     )
   )
 }).pipe(

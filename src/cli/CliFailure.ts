@@ -17,8 +17,7 @@ export class CliFailure extends Data.TaggedError("CliFailure")<{
 /** Everything has been said; only the exit code is left. */
 export class ExitWith extends Data.TaggedError("ExitWith")<{ readonly code: number }> {}
 
-export const usageFailure = (reason: string, remedy: string) =>
-  new CliFailure({ reason, remedy, code: exitCode.usage })
+export const usageFailure = (reason: string, remedy: string) => new CliFailure({ reason, remedy, code: exitCode.usage })
 
 /** Ends with a code once everything is said; 0 is success. */
 export const exitWith = (code: number): Effect.Effect<void, ExitWith> =>

@@ -32,7 +32,9 @@ export const asDuration = (name: string) => (flag: Flag.Flag<string>) =>
 /** The broker: `--amqp`, else AMQP_URL. */
 export const amqp = Flag.Redacted("amqp").pipe(
   Flag.withFallbackConfig(Config.Redacted("AMQP_URL")),
-  Flag.withDescription("RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; better there, others see flags)"),
+  Flag.withDescription(
+    "RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; better there, others see flags)"
+  ),
   Flag.withMetavar("URL"),
   Flag.optional
 )
@@ -70,7 +72,13 @@ const limit = (
 /** Limits of the run phase, by the names of `LimitsRequest`. */
 export const limits = {
   wallMs: limit("wall", "wallMs", parseDuration, "TIME", "Elapsed time (default 10s)"),
-  cpuMs: limit("cpu-time", "cpuMs", parseDuration, "TIME", "CPU time of all its processes (default 10s, or --wall if that is more)"),
+  cpuMs: limit(
+    "cpu-time",
+    "cpuMs",
+    parseDuration,
+    "TIME",
+    "CPU time of all its processes (default 10s, or --wall if that is more)"
+  ),
   memoryBytes: limit("memory", "memoryBytes", parseBytes, "SIZE", "Memory, with its files (default 256M)"),
   diskBytes: limit("disk", "diskBytes", parseBytes, "SIZE", "Files in its workspace (default 512M)"),
   pids: limit("pids", "pids", parseNumber, "N", "Processes and threads (default 64)"),

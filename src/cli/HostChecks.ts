@@ -11,8 +11,8 @@ import { type Check, type Driver, Drivers } from "../layers/sandbox/Sandbox.ts"
 import { baseEnv } from "../schemas/Program.ts"
 import { standardClass } from "../schemas/WorkerConfig.ts"
 import { layerDrivers } from "../wiring.ts"
-import { driverNames } from "./WorkerConfigs.ts"
 import { formatMicros } from "./Units.ts"
+import { driverNames } from "./WorkerConfigs.ts"
 
 /** Findings under one heading. */
 export interface Section {
@@ -140,7 +140,10 @@ const drivers = (stateDirectory: string) =>
     const { version, directories, hybridMount } = yield* Cgroups
     const { guest } = yield* Native
     const { paths } = yield* Host
-    const hybrid = Option.match(hybridMount, { onNone: () => "", onSome: (mount) => `, hybrid: v2 is at ${mount} as well` })
+    const hybrid = Option.match(hybridMount, {
+      onNone: () => "",
+      onSome: (mount) => `, hybrid: v2 is at ${mount} as well`
+    })
     const host: ReadonlyArray<Check> = [
       { name: "state", status: "ok", detail: paths.state },
       { name: "native programs", status: "ok", detail: guest.slice(0, guest.lastIndexOf("/")) },
@@ -149,7 +152,9 @@ const drivers = (stateDirectory: string) =>
     ]
     const sections = yield* Effect.forEach(yield* Drivers, (driver) =>
       Effect.gen(function*() {
-        const checks = yield* driver.check.pipe(Effect.catchCause((cause) => Effect.succeed([failing("checks")(cause)])))
+        const checks = yield* driver.check.pipe(
+          Effect.catchCause((cause) => Effect.succeed([failing("checks")(cause)]))
+        )
         const isHopeless = checks.some(({ status }) => status === "missing")
         const tested = isHopeless ? [] : [yield* selfTest(driver)]
         const section: Section = {

@@ -169,7 +169,10 @@ export const requestOf = Effect.fn("JobSource.requestOf")(function*(
   const own = files.length === 0 ? { argv: operands } : yield* codeArgs(options)
   const className = Option.flatMap(options.class, decodeClass)
   if (Option.isSome(options.class) && Option.isNone(className)) {
-    return yield* usageFailure(`--class ${options.class.value} is no name of a class`, "Use one such as oci or process.")
+    return yield* usageFailure(
+      `--class ${options.class.value} is no name of a class`,
+      "Use one such as oci or process."
+    )
   }
   const input = yield* standardInput(options.stdin)
   const env = Object.fromEntries(options.env)

@@ -14,7 +14,10 @@ export const layer = (options: { readonly format: LogFormat; readonly usual: Log
   const level = Effect.gen(function*() {
     const flag = Option.flatten(yield* Effect.serviceOption(GlobalFlag.LogLevel))
     if (Option.isSome(flag)) return flag.value
-    return yield* Config.LogLevel("LOG_LEVEL").pipe(Config.withDefault(options.usual), Effect.orElseSucceed(() => options.usual))
+    return yield* Config.LogLevel("LOG_LEVEL").pipe(
+      Config.withDefault(options.usual),
+      Effect.orElseSucceed(() => options.usual)
+    )
   })
   return Layer.mergeAll(
     Logger.layer([logger]),

@@ -31,7 +31,7 @@ export const print = (text: string): Effect.Effect<void, OutputClosed> => write(
 /** Whether a person looks at it, and how wide that is. */
 export const terminal = (stream: StreamName): { readonly isTerminal: boolean; readonly columns: number } => ({
   isTerminal: targets[stream].isTTY === true && process.env["TERM"] !== "dumb",
-  columns: targets[stream].columns ?? 80
+  columns: targets[stream].columns || 80
 })
 
 /** Whether colours are wanted there (https://no-color.org). */

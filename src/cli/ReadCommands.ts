@@ -23,11 +23,14 @@ interface Common {
 
 const logged = Loggers.layer({ format: "auto", usual: "Error" })
 
-export const showStatus = Effect.fn("ReadCommands.showStatus")(function*({ id, json, state }: Common & { readonly id: JobName }) {
-  const directory = yield* existingState(state)
-  const record = yield* Records.find(id).pipe(Effect.provide(Records.layerJournal(directory)))
-  yield* print(json ? JSON.stringify(Records.toJson(record)) : Records.details(record))
-}, Effect.provide(logged))
+export const showStatus = Effect.fn("ReadCommands.showStatus")(
+  function*({ id, json, state }: Common & { readonly id: JobName }) {
+    const directory = yield* existingState(state)
+    const record = yield* Records.find(id).pipe(Effect.provide(Records.layerJournal(directory)))
+    yield* print(json ? JSON.stringify(Records.toJson(record)) : Records.details(record))
+  },
+  Effect.provide(logged)
+)
 
 export const showList = Effect.fn("ReadCommands.showList")(function*(
   { json, limit, only, state }: Common & { readonly only: Option.Option<JobState>; readonly limit: number }

@@ -1,7 +1,7 @@
 /** Reads jobs from the journal of a state directory, beside the worker that writes it or after it. */
 import { DateTime, Effect, Option } from "effect"
 import { join } from "node:path"
-import { Journal, type JobRecord } from "../layers/journal/Journal.ts"
+import { type JobRecord, Journal } from "../layers/journal/Journal.ts"
 import * as JournalSqlite from "../layers/journal/JournalSqlite.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { keyOf } from "../schemas/Job.ts"
@@ -25,7 +25,10 @@ export const find = Effect.fnUntraced(function*(name: JobName) {
     : yield* journal.list({ id: name.id, limit: 10 })
   const [only, another] = records
   if (only === undefined) {
-    return yield* usageFailure(`there is no job ${name.id} in this state directory`, "`stoker list` shows the jobs there are.")
+    return yield* usageFailure(
+      `there is no job ${name.id} in this state directory`,
+      "`stoker list` shows the jobs there are."
+    )
   }
   if (another !== undefined) {
     return yield* usageFailure(

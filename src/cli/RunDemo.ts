@@ -34,7 +34,14 @@ const LOOK_AROUND = [
   `touch /usr/here 2>&1 || true`
 ].join("\n")
 
-const shape = { language: Option.none(), variant: Option.none(), stdin: Option.none(), env: [], class: Option.none(), limits: {} }
+const shape = {
+  language: Option.none(),
+  variant: Option.none(),
+  stdin: Option.none(),
+  env: [],
+  class: Option.none(),
+  limits: {}
+}
 
 /** The folder of examples: in a checkout, from source or beside dist. */
 const findExamples = Effect.suspend(() => {
@@ -54,8 +61,14 @@ const isWritable = (folder: string) => {
   }
 }
 
+/** As one would type it here. */
+const shortest = (path: string) => {
+  const here = relative(process.cwd(), path)
+  return here === "" ? "." : here.startsWith("..") ? path : here
+}
+
 const jobs = (examples: string): ReadonlyArray<JobOptions & { readonly title: string; readonly typed: string }> => {
-  const file = (name: string) => relative(process.cwd(), join(examples, name))
+  const file = (name: string) => shortest(join(examples, name))
   const program = (title: string, name: string) => ({
     ...shape,
     title,
@@ -131,16 +144,14 @@ export const runDemo = Effect.fn("RunDemo.runDemo")(
       yield* say("stoker: not all of it worked; `stoker doctor` tells what this host lacks")
       return yield* exitWith(bad.outcome._tag === "Stopped" ? exitCode.stopped : exitCode.usage)
     }
-    const stoker = relative(process.cwd(), join(project, "dist", "stoker"))
-    yield* say(
-      [
-        "Nothing of them is left but their output. Next:",
-        `  ${stoker} run -- ls -l /            run something else`,
-        `  ${stoker} list --state ${relative(process.cwd(), state) || "."}    what ran`,
-        `  ${stoker} doctor                    what this host can do`,
-        `  ${stoker} worker --help             serve a queue`
-      ].join("\n")
-    )
+    const stoker = shortest(join(project, "dist", "stoker"))
+    const next = [
+      [`  ${stoker} run -- ls -l /`, "run something else"],
+      [`  ${stoker} list --state ${shortest(state)}`, "what ran"],
+      [`  ${stoker} doctor`, "what this host can do"],
+      [`  ${stoker} worker --help`, "serve a queue"]
+    ]
+    yield* say(`Nothing of them is left but their output. Next:\n${table(next)}`)
   },
   Effect.provide(Layer.merge(Loggers.layer({ format: "auto", usual: "Error" }), layerSecureRandom)),
   Effect.scoped

@@ -40,7 +40,9 @@ export const runDoctor = Effect.fn("RunDoctor.runDoctor")(
         ? JSON.stringify({ works, sections })
         : [
           ...sections.flatMap((section) => [...lines(section, look), ""]),
-          works ? look.green("Sandboxes of driver oci work here.") : look.red("Sandboxes of driver oci do not work here yet.")
+          works
+            ? look.green("Sandboxes of driver oci work here.")
+            : look.red("Sandboxes of driver oci do not work here yet.")
         ].join("\n")
     )
     yield* exitWith(works ? 0 : exitCode.usage)

@@ -13,7 +13,7 @@ import { type JobOptions, requestOf } from "./JobSource.ts"
 import * as Loggers from "./Loggers.ts"
 import * as Signals from "./Signals.ts"
 import { stateDirectory } from "./StateDirectory.ts"
-import { type ViewOptions, viewFor } from "./Views.ts"
+import { viewFor, type ViewOptions } from "./Views.ts"
 import { configForOne, type DriverChoice, driverOf, noIsolation } from "./WorkerConfigs.ts"
 
 export interface RunOptions extends JobOptions, ViewOptions {

@@ -62,7 +62,12 @@ const messageOf = Effect.fnUntraced(function*(options: CodeBenchOptions) {
   const code = Option.getOrUndefined(decodeCode(job.args))
   const text = code?.files[0]?.content
   if (code === undefined || text === undefined) return yield* unsayable("a source that is not UTF-8")
-  const body = { id, language: code.language, code: text, ...(Option.isSome(variant) ? { variant: variant.value } : {}) }
+  const body = {
+    id,
+    language: code.language,
+    code: text,
+    ...(Option.isSome(variant) ? { variant: variant.value } : {})
+  }
   return { id, body, queue: exchangeQueue(1) }
 })
 
@@ -104,7 +109,9 @@ const show = Effect.fnUntraced(function*(status: CodeBenchStatus, json: boolean)
     yield* write("stderr", status.stderr)
     const words = succeeded ? "succeeded" : `${status.message}: ${status.error}`
     yield* say(
-      `stoker: ${words} · wall ${formatMicros(status.exec_duration)} · peak memory ${formatBytes(status.mem_usage * 1024)}`
+      `stoker: ${words} · wall ${formatMicros(status.exec_duration)} · peak memory ${
+        formatBytes(status.mem_usage * 1024)
+      }`
     )
   }
   const exited = /^exit status (\d+)$/.exec(status.error)

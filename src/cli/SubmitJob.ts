@@ -35,7 +35,9 @@ const warnWithoutWorker = Effect.gen(function*() {
   const host = yield* Host
   const others = yield* Effect.filter(yield* host.others, host.isAlive)
   if (others.length > 0) return
-  yield* say(`stoker: no worker is running with this state directory; start one: stoker worker --state ${host.paths.state}`)
+  yield* say(
+    `stoker: no worker is running with this state directory; start one: stoker worker --state ${host.paths.state}`
+  )
 })
 
 const awaitEnd = Effect.fnUntraced(function*(request: Request, json: boolean) {
@@ -80,7 +82,9 @@ const submitEmbedded = Effect.fnUntraced(function*(options: SubmitOptions) {
     const outcome = yield* Effect.raceFirst(awaitEnd(request, options.json), leave)
     yield* exitWith(exitCodeOf(outcome))
   }).pipe(
-    Effect.provide(Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer).pipe(Layer.provideMerge(layerHost(directory))))
+    Effect.provide(
+      Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer).pipe(Layer.provideMerge(layerHost(directory)))
+    )
   )
 }, Effect.scoped)
 

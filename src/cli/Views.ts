@@ -54,7 +54,10 @@ export const live = Effect.fnUntraced(function*(
       case "Running":
         return status("running", "its sandbox is ready")
       case "PhaseStarted":
-        return Effect.andThen(begin(event.phase), event.phase === "compile" ? Effect.void : status("started", "output follows"))
+        return Effect.andThen(
+          begin(event.phase),
+          event.phase === "compile" ? Effect.void : status("started", "output follows")
+        )
       case "PhaseEnded":
         return Effect.andThen(
           begin(undefined),

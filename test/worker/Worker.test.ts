@@ -4,16 +4,8 @@ import { afterAll, afterEach, assert, beforeAll, describe, it } from "vitest"
 import { OldClient } from "../codebench/OldClient.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
 import { Broker } from "../support/Broker.ts"
+import { until } from "./until.ts"
 import { WorkerProcess } from "./WorkerProcess.ts"
-
-/** Until it holds; the limit is for a broken program, not a measure. */
-const until = async (what: string, holds: () => boolean | Promise<boolean>, limitMillis = 30_000) => {
-  const end = performance.now() + limitMillis
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`not within ${limitMillis} ms: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
-}
 
 const outcomesOf = (state: string, id: string) => {
   const database = new DatabaseSync(join(state, "journal.sqlite"), { readOnly: true })
@@ -85,7 +77,7 @@ describe("a worker with a broker", () => {
   it(
     "killed with ten jobs running: nothing of them alive after a second, and each ends once, told, with nothing left",
     async () => {
-        const worker = await start({ slots: 10 })
+      const worker = await start({ slots: 10 })
       const ids = Array.from({ length: 10 }, (_, n) => `k-${n}`)
       for (const id of ids) {
         client.submit({

@@ -9,6 +9,11 @@ export interface WorkerOptions {
   readonly slots?: number
   readonly amqpUrl?: string
   readonly leaseMs?: number
+  /** The state directory is a tmpfs of this size, mounted in a namespace that only the worker sees. */
+  readonly stateBytes?: number
+  readonly env?: Readonly<Record<string, string>>
+  /** Do not wait for the broker. */
+  readonly brokerAway?: boolean
 }
 
 export class WorkerProcess {
@@ -22,16 +27,21 @@ export class WorkerProcess {
   }
 
   /** Up when this returns; with a broker, connected too. */
-  static async start({ amqpUrl, leaseMs = 30_000, slots = 2, state }: WorkerOptions): Promise<WorkerProcess> {
+  static async start(options: WorkerOptions): Promise<WorkerProcess> {
+    const { amqpUrl, leaseMs = 30_000, slots = 2, state, stateBytes } = options
     const { AMQP_URL: _, ...env } = projectEnv
-    const child = spawn(
-      "node",
-      [join(import.meta.dirname, "program.ts"), state, String(slots), String(leaseMs)],
-      { env: { ...env, ...(amqpUrl === undefined ? {} : { AMQP_URL: amqpUrl }) }, stdio: ["ignore", "pipe", "pipe"] }
-    )
+    const node = ["node", join(import.meta.dirname, "program.ts"), state, String(slots), String(leaseMs)]
+    const mounted = `mount -t tmpfs -o size=${stateBytes},mode=700 tmpfs "$2" && exec node "$@"`
+    const [program = "node", ...args] = stateBytes === undefined
+      ? node
+      : ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", mounted, "sh", ...node.slice(1)]
+    const child = spawn(program, args, {
+      env: { ...env, ...options.env, ...(amqpUrl === undefined ? {} : { AMQP_URL: amqpUrl }) },
+      stdio: ["ignore", "pipe", "pipe"]
+    })
     const worker = new WorkerProcess(child)
-    await worker.sees(amqpUrl === undefined ? "up\n" : "connected\n")
     await worker.sees("up\n")
+    if (amqpUrl !== undefined && options.brokerAway !== true) await worker.sees("connected\n")
     return worker
   }
 

@@ -13,7 +13,9 @@ export const list = Command.make(
       Flag.optional
     ),
     limit: Flag.Int("limit").pipe(
-      Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100_000 }, { expected: "1 to 100000" }))),
+      Flag.withSchema(
+        Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100_000 }, { expected: "1 to 100000" }))
+      ),
       Flag.withDescription("The newest N (default 20)"),
       Flag.withMetavar("N"),
       Flag.withDefault(20)

@@ -26,7 +26,10 @@ export const run = Command.make(
   Command.withShortDescription("Run a program in a sandbox, and pass its output on"),
   Command.withExamples([
     { command: "stoker run hello.c", description: "Compile and run" },
-    { command: "stoker run main.py helper.py -- first second", description: "Several files, arguments for the program" },
+    {
+      command: "stoker run main.py helper.py -- first second",
+      description: "Several files, arguments for the program"
+    },
     { command: "stoker run --memory 64M --wall 2s hello.c", description: "With limits of its own" },
     { command: "stoker run -- ls -l /", description: "A command" },
     { command: "stoker run --stdin - sort.py < names.txt", description: "With standard input" }
