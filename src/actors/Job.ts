@@ -3,7 +3,7 @@
  * the messages it owes before anybody is told, and told before the delivery is acked: after a crash on any line,
  * redelivery or the outbox finishes it.
  */
-import { Cause, Clock, Deferred, Effect, Exit, Option, Queue, Schedule, Scope, Semaphore, Stream } from "effect"
+import { Cause, Clock, Deferred, Duration, Effect, Exit, Option, Queue, Schedule, Scope, Semaphore, Stream } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Executor, type Run, type StopRequest } from "../layers/executor/Executor.ts"
 import { Functions } from "../layers/functions/Functions.ts"
@@ -35,7 +35,7 @@ export type JobMessage =
 
 /** The journal or its disk is away: nothing is lost by waiting, so this goes on until it is back. */
 const untilItWorks = Schedule.exponential("50 millis").pipe(
-  Schedule.modifyDelay(({ duration }) => Effect.succeed(Math.min(Number(duration), 5000))),
+  Schedule.modifyDelay(({ duration }) => Effect.succeed(Duration.min(duration, Duration.seconds(5)))),
   Schedule.jittered
 )
 

@@ -35,7 +35,7 @@ const presenter: CliOutput.Presenter = {
       case "InvalidInvocation":
         return say(
           [
-            ...event.errors.map((error) => `stoker: ${error.message.trim()}`),
+            ...event.errors.map((error) => `stoker: ${error.message.trim().replaceAll(/\s*\n\s*/g, " ")}`),
             `  \`${event.commandPath.join(" ")} --help\` tells what there is.`
           ].join("\n")
         )

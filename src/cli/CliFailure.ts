@@ -1,5 +1,5 @@
 /** How a command ends badly: something to tell the user, or only a code because all is told. */
-import { Cause, Data, Effect, References } from "effect"
+import { Cause, Config, Data, Effect } from "effect"
 import { CliError } from "effect/cli"
 import { exitCode } from "./ExitCode.ts"
 
@@ -25,7 +25,8 @@ export const exitWith = (code: number): Effect.Effect<void, ExitWith> =>
 
 /** What a failed command prints on stderr, without a stack, and its exit code: `trouble` where the error has none. */
 export const explain = Effect.fnUntraced(function*(cause: Cause.Cause<unknown>, trouble: number) {
-  const debug = ["All", "Trace", "Debug"].includes(yield* References.MinimumLogLevel)
+  const level = yield* Config.LogLevel("LOG_LEVEL").pipe(Effect.orElseSucceed(() => "Info" as const))
+  const debug = ["All", "Trace", "Debug"].includes(level)
   const detail = debug ? [Cause.pretty(cause)] : []
   if (Cause.hasInterruptsOnly(cause)) return { lines: [], code: exitCode.stopped }
   const error = Cause.squash(cause)

@@ -23,20 +23,21 @@ export interface RecordWatch {
 export const followRecord = Effect.fn("FollowRecord.followRecord")(function*(key: JobKey, watch: RecordWatch) {
   const journal = yield* Journal
   const log = yield* Log
-  /** The attempt whose output was shown. */
-  let shown = 0
+  /** The run whose output was shown: an attempt that was given back is not counted, and comes again elsewhere. */
+  let shown = ""
   while (true) {
     const record = yield* journal.get(key)
     if (record === undefined) return undefined
-    const { attempt, settlement, state } = record
-    if (attempt > shown && state !== "queued") {
+    const { attempt, instance, settlement, state } = record
+    const run = `${attempt} ${instance ?? ""}`
+    if (run !== shown && state !== "queued") {
       yield* watch.began(attempt)
       const end = yield* follow((options) => log.read(key, options), { ...watch, wait: true }).pipe(
         Effect.catchTag("LogNotFound", () => Effect.undefined)
       )
-      if (end !== undefined) shown = attempt
+      if (end !== undefined) shown = run
       if (end?.complete === false && settlement === undefined) {
-        yield* watch.note("stoker: its worker died; it may begin again with another one")
+        yield* watch.note("stoker: its worker ended before it; it begins again with another one")
       }
     }
     if (settlement !== undefined) return { ...record, settlement }

@@ -1,7 +1,8 @@
-/** A configured kind of sandbox: driver, size and network, with its own pool later. */
+/** A configured kind of sandbox: driver, size, network, and how many are kept warm. */
 import { Schema } from "effect"
 import { ClassName } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
+import { PoolConfig } from "./PoolConfig.ts"
 
 export const DriverName = Schema.Literals(["process", "oci", "firecracker", "qemu"])
 export type DriverName = typeof DriverName.Type
@@ -14,6 +15,8 @@ export const SandboxClass = Schema.Struct({
   /** What a run phase gets unless the job lowers or raises it within the ceiling. */
   defaults: Limits,
   /** `none`: not even a loopback that reaches the host. More policies come with their drivers. */
-  network: Schema.Literals(["none", "host"])
+  network: Schema.Literals(["none", "host"]),
+  /** Absent: every sandbox is made when it is asked for. */
+  pool: Schema.optionalKey(PoolConfig)
 })
 export type SandboxClass = typeof SandboxClass.Type

@@ -10,7 +10,10 @@ export const PhaseUsage = Schema.Struct({
   cpuMicros: Schema.optionalKey(Schema.Natural),
   cpuUserMicros: Schema.optionalKey(Schema.Natural),
   cpuSystemMicros: Schema.optionalKey(Schema.Natural),
-  /** Peak of the whole sandbox's memory while the phase ran (anonymous, page cache, tmpfs; about 2 MiB are the guest's). */
+  /**
+   * Peak of the whole sandbox's memory while the phase ran: anonymous, tmpfs, and the page cache it filled itself (not
+   * what a compile phase before it had read). About 1.5 MiB of it are the runtime's and the guest's.
+   */
   memoryPeakBytes: Schema.optionalKey(Schema.Natural),
   /** Peak number of the job's processes and threads. */
   pidsPeak: Schema.optionalKey(Schema.Natural),

@@ -74,7 +74,7 @@ describe("Cgroups v1", () => {
       kernel.set(`${v1("cpuacct")}/cpuacct.stat`, "user 2\nsystem 1\n")
       kernel.set(`${v1("cpu")}/cpu.stat`, "nr_periods 9\nnr_throttled 2\nthrottled_time 940000\n")
       kernel.set(`${v1("memory")}/memory.max_usage_in_bytes`, "77\n")
-      kernel.set(`${v1("memory")}/memory.stat`, "cache 1\nrss 2\ntotal_cache 30\ntotal_rss 40\n")
+      kernel.set(`${v1("memory")}/memory.stat`, "cache 1\nrss 2\ntotal_cache 30\ntotal_rss 40\ntotal_shmem 10\n")
       kernel.set(`${v1("memory")}/memory.oom_control`, "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
       kernel.set(`${v1("pids")}/pids.events`, "max 219\n")
       kernel.drop(`${v1("pids")}/pids.peak`)
@@ -84,16 +84,14 @@ describe("Cgroups v1", () => {
         cpuSystemMicros: 500,
         throttledMicros: 940,
         memoryPeakBytes: 77,
-        memoryCurrentBytes: 0,
-        anonBytes: 40,
-        fileBytes: 30,
-        pidsCurrent: 0,
         pidsPeak: undefined,
         pidsMaxHits: 219,
         oomKills: 3,
         ioReadBytes: undefined,
         ioWriteBytes: undefined
       })
+      assert.deepStrictEqual(yield* group.memory, { anonBytes: 40, cacheBytes: 20, tmpfsBytes: 10 })
+      assert.deepStrictEqual(yield* group.now, { cpuMicros: 1500, memoryBytes: 0, pids: 0 })
       assert.isTrue(yield* group.resetPeak)
       assert.strictEqual(kernel.read(`${v1("memory")}/memory.max_usage_in_bytes`), "0")
     }).pipe(Effect.provide(on(kernel)))
@@ -207,7 +205,7 @@ describe("Cgroups v2", () => {
       const group = yield* (yield* Cgroups).make("job")
       kernel.set(`${v2}/cpu.stat`, "usage_usec 30\nuser_usec 20\nsystem_usec 10\nthrottled_usec 5\n")
       kernel.set(`${v2}/memory.events`, "low 0\nhigh 0\nmax 4\noom 2\noom_kill 1\n")
-      kernel.set(`${v2}/memory.stat`, "anon 40\nfile 30\n")
+      kernel.set(`${v2}/memory.stat`, "anon 40\nfile 30\nshmem 10\n")
       kernel.set(`${v2}/io.stat`, "254:0 rbytes=1 wbytes=2 rios=1 wios=1\n")
       kernel.drop(`${v2}/memory.peak`)
       kernel.drop(`${v2}/pids.peak`)
@@ -218,16 +216,14 @@ describe("Cgroups v2", () => {
         cpuSystemMicros: 10,
         throttledMicros: 5,
         memoryPeakBytes: undefined,
-        memoryCurrentBytes: 0,
-        anonBytes: 40,
-        fileBytes: 30,
-        pidsCurrent: 0,
         pidsPeak: undefined,
         pidsMaxHits: 0,
         oomKills: 1,
         ioReadBytes: 1,
         ioWriteBytes: 2
       })
+      assert.deepStrictEqual(yield* group.memory, { anonBytes: 40, cacheBytes: 20, tmpfsBytes: 10 })
+      assert.deepStrictEqual(yield* group.now, { cpuMicros: 30, memoryBytes: 0, pids: 0 })
     }).pipe(Effect.provide(on(kernel)))
   })
 

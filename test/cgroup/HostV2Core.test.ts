@@ -43,7 +43,7 @@ const onMount = () => {
       assert.isDefined(usage.cpuUserMicros)
       assert.isUndefined(usage.memoryPeakBytes)
       assert.isUndefined(usage.oomKills)
-      assert.isUndefined(usage.pidsCurrent)
+      assert.isUndefined((yield* group.now).pids)
       assert.isFalse(yield* group.resetPeak)
       yield* group.remove
     }).pipe(Effect.provide(core)))

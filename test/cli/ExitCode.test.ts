@@ -24,7 +24,9 @@ describe("exit codes", () => {
   }
 
   it("are all in the help text", () => {
-    for (const [code, meaning] of exitCodes) assert.match(exitCodeHelp, new RegExp(`  ${code.replace("+", "\\+")} +${meaning.slice(0, 8)}`))
+    for (const [code, meaning] of exitCodes) {
+      assert.match(exitCodeHelp, new RegExp(`  ${code.replace("+", "\\+")} +${meaning.slice(0, 8)}`))
+    }
     for (const [, code] of table) {
       if (code > 121 && code !== 139) assert.include(exitCodeHelp, `  ${code} `)
     }

@@ -169,14 +169,21 @@ describe("stoker run", () => {
   })
 
   it("stops the job when nobody reads its output any more", async () => {
-    const script = `node ${join(projectRoot, "src/main.ts")} run --wall 20s -- yes | head -n 1; echo code \${PIPESTATUS[0]}`
-    const env = { ...process.env, STOKER_STATE: stoker.state, PATH: `${projectRoot}/node_modules/.bin:${process.env["PATH"]}` }
+    const script = `node ${
+      join(projectRoot, "src/main.ts")
+    } run --wall 20s -- yes | head -n 1; echo code \${PIPESTATUS[0]}`
+    const env = {
+      ...process.env,
+      STOKER_STATE: stoker.state,
+      PATH: `${projectRoot}/node_modules/.bin:${process.env["PATH"]}`
+    }
     assert.strictEqual(execFileSync("bash", ["-c", script], { env, encoding: "utf8" }), "y\ncode 141\n")
   })
 
   it("shares its state directory with another run at the same time", async () => {
-    const both = await Promise.all(["one", "two"].map((word) =>
-      stoker.run(["run", "-q", "--", "sh", "-c", `sleep 0.3; echo ${word}`])))
+    const both = await Promise.all(
+      ["one", "two"].map((word) => stoker.run(["run", "-q", "--", "sh", "-c", `sleep 0.3; echo ${word}`]))
+    )
     assert.deepStrictEqual(both.map(({ code, stdout }) => [code, stdout]), [[0, "one\n"], [0, "two\n"]])
   })
 

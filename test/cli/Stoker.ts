@@ -100,7 +100,7 @@ export class Stoker {
     }
     const instances = new Set((await this.list()).flatMap(({ instance }) => instance ?? []))
     const groups = readdirSync("/sys/fs/cgroup", { recursive: true, encoding: "utf8" })
-      .filter((path) => [...instances].some((instance) => path.includes(`stoker-${instance}`)))
+      .filter((path) => instances.has(/stoker-([^/]+)$/.exec(path)?.[1] ?? ""))
     const processes = readdirSync("/proc").filter((name) => /^\d+$/.test(name)).flatMap((pid) => {
       try {
         const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ")
@@ -119,7 +119,10 @@ export class Stoker {
   /** Ends what still runs and removes the folder. */
   async dispose(): Promise<void> {
     for (const started of this.running) {
-      started.kill("SIGKILL")
+      // Twice is at once. Not KILL: with the state directory gone, no janitor would find what that leaves.
+      started.kill("SIGTERM")
+      await started.said("stderr", "a second one").catch(() => undefined)
+      started.kill("SIGTERM")
       await started.ended
     }
     rmSync(this.folder, { recursive: true, force: true })

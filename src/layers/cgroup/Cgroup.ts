@@ -49,12 +49,6 @@ export interface CgroupUsage {
   readonly throttledMicros?: number | undefined
   /** Includes page cache and tmpfs: a program that writes much has a high peak, up to its limit. */
   readonly memoryPeakBytes?: number | undefined
-  readonly memoryCurrentBytes?: number | undefined
-  /** Memory of the processes themselves, now. */
-  readonly anonBytes?: number | undefined
-  /** Page cache and tmpfs, now. */
-  readonly fileBytes?: number | undefined
-  readonly pidsCurrent?: number | undefined
   readonly pidsPeak?: number | undefined
   /** How many forks and threads the `pids` limit refused. */
   readonly pidsMaxHits?: number | undefined
@@ -62,6 +56,22 @@ export interface CgroupUsage {
   readonly oomKills?: number | undefined
   readonly ioReadBytes?: number | undefined
   readonly ioWriteBytes?: number | undefined
+}
+
+/** What a group uses at this moment. */
+export interface CgroupNow {
+  readonly cpuMicros: number
+  readonly memoryBytes?: number | undefined
+  readonly pids?: number | undefined
+}
+
+/** What its memory is, at this moment. The kernel adds it up for who asks, which is not cheap. */
+export interface CgroupMemory {
+  /** Memory of the processes themselves. */
+  readonly anonBytes?: number | undefined
+  /** Page cache, tmpfs not counted: the kernel may drop it at any time, and other groups profit from it too. */
+  readonly cacheBytes?: number | undefined
+  readonly tmpfsBytes?: number | undefined
 }
 
 /**
@@ -79,6 +89,8 @@ export interface Cgroup {
    */
   readonly limit: (limits: CgroupLimits) => Effect.Effect<void, CgroupError>
   readonly usage: Effect.Effect<CgroupUsage, CgroupError>
+  readonly now: Effect.Effect<CgroupNow, CgroupError>
+  readonly memory: Effect.Effect<CgroupMemory, CgroupError>
   /** Lets `memoryPeakBytes` begin again at what is used now; false if this kernel cannot (v2 before Linux 6.12). */
   readonly resetPeak: Effect.Effect<boolean>
   /** Processes here and below. One of an outer pid namespace has no number and is left out; `isEmpty` counts it. */

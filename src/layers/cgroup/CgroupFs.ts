@@ -84,8 +84,11 @@ const remedies: Readonly<Record<string, string>> = {
 /** Whether a failure says that the file or its group is not there. */
 export const isGone = (error: CgroupError): boolean => error.code === "ENOENT" || error.code === "ENODEV"
 
+const codeOf = (cause: unknown) =>
+  cause instanceof Error && "code" in cause && typeof cause.code === "string" ? cause.code : undefined
+
 const failed = (operation: string, path: string, cause: unknown) => {
-  const code = cause instanceof Error && "code" in cause && typeof cause.code === "string" ? cause.code : undefined
+  const code = codeOf(cause)
   return new CgroupError({
     operation,
     path,
@@ -103,8 +106,16 @@ export const make = (syscalls: Syscalls = linux): CgroupFs => {
   return {
     attempt,
     read: (path) => attempt("read", path, () => syscalls.read(path)),
+    // A missing file is no failure here, so none is made: errors with their stacks cost more than the call.
     readOptional: (path) =>
-      attempt("read", path, () => syscalls.read(path)).pipe(Effect.catchIf(isGone, () => Effect.undefined)),
+      Effect.suspend(() => {
+        try {
+          return Effect.succeed(syscalls.read(path))
+        } catch (cause) {
+          const code = codeOf(cause)
+          return code === "ENOENT" || code === "ENODEV" ? Effect.undefined : Effect.fail(failed("read", path, cause))
+        }
+      }),
     write: (path, value) => attempt(`write ${value}`, path, () => syscalls.write(path, `${value}`)),
     mkdir: (path) => attempt("mkdir", path, () => syscalls.mkdir(path)),
     rmdir: (path) => attempt("rmdir", path, () => syscalls.rmdir(path)),

@@ -9,7 +9,9 @@ export interface Root {
 }
 
 /** What differs between the versions for one leaf; the rest of `Cgroup` is made of it once, in `Leaf.ts`. */
-export interface LeafOperations extends Pick<Cgroup, "limit" | "usage" | "resetPeak" | "pids" | "isEmpty" | "thaw"> {
+export interface LeafOperations
+  extends Pick<Cgroup, "limit" | "usage" | "now" | "memory" | "resetPeak" | "pids" | "isEmpty" | "thaw">
+{
   /** Asks for a freeze; `isFrozen` tells when it is done. */
   readonly freeze: Effect.Effect<void, CgroupError>
   readonly isFrozen: Effect.Effect<boolean, CgroupError>

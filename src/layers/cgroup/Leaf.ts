@@ -71,7 +71,7 @@ export const removeAll = Effect.fnUntraced(function*(
 /** The handle of one leaf, of what its version can do. */
 export const make = (fs: CgroupFs, directories: ReadonlyArray<string>, operations: LeafOperations): Cgroup => {
   const path = directories[0] ?? ""
-  const { isEmpty, limit, pids, resetPeak, thaw, usage } = operations
+  const { isEmpty, limit, memory, now, pids, resetPeak, thaw, usage } = operations
 
   const kill = Effect.gen(function*() {
     if (yield* isEmpty) return
@@ -102,6 +102,8 @@ export const make = (fs: CgroupFs, directories: ReadonlyArray<string>, operation
     procsFiles: directories.map((directory) => `${directory}/cgroup.procs`),
     limit,
     usage,
+    now,
+    memory,
     resetPeak,
     pids,
     kill,
@@ -124,6 +126,8 @@ export const refused = (path: string, error: CgroupError): Cgroup => {
     procsFiles: [],
     limit: () => fail,
     usage: fail,
+    now: fail,
+    memory: fail,
     resetPeak: Effect.succeed(false),
     pids: fail,
     kill: fail,

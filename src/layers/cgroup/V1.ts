@@ -100,7 +100,6 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
       const ticks = Formats.flatKeyed(yield* fs.readOptional(file("cpuacct.stat")))
       const split = Formats.splitCpu(Math.round(cpuNanos / 1000), ticks.get("user"), ticks.get("system"))
       const throttledNanos = Formats.flatKeyed(yield* fs.readOptional(file("cpu.stat"))).get("throttled_time")
-      const memory = Formats.flatKeyed(yield* fs.readOptional(file("memory.stat")))
       const io = Formats.ioServiceBytes(
         indexes.has("blkio") ? yield* fs.readOptional(file("blkio.throttle.io_service_bytes")) : undefined
       )
@@ -110,16 +109,27 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
         cpuSystemMicros: split?.system,
         throttledMicros: throttledNanos === undefined ? undefined : Math.round(throttledNanos / 1000),
         memoryPeakBytes: Formats.number(yield* fs.readOptional(file("memory.max_usage_in_bytes"))),
-        memoryCurrentBytes: Formats.number(yield* fs.readOptional(file("memory.usage_in_bytes"))),
-        anonBytes: memory.get("total_rss"),
-        fileBytes: memory.get("total_cache"),
-        pidsCurrent: Formats.number(yield* fs.readOptional(file("pids.current"))),
         pidsPeak: Formats.number(yield* fs.readOptional(file("pids.peak"))),
         pidsMaxHits: Formats.flatKeyed(yield* fs.readOptional(file("pids.events"))).get("max"),
         oomKills: Formats.flatKeyed(yield* fs.readOptional(file("memory.oom_control"))).get("oom_kill"),
         ioReadBytes: io.read,
         ioWriteBytes: io.write
       }
+    })
+
+    const now = Effect.gen(function*() {
+      return {
+        cpuMicros: Math.round(Number(yield* fs.read(file("cpuacct.usage"))) / 1000),
+        memoryBytes: Formats.number(yield* fs.readOptional(file("memory.usage_in_bytes"))),
+        pids: Formats.number(yield* fs.readOptional(file("pids.current")))
+      }
+    })
+    const memory = Effect.map(fs.readOptional(file("memory.stat")), (text) => {
+      const stat = Formats.flatKeyed(text)
+      const files = stat.get("total_cache")
+      const tmpfs = stat.get("total_shmem")
+      const cache = files === undefined || tmpfs === undefined ? undefined : Math.max(0, files - tmpfs)
+      return { anonBytes: stat.get("total_rss"), cacheBytes: cache, tmpfsBytes: tmpfs }
     })
 
     // Of every controller: a launcher that died between two of its writes is in some of them only.
@@ -130,14 +140,17 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
     })
     const pids = Effect.map(procs, (text) => [...new Set(Formats.pids(text))])
 
-    const noFreezer = new CgroupError({
-      operation: "freeze",
-      path: directories[0] ?? "",
-      reason: "this host has no v1 freezer controller",
-      remedy: "mount it, or do without freezing"
-    })
-    const setState = (state: "FROZEN" | "THAWED") =>
-      freezer === undefined ? Effect.fail(noFreezer) : fs.write(freezer, state)
+    const noFreezer = Effect.suspend(() =>
+      Effect.fail(
+        new CgroupError({
+          operation: "freeze",
+          path: directories[0] ?? "",
+          reason: "this host has no v1 freezer controller",
+          remedy: "mount it, or do without freezing"
+        })
+      )
+    )
+    const setState = (state: "FROZEN" | "THAWED") => freezer === undefined ? noFreezer : fs.write(freezer, state)
     const thaw = setState("THAWED")
     const signalAll = Effect.flatMap(pids, (all) => Processes.signalAll(fs, all))
     // Frozen processes neither fork nor end, so every number read is still theirs when the signal goes out; they die as
@@ -152,12 +165,14 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
     return {
       limit,
       usage,
+      now,
+      memory,
       resetPeak: Effect.isSuccess(fs.write(file("memory.max_usage_in_bytes"), 0)),
       pids,
       isEmpty: Effect.map(procs, (text) => text.trim() === ""),
       freeze: setState("FROZEN"),
       isFrozen: freezer === undefined
-        ? Effect.fail(noFreezer)
+        ? noFreezer
         : Effect.map(fs.read(freezer), (state) => state.trim() === "FROZEN"),
       thaw,
       killOnce,

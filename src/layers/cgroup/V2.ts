@@ -81,7 +81,6 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
 
     const usage = Effect.gen(function*() {
       const cpu = Formats.flatKeyed(yield* fs.read(file("cpu.stat"))) // in every group, with the cpu controller or not
-      const memory = Formats.flatKeyed(yield* fs.readOptional(file("memory.stat")))
       const io = Formats.ioStat(yield* fs.readOptional(file("io.stat")))
       return {
         cpuMicros: cpu.get("usage_usec") ?? 0,
@@ -89,16 +88,27 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
         cpuSystemMicros: cpu.get("system_usec"),
         throttledMicros: cpu.get("throttled_usec"),
         memoryPeakBytes: Formats.number(yield* peak),
-        memoryCurrentBytes: Formats.number(yield* fs.readOptional(file("memory.current"))),
-        anonBytes: memory.get("anon"),
-        fileBytes: memory.get("file"),
-        pidsCurrent: Formats.number(yield* fs.readOptional(file("pids.current"))),
         pidsPeak: Formats.number(yield* fs.readOptional(file("pids.peak"))),
         pidsMaxHits: Formats.flatKeyed(yield* fs.readOptional(file("pids.events"))).get("max"),
         oomKills: Formats.flatKeyed(yield* fs.readOptional(file("memory.events"))).get("oom_kill"),
         ioReadBytes: io.read,
         ioWriteBytes: io.write
       }
+    })
+
+    const now = Effect.gen(function*() {
+      return {
+        cpuMicros: Formats.flatKeyed(yield* fs.read(file("cpu.stat"))).get("usage_usec") ?? 0,
+        memoryBytes: Formats.number(yield* fs.readOptional(file("memory.current"))),
+        pids: Formats.number(yield* fs.readOptional(file("pids.current")))
+      }
+    })
+    const memory = Effect.map(fs.readOptional(file("memory.stat")), (text) => {
+      const stat = Formats.flatKeyed(text)
+      const files = stat.get("file")
+      const tmpfs = stat.get("shmem")
+      const cache = files === undefined || tmpfs === undefined ? undefined : Math.max(0, files - tmpfs)
+      return { anonBytes: stat.get("anon"), cacheBytes: cache, tmpfsBytes: tmpfs }
     })
 
     const pids = Effect.map(Processes.textBelow(fs, directory), Formats.pids)
@@ -116,6 +126,8 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
     return {
       limit,
       usage,
+      now,
+      memory,
       resetPeak: Effect.isSuccess(resetPeak),
       pids,
       isEmpty: Effect.map(event("populated"), (populated) => populated !== 1),

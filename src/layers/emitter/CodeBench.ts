@@ -6,8 +6,9 @@ import { keyText } from "../../schemas/Ids.ts"
 import { JobEvent, type StreamSummary } from "../../schemas/JobEvent.ts"
 import type { Message } from "../../schemas/Message.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
-import { Amqp, type AmqpError, type AmqpMessage } from "../amqp/Amqp.ts"
+import { Amqp, type AmqpMessage } from "../amqp/Amqp.ts"
 import { Log } from "../log/Log.ts"
+import * as AmqpSend from "./AmqpSend.ts"
 import {
   contentOf,
   defaultTargets,
@@ -42,20 +43,13 @@ export const undeliverable = Metric.counter("stoker_codebench_statuses_undeliver
 const decodeReply = Schema.decodeUnknownOption(CodeBenchReply)
 const utf8 = new TextEncoder()
 
-/** AMQP's short strings end at 255 bytes; a longer id is told apart by its tail, which has attempt and number. */
-const messageId = (id: string) => (id.length <= 255 ? id : id.slice(id.length - 255))
-
 const amqpMessage = (message: Message, content: StatusContent): AmqpMessage => ({
   exchange: content.exchange,
   routingKey: content.routingKey,
   body: utf8.encode(content.body),
   // Not application/json: as the old worker sent it.
-  properties: { contentType: "text/plain", messageId: messageId(message.id) }
+  properties: { contentType: "text/plain", messageId: AmqpSend.shortId(message.id) }
 })
-
-/** The transport ends before its confirm: the message is still owed, so its wait must not end as if it were told. */
-const unlessClosed = <A>(sent: Effect.Effect<A, AmqpError>) =>
-  Effect.catchIf(sent, (error) => error.reason === "Closed", () => Effect.never)
 
 /** Jobs whose status queue is known to be there. A forgotten one costs a declare. */
 const knownQueues = 10_000
@@ -120,32 +114,19 @@ export const make = Effect.fnUntraced(function*(
     return [statusMessage(targets, reply.form, status, `${keyText(key)}#${attempt}.${seq}.0`)]
   })
 
-  const lost = (message: Message, why: string) =>
-    Effect.andThen(Metric.update(undeliverable, 1), Effect.logError(`status ${message.id} given up: ${why}`))
-
+  const put = AmqpSend.make({ amqp, unroutable, undeliverable })
   const send = (message: Message) => {
     const content = Option.getOrUndefined(contentOf(message))
     if (content === undefined) {
-      return Effect.succeed(lost(message, "its content is not one of ours; was it written by another version?"))
+      const why = "its content is not one of ours; was it written by another version?"
+      return Effect.succeed(AmqpSend.givenUp(undeliverable, message, why))
     }
-    const outgoing = amqpMessage(message, content)
-    // Somebody may have deleted the exchange since: once more after declaring it again.
-    const again = Cache.invalidate(ready, content.queue ?? "").pipe(
-      Effect.andThen(prepare(content)),
-      Effect.andThen(amqp.publish(outgoing)),
-      unlessClosed
-    )
-    return prepare(content).pipe(
-      Effect.andThen(amqp.enqueue(outgoing)),
-      Effect.map((confirmed) =>
-        confirmed.pipe(
-          unlessClosed,
-          Effect.catch(() => again),
-          Effect.flatMap(({ routed }) => routed ? Effect.void : Metric.update(unroutable, 1)),
-          Effect.catch((error) => lost(message, error.message))
-        )
-      )
-    )
+    return put({
+      message,
+      outgoing: amqpMessage(message, content),
+      prepare: prepare(content),
+      forget: Effect.asVoid(Cache.invalidate(ready, content.queue ?? ""))
+    })
   }
 
   return { name: emitterName, render, send }

@@ -75,18 +75,19 @@ const monotonic = Clock.clockWith((clock) => clock.currentTimeNanos)
 
 /** Ends the phase when a limit of time is reached; measures CPU no oftener than it could have been used up. */
 const watchTime = Effect.fnUntraced(
-  function*(sandbox: Sandbox, phase: Phase, baseMicros: number, decide: (verdict: Verdict) => Effect.Effect<unknown>) {
+  function*(sandbox: Sandbox, phase: Phase, decide: (verdict: Verdict) => Effect.Effect<unknown>) {
     const { cpuMs, cpus, wallMs } = phase.limits
+    const { cpuMicros: baseMicros } = yield* sandbox.measure
     const limit = (which: "wall" | "cpu", limitMs: number) =>
       decide({ _tag: "Limit", outcome: Outcome.cases.TimedOut.make({ phase: phase.name, limit: which, limitMs }) })
     const cpu = Effect.gen(function*() {
-      while (true) {
-        const { cpuMicros } = yield* sandbox.measure
-        if (cpuMicros === undefined) return
-        const leftMs = cpuMs - (cpuMicros - baseMicros) / 1000
-        if (leftMs <= 0) return yield* limit("cpu", cpuMs)
+      if (baseMicros === undefined) return
+      let leftMs: number = cpuMs
+      while (leftMs > 0) {
         yield* Effect.sleep(Math.max(10, Math.ceil(leftMs / Math.max(1, cpus))))
+        leftMs = cpuMs - ((yield* sandbox.measure).cpuMicros ?? baseMicros) / 1000 + baseMicros / 1000
       }
+      yield* limit("cpu", cpuMs)
     })
     yield* Effect.all([Effect.andThen(Effect.sleep(wallMs), limit("wall", wallMs)), cpu], {
       concurrency: "unbounded",
@@ -117,12 +118,11 @@ const runPhase = Effect.fnUntraced(
     const verdict = yield* Deferred.make<Verdict>()
     const decide = (what: Verdict) => Deferred.succeed(verdict, what)
     const began = yield* monotonic
-    const { cpuMicros: baseMicros = 0 } = yield* sandbox.measure
     const produced: Record<StreamName, number> = { stdout: 0, stderr: 0 }
     let report: { readonly exit: PhaseExit; readonly usage: PhaseUsage } | undefined
 
     yield* emit({ _tag: "PhaseStarted", phase: phase.name })
-    yield* Effect.forkScoped(watchTime(sandbox, phase, baseMicros, decide))
+    yield* Effect.forkScoped(watchTime(sandbox, phase, decide))
     yield* Effect.forkScoped(Effect.flatMap(Deferred.await(stop), (request) => decide({ _tag: "Stop", request })))
     yield* Effect.forkScoped(Effect.flatMap(Deferred.await(verdict), (what) => carryOut(sandbox, what)))
 

@@ -5,9 +5,11 @@ import { once } from "node:events"
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { Cgroups } from "../cgroup/Cgroup.ts"
+import { Ledger } from "../ledger/Ledger.ts"
 import { within } from "../Release.ts"
 import { recordCgroups } from "./CgroupRecord.ts"
 import { Host, HostError } from "./Host.ts"
+import { clearInstanceFiles } from "./InstanceFiles.ts"
 import { Native } from "./Native.ts"
 
 /** Where the mount namespace shows `rootsOf` (watchdog.c). */
@@ -39,6 +41,13 @@ const make = Effect.gen(function*() {
   const { watchdog } = yield* Native
   const cgroups = yield* Cgroups
   const host = yield* Host
+  const ledger = yield* Ledger
+  yield* Effect.addFinalizer(() =>
+    ledger.rows(host.instance).pipe(
+      Effect.flatMap((rows) => rows.length > 0 ? Effect.void : clearInstanceFiles(host.paths.instance(host.instance))),
+      within("the instance's files", "2 seconds")
+    )
+  )
   const died = yield* Deferred.make<never, HostError>()
   yield* recordCgroups(host.paths.instance(host.instance), cgroups.directories)
   const roots = rootsOf(host.paths.instance(host.instance))

@@ -1,5 +1,5 @@
 /** The door of the CodeBench worker: takes its clients' messages from RabbitMQ and hands them over as jobs. */
-import { Effect, FiberSet, Queue, Result, type Scope, Stream } from "effect"
+import { Effect, FiberSet, Result, type Scope, Stream } from "effect"
 import {
   type CodeBenchInvalid,
   type CodeBenchReply,
@@ -14,9 +14,10 @@ import { keyText } from "../../schemas/Ids.ts"
 import { Outcome } from "../../schemas/Outcome.ts"
 import { noUsage } from "../../schemas/Usage.ts"
 import { Amqp, type AmqpDelivery, type Topology } from "../amqp/Amqp.ts"
+import * as Keeping from "../deadletters/Keeping.ts"
 import { defaultTargets, statusMessage, type StatusTargets } from "../emitter/CodeBenchMessages.ts"
 import type { Emitter } from "../emitter/Emitter.ts"
-import * as DeadLetters from "./DeadLetters.ts"
+import * as AmqpHandOver from "./AmqpHandOver.ts"
 import type { Delivery, Intake } from "./Intake.ts"
 import { requestHash } from "./RequestHash.ts"
 
@@ -69,8 +70,8 @@ export const make = Effect.fnUntraced(function*(
   options: CodeBenchIntakeOptions
 ): Effect.fn.Return<Intake, never, Amqp | Scope.Scope> {
   const amqp = yield* Amqp
-  const deadQueue = options.deadQueue ?? DeadLetters.defaultDeadQueue
-  const dead = yield* DeadLetters.make(deadQueue)
+  const deadQueue = options.deadQueue ?? Keeping.defaultDeadQueue
+  const dead = yield* Keeping.make(deadQueue)
   const settling = yield* FiberSet.make<void>()
   const targets = options.targets ?? defaultTargets
 
@@ -118,28 +119,13 @@ export const make = Effect.fnUntraced(function*(
     return accepted
   })
 
-  const deliveries = Stream.unwrap(Effect.gen(function*() {
-    const handOver = yield* Queue.bounded<Delivery>(1)
-    const waiting = new Set<Delivery>()
-    // Taken from the broker and by nobody from us: other workers shall have them now, not when we end.
-    yield* Effect.addFinalizer(() => Effect.forEach(waiting, (delivery) => delivery.giveBack, { discard: true }))
-    for (const queue of options.queues) {
-      yield* amqp.consume(queue.queue, { prefetch: queue.prefetch, topology: topologyOf(queue) }).pipe(
-        Stream.runForEach(Effect.fnUntraced(function*(raw) {
-          const delivery = yield* accept(queue, raw)
-          if (delivery === undefined) return
-          waiting.add(delivery)
-          yield* Queue.offer(handOver, delivery)
-        })),
-        // A defect must reach whoever watches over this intake, not end one queue in silence.
-        Effect.tapCause((cause) => Queue.failCause(handOver, cause)),
-        Effect.forkScoped
-      )
-    }
-    return Stream.fromEffectRepeat(
-      Effect.tap(Queue.take(handOver), (delivery) => Effect.sync(() => waiting.delete(delivery)))
+  const deliveries = AmqpHandOver.merge(options.queues.map((queue) => ({
+    weight: 1,
+    deliveries: amqp.consume(queue.queue, { prefetch: queue.prefetch, topology: topologyOf(queue) }).pipe(
+      Stream.mapEffect((raw) => accept(queue, raw)),
+      Stream.filter((delivery) => delivery !== undefined)
     )
-  }))
+  })))
 
   return { name: intake, deliveries }
 })

@@ -21,7 +21,8 @@ const EFAULT = 14
 export type LinkEvent =
   | { readonly _tag: "Started" }
   | { readonly _tag: "Output"; readonly stream: StreamName; readonly bytes: Uint8Array }
-  | { readonly _tag: "Exited"; readonly exit: PhaseExit }
+  /** `maxRssBytes`: the largest process, in the guest's words. */
+  | { readonly _tag: "Exited"; readonly exit: PhaseExit; readonly maxRssBytes: number }
 
 export interface GuestLink {
   /** The guest is up and speaks our version. */
@@ -64,9 +65,11 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
   let lost: SandboxLost | undefined
   let lastSeq = 0
   let buffered = 0
+  /** We have said farewell: the other side's end is what we asked for, not a loss. */
+  let closing = false
 
   const lose = (reason: string, cause?: unknown) => {
-    if (lost !== undefined) return
+    if (lost !== undefined || (closing && waiting.size === 0 && (running?.ended ?? true))) return
     lost = new SandboxLost({ driver, reason, remedy, ...(cause === undefined ? {} : { cause }) })
     const gone = Exit.fail(lost)
     Deferred.doneUnsafe(ready, gone)
@@ -103,7 +106,7 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
         const exit: PhaseExit = frame.end.kind === "exited"
           ? { _tag: "Exited", code: frame.end.code }
           : { _tag: "Signalled", signal: frame.end.signal }
-        Queue.offerUnsafe(running.events, { _tag: "Exited", exit })
+        Queue.offerUnsafe(running.events, { _tag: "Exited", exit, maxRssBytes: frame.maxRssKiB * 1024 })
         return void Queue.endUnsafe(running.events)
       }
       case "Ok":
@@ -244,6 +247,7 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
       }
     }),
     close: Effect.sync(() => {
+      closing = true
       if (lost === undefined && !input.destroyed) input.end()
     }),
     lose

@@ -5,6 +5,7 @@
  */
 import { Clock, Effect, Option, Scope, Stream } from "effect"
 import { spawn } from "node:child_process"
+import { existsSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
@@ -20,7 +21,7 @@ import { Watchdog } from "../host/Watchdog.ts"
 import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
 import { within } from "../Release.ts"
 import * as GuestLink from "./GuestLink.ts"
-import { type PhaseEvent, ProvisionFailed, type Sandbox, SandboxLost } from "./Sandbox.ts"
+import { type PhaseEvent, type PhaseExit, ProvisionFailed, type Sandbox, SandboxLost } from "./Sandbox.ts"
 
 /** A guest says that it is ready within this, or the sandbox is given up. A cold one takes about 15 ms. */
 const READY_LIMIT = "20 seconds"
@@ -64,13 +65,14 @@ const phaseUsage = (
   wallMicros: number,
   before: CgroupUsage,
   after: CgroupUsage,
+  memoryPeakBytes: number | undefined,
   ownPids: number
 ): PhaseUsage => {
   const measured = {
     cpuMicros: difference(after.cpuMicros, before.cpuMicros),
     cpuUserMicros: difference(after.cpuUserMicros, before.cpuUserMicros),
     cpuSystemMicros: difference(after.cpuSystemMicros, before.cpuSystemMicros),
-    memoryPeakBytes: after.memoryPeakBytes,
+    memoryPeakBytes,
     pidsPeak: after.pidsPeak === undefined ? undefined : Math.max(0, after.pidsPeak - ownPids),
     throttledMicros: difference(after.throttledMicros, before.throttledMicros),
     oomKills: difference(after.oomKills, before.oomKills)
@@ -92,11 +94,11 @@ export const make = Effect.gen(function*() {
   /** Removes what is named, in order; true when nothing of it is left. */
   const clear = (recipe: Recipe, cgroup: Cgroup, instance: InstanceId, id: SandboxId) =>
     Effect.gen(function*() {
-      yield* cgroup.kill
-      if (!(yield* cgroup.awaitEmpty("2 seconds"))) return false
+      yield* cgroup.kill // succeeds only when nobody is left
       yield* cgroup.remove
       for (const path of recipe.paths(instance, id)) {
-        yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
+        // crun has removed its own by now unless it was killed, and asking is cheaper than removing nothing.
+        if (existsSync(path)) yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
       }
       return true
     }).pipe(
@@ -141,8 +143,10 @@ export const make = Effect.gen(function*() {
       const lost = (error: CgroupError) =>
         new SandboxLost({ driver: recipe.driver, reason: error.message, remedy: error.remedy, cause: error })
       yield* Effect.mapError(cgroup.limit(cgroupLimits(phase.limits, recipe.ownPids)), lost)
-      yield* cgroup.resetPeak
+      const isFresh = yield* cgroup.resetPeak
       const before = yield* Effect.mapError(cgroup.usage, lost)
+      // What a compiler has read stays charged to the sandbox as page cache; the program is not to blame for it.
+      const cachedBefore = phase.name === "compile" ? 0 : (yield* Effect.mapError(cgroup.memory, lost)).cacheBytes ?? 0
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
       const began = yield* monotonic
       const { limits } = phase
@@ -158,10 +162,13 @@ export const make = Effect.gen(function*() {
           cpuSeconds: Math.ceil(limits.cpuMs / 1000) + 1
         }
       }
-      const ended = Effect.fnUntraced(function*(exit: Extract<GuestLink.LinkEvent, { _tag: "Exited" }>["exit"]) {
+      const ended = Effect.fnUntraced(function*(exit: PhaseExit, maxRssBytes: number) {
         const wallMicros = Number(((yield* monotonic) - began) / 1000n)
         const after = yield* Effect.mapError(cgroup.usage, lost)
-        const usage = phaseUsage(phase, wallMicros, before, after, recipe.ownPids)
+        const peak = difference(after.memoryPeakBytes, cachedBefore)
+        // Cgroup v2 before Linux 6.12 cannot begin its peak again: then the largest process, as far as the peak bears it out.
+        const bounded = peak === undefined || isFresh || phase.name === "compile" ? peak : Math.min(peak, maxRssBytes)
+        const usage = phaseUsage(phase, wallMicros, before, after, bounded, recipe.ownPids)
         return { _tag: "Ended", exit, usage } satisfies PhaseEvent
       })
       return link.run(request, phase.stdin).pipe(
@@ -171,13 +178,13 @@ export const make = Effect.gen(function*() {
             case "Output":
               return Effect.succeed(event)
             case "Exited":
-              return ended(event.exit)
+              return ended(event.exit, event.maxRssBytes)
           }
         }),
         // The kernel may have chosen the guest: the phase ended for want of memory, which its counter proves.
         Stream.catchTag("SandboxLost", (error) =>
           Stream.unwrap(Effect.gen(function*() {
-            const last = yield* ended({ _tag: "Signalled", signal: 9 })
+            const last = yield* ended({ _tag: "Signalled", signal: 9 }, Number.POSITIVE_INFINITY)
             return (last.usage.oomKills ?? 0) > 0 ? Stream.succeed<PhaseEvent>(last) : Stream.fail(error)
           })))
       )
@@ -221,11 +228,11 @@ export const make = Effect.gen(function*() {
       run: (phase) => runPhase(recipe, row.id, cgroup, link, phase),
       signal: link.signal,
       kill: Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` }),
-      measure: cgroup.usage.pipe(
-        Effect.map(({ cpuMicros, memoryCurrentBytes, pidsCurrent }) => ({
+      measure: cgroup.now.pipe(
+        Effect.map(({ cpuMicros, memoryBytes, pids }) => ({
           cpuMicros,
-          ...(memoryCurrentBytes === undefined ? {} : { memoryBytes: memoryCurrentBytes }),
-          ...(pidsCurrent === undefined ? {} : { pids: Math.max(0, pidsCurrent - recipe.ownPids) })
+          ...(memoryBytes === undefined ? {} : { memoryBytes }),
+          ...(pids === undefined ? {} : { pids: Math.max(0, pids - recipe.ownPids) })
         })),
         Effect.orElseSucceed(() => ({}))
       ),

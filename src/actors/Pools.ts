@@ -1,0 +1,141 @@
+/**
+ * Where the executor gets its sandboxes: from the pool of the class, or made when asked for if the class has none; all
+ * of them within one budget of the host.
+ */
+import { Context, Deferred, Effect, Layer, Schema, type Scope } from "effect"
+import { Settings } from "../layers/config/Settings.ts"
+import { type Driver, Drivers, ProvisionFailed, type Sandbox } from "../layers/sandbox/Sandbox.ts"
+import { Sandboxes } from "../layers/sandbox/Sandboxes.ts"
+import type { HostBudget } from "../schemas/PoolConfig.ts"
+import type { SandboxClass } from "../schemas/SandboxClass.ts"
+import type { ActorFailed } from "./Actor.ts"
+import * as Pool from "./Pool.ts"
+import * as PoolBudget from "./PoolBudget.ts"
+import * as PoolCold from "./PoolCold.ts"
+import type { Disk } from "./PoolProvision.ts"
+import { noCounts, type PoolStats } from "./PoolStats.ts"
+
+/** A pool that could never work: the worker does not start with it. */
+export class PoolMisconfigured extends Schema.TaggedError<PoolMisconfigured>()("PoolMisconfigured", {
+  class: Schema.String,
+  reason: Schema.String,
+  remedy: Schema.String
+}) {
+  override get message() {
+    return `the pool of class ${this.class} cannot be: ${this.reason}. ${this.remedy}`
+  }
+}
+
+export interface PoolsStats {
+  /** Every class the worker has, and others that were asked for, in the order in which they became known. */
+  readonly classes: ReadonlyArray<PoolStats>
+  readonly limits: HostBudget
+  /** Charged now: ready, used, being made, being removed. */
+  readonly held: PoolBudget.Held
+}
+
+export class Pools extends Context.Service<Pools, {
+  readonly stats: Effect.Effect<PoolsStats>
+  /** Answers whoever waits, makes no more, and returns when what nobody took is gone. What is used goes on. */
+  readonly drain: Effect.Effect<void>
+  /** Waits for the end nobody wants: fails when a pool was given up. */
+  readonly failure: Effect.Effect<never, ActorFailed>
+}>()("stoker/actors/Pools") {}
+
+/** One class, however its sandboxes come. */
+interface Source {
+  readonly take: (disk: Disk) => Effect.Effect<Sandbox, ProvisionFailed, Scope.Scope>
+  readonly stats: Effect.Effect<PoolStats>
+}
+
+const noDriver = (sandboxClass: SandboxClass, known: Iterable<string>) =>
+  new ProvisionFailed({
+    driver: sandboxClass.driver,
+    step: "driver",
+    reason: `class ${sandboxClass.name} wants driver ${sandboxClass.driver}, which this worker does not have`,
+    remedy: `Configure the class with one of: ${[...known].join(", ")}.`
+  })
+
+const chargeOf = ({ ceiling: { cpus, memoryBytes }, pool }: SandboxClass) => pool?.charge ?? { cpus, memoryBytes }
+
+/** Every take is a cold start. */
+const onDemand = (sandboxClass: SandboxClass, driver: Driver, cold: PoolCold.PoolCold): Source => {
+  const counts = noCounts()
+  return {
+    take: (disk) => cold.take({ sandboxClass, driver, disk, limitMs: undefined }, chargeOf(sandboxClass), counts),
+    stats: Effect.sync(() => ({
+      ...counts,
+      class: sandboxClass.name,
+      pooled: false,
+      idle: 0,
+      waiting: counts.blocked,
+      target: 0
+    }))
+  }
+}
+
+const make = Effect.fnUntraced(function*(limits: HostBudget) {
+  const { classes } = yield* Settings
+  const drivers = new Map((yield* Drivers).map((driver) => [driver.name, driver]))
+  const budget = PoolBudget.make(limits)
+  const cold = PoolCold.make(budget)
+  const sources = new Map<string, Source>()
+  const pools: Array<Pool.Pool> = []
+  const failed = yield* Deferred.make<never, ActorFailed>()
+
+  for (const sandboxClass of classes) {
+    const { name, pool: config } = sandboxClass
+    const driver = drivers.get(sandboxClass.driver)
+    if (!budget.admits(chargeOf(sandboxClass))) {
+      const { cpus, memoryBytes } = chargeOf(sandboxClass)
+      return yield* new PoolMisconfigured({
+        class: name,
+        reason: `one sandbox counts for ${memoryBytes} bytes and ${cpus} cores, more than the whole budget`,
+        remedy: "Raise the budget, lower the class's ceiling, or set a lower charge in its pool."
+      })
+    }
+    if (driver === undefined || config === undefined) continue
+    const pool = yield* Pool.start({ sandboxClass, config, driver, budget, cold })
+    pools.push(pool)
+    sources.set(name, pool)
+    yield* pool.ended.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkScoped)
+  }
+
+  const sourceOf = (sandboxClass: SandboxClass) => {
+    const known = sources.get(sandboxClass.name)
+    const driver = drivers.get(sandboxClass.driver)
+    if (known !== undefined || driver === undefined) return known
+    const source = onDemand(sandboxClass, driver, cold)
+    sources.set(sandboxClass.name, source)
+    return source
+  }
+  for (const sandboxClass of classes) sourceOf(sandboxClass)
+
+  return Context.make(
+    Sandboxes,
+    Sandboxes.of({
+      take: (sandboxClass, disk) => {
+        const source = sourceOf(sandboxClass)
+        return source === undefined ? Effect.fail(noDriver(sandboxClass, drivers.keys())) : source.take(disk)
+      }
+    })
+  ).pipe(Context.add(
+    Pools,
+    Pools.of({
+      stats: Effect.gen(function*() {
+        const stats = yield* Effect.forEach(sources.values(), (source) => source.stats)
+        return { classes: stats, limits, held: budget.held() }
+      }),
+      drain: Effect.andThen(
+        cold.drain,
+        Effect.forEach(pools, (pool) => pool.drain, { concurrency: "unbounded", discard: true })
+      ),
+      failure: Deferred.await(failed)
+    })
+  ))
+})
+
+/** Pools for the worker's classes. Refilling begins at once; closing the layer drains it. */
+export const layer = (
+  budget: HostBudget
+): Layer.Layer<Pools | Sandboxes, PoolMisconfigured, Drivers | Settings> => Layer.effectContext(make(budget))

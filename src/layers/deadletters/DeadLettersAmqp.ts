@@ -1,0 +1,204 @@
+/**
+ * Dead letters in a RabbitMQ queue. Looking works on a channel of its own that consumes without acking, alone, up to a
+ * bound, and is then closed: the broker puts all of it back at once, in its old order. (Getting and requeueing one by
+ * one would turn the order round.) Each look counts as a delivery of the letter, which the queue's limit leaves room for.
+ */
+import type { Channel, ConfirmChannel, ConsumeMessage } from "amqplib"
+import { Clock, Deferred, Duration, Effect, Layer, type Redacted } from "effect"
+import type { AmqpError } from "../amqp/Amqp.ts"
+import * as Connection from "../amqp/Connection.ts"
+import * as Endpoint from "../amqp/Endpoint.ts"
+import * as Fault from "../amqp/Fault.ts"
+import { type DeadLetter, DeadLetterError, DeadLetters, LetterNotFound, type OpenLetter, type Selection } from "./DeadLetters.ts"
+import { defaultDeadQueue } from "./Keeping.ts"
+import * as Letter from "./Letter.ts"
+
+export interface DeadLettersOptions {
+  /** amqp://user:password@host:port/vhost, or amqps. */
+  readonly url: Redacted.Redacted<string>
+  /** Names the connection in the broker's list. */
+  readonly name: string
+  /** Default `stoker.dead`. */
+  readonly queue?: string
+  /** Letters looked through for the asked ones. Default 10,000. */
+  readonly depth?: number
+}
+
+/** Letters come as fast as the network takes them: this long without one, and something is wrong. */
+const silence = Duration.seconds(10)
+
+/** A letter as it lies there, and how to take it away. */
+interface Held {
+  readonly letter: OpenLetter
+  readonly message: ConsumeMessage
+}
+
+const failure = (operation: string) => (error: AmqpError) =>
+  new DeadLetterError({ operation, reason: error.detail, remedy: error.remedy, cause: error })
+
+const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
+  const queue = options.queue ?? defaultDeadQueue
+  const endpoint = yield* Endpoint.make({
+    url: options.url,
+    connectTimeout: Duration.seconds(5),
+    heartbeat: Duration.seconds(10),
+    tls: undefined
+  }).pipe(Effect.mapError(failure("reading the URL")))
+  const user = Letter.userOf(options.url)
+
+  /** One connection for one piece of work; what breaks it ends the work. */
+  const connected = <A, E>(operation: string, use: (link: Connection.Link) => Effect.Effect<A, E>) =>
+    Effect.gen(function*() {
+      const done = yield* Deferred.make<A, E | DeadLetterError>()
+      const life = Connection.supervise({
+        endpoint,
+        name: `stoker/${options.name}/dead`,
+        session: (link) => Effect.andThen(Deferred.into(use(link), done), Effect.never),
+        onUp: Effect.void,
+        onDown: (error) => Effect.asVoid(Deferred.fail(done, failure(operation)(error))),
+        onBlocked: () => {}
+      })
+      return yield* Effect.raceFirst(Deferred.await(done), life)
+    })
+
+  const asked = <A>(link: Connection.Link, operation: string, request: () => Promise<A>) =>
+    Effect.tryPromise({
+      try: request,
+      catch: (cause) =>
+        failure(operation)(Fault.at(link.address)("Channel", operation, remedyFor(Fault.replyCode(cause)), cause))
+    })
+
+  const channel = <C extends Channel>(link: Connection.Link, open: (model: Connection.Link["model"]) => Promise<C>) =>
+    Effect.acquireRelease(
+      Connection.openChannel(link, open).pipe(Effect.mapError(failure("opening a channel"))),
+      ({ close }) => close
+    )
+
+  /** All letters up to a bound; those that are not taken are back when the scope closes. */
+  const hold = Effect.fnUntraced(function*(
+    link: Connection.Link,
+    operation: string,
+    bound: number,
+    open: (message: ConsumeMessage) => Held | undefined
+  ) {
+    const looking = yield* channel(link, (model) => model.createChannel())
+    const total = yield* asked(link, operation, () => looking.channel.checkQueue(queue)).pipe(
+      Effect.map(({ messageCount }) => messageCount),
+      // Nothing was ever kept there.
+      Effect.catchIf(({ cause }) => Letter.isMissing(cause), () => Effect.succeed(0))
+    )
+    const wanted = Math.min(total, bound, 65_535)
+    const held: Array<Held> = []
+    if (wanted === 0) return { total, held, ack: () => {} }
+    const all = yield* Deferred.make<void>()
+    let seen = 0
+    const receive = (message: ConsumeMessage | null) => {
+      if (message === null || seen >= wanted) return
+      const one = open(message)
+      if (one !== undefined) held.push(one)
+      seen += 1
+      if (seen === wanted) Deferred.doneUnsafe(all, Effect.void)
+    }
+    yield* asked(link, operation, () => looking.channel.prefetch(wanted))
+    yield* asked(link, operation, () => looking.channel.consume(queue, receive, { exclusive: true }))
+    const closed = Effect.flatMap(looking.ended, (cause) =>
+      Effect.fail(failure(operation)(Fault.at(link.address)("Closed", operation, "Try again", cause))))
+    let before = -1
+    while (before < seen && seen < wanted) {
+      before = seen
+      // Somebody else may have taken some since they were counted: what came is then all there is.
+      yield* Effect.timeoutOption(Effect.raceFirst(Deferred.await(all), closed), silence)
+    }
+    return { total, held, ack: ({ message }: Held) => looking.channel.ack(message) }
+  })
+
+  const sealed = ({ letter: { body: _, headers: __, ...letter } }: Held): DeadLetter => letter
+
+  const opened = (message: ConsumeMessage): Held => ({ letter: Letter.read(queue, message), message })
+
+  /** The letters that were asked for; every one of them, or it says which there is not. */
+  const select = Effect.fnUntraced(function*(link: Connection.Link, operation: string, which: Selection) {
+    const wanted = which === "all" ? undefined : new Set(which)
+    // The body of a letter nobody asked for is let go at once.
+    const isWanted = (one: Held) => wanted === undefined || wanted.has(one.letter.id) ? one : undefined
+    const found = yield* hold(link, operation, options.depth ?? 10_000, (message) => isWanted(opened(message)))
+    const ids = new Set(found.held.map(({ letter }) => letter.id))
+    const missing = which === "all" ? undefined : which.find((id) => !ids.has(id))
+    if (missing !== undefined) return yield* new LetterNotFound({ id: missing })
+    return found
+  })
+
+  const resend = Effect.fnUntraced(function*(link: Connection.Link, confirmed: ConfirmChannel, { letter, message }: Held) {
+    const operation = `sending ${letter.id} to ${letter.queue} again`
+    if (letter.isCut) {
+      return yield* new DeadLetterError({
+        operation,
+        reason: "it was too large to be kept whole",
+        remedy: "Let its sender send it again; `stoker dead drop` removes this one"
+      })
+    }
+    const again = Letter.again(letter, message, user, yield* Clock.currentTimeMillis)
+    const isRouted = yield* asked(link, operation, () => Letter.publish(confirmed, again))
+    if (isRouted) return
+    return yield* new DeadLetterError({
+      operation,
+      reason: `no queue takes it: ${again.exchange === "" ? `queue ${again.routingKey}` : `exchange ${again.exchange}`} leads nowhere`,
+      remedy: "Start a worker, which declares its queues, and try again"
+    })
+  })
+
+  const taking = (operation: string, which: Selection, act: (
+    link: Connection.Link,
+    confirmed: ConfirmChannel,
+    held: Held
+  ) => Effect.Effect<void, DeadLetterError>) =>
+    connected(
+      operation,
+      Effect.fnUntraced(function*(link) {
+        const confirming = yield* channel(link, (model) => model.createConfirmChannel())
+        const { ack, held } = yield* select(link, operation, which)
+        for (const one of held) {
+          yield* act(link, confirming.channel, one)
+          ack(one)
+        }
+        return held.map(sealed)
+      }, Effect.scoped)
+    )
+
+  return DeadLetters.of({
+    list: Effect.fn("DeadLetters.list")((limit) =>
+      connected("listing dead letters", (link) =>
+        Effect.scoped(Effect.map(
+          hold(link, "listing dead letters", limit, (message) => {
+            const { letter } = opened(message)
+            return { letter: { ...letter, body: new Uint8Array() }, message: { ...message, content: Buffer.alloc(0) } }
+          }),
+          ({ held, total }) => ({ total, letters: held.map(sealed) })
+        )))
+    ),
+    show: Effect.fn("DeadLetters.show")((id) =>
+      connected("showing a dead letter", (link) =>
+        Effect.scoped(Effect.flatMap(
+          select(link, "showing a dead letter", [id]),
+          ({ held: [first] }) => first === undefined ? Effect.fail(new LetterNotFound({ id })) : Effect.succeed(first.letter)
+        )))
+    ),
+    retry: Effect.fn("DeadLetters.retry")((which) => taking("retrying dead letters", which, resend)),
+    drop: Effect.fn("DeadLetters.drop")((which) => taking("dropping dead letters", which, () => Effect.void))
+  })
+})
+
+const remedyFor = (code: number | undefined): string => {
+  switch (code) {
+    case 403:
+      return "Somebody else looks at the letters just now, or this user may not: try again, or grant it permission"
+    case 404:
+      return "Start a worker, which declares what is missing"
+    default:
+      return "Check that the broker is up, and try again"
+  }
+}
+
+/** Connects for each operation, and leaves nothing open. Fails only for a URL that cannot be one. */
+export const layer = (options: DeadLettersOptions): Layer.Layer<DeadLetters, DeadLetterError> =>
+  Layer.effect(DeadLetters, make(options))

@@ -1,0 +1,73 @@
+/** Keeps AMQP messages that no job can be made of, each with the reason, where an operator finds them. */
+import { DateTime, Effect } from "effect"
+import type { Amqp, AmqpDelivery, AmqpMessage, Topology } from "../amqp/Amqp.ts"
+import * as Durably from "./Durably.ts"
+import { letterHeader, senderHeaders } from "./LetterHeaders.ts"
+
+export const defaultDeadQueue = "stoker.dead"
+
+/**
+ * Quorum, and no end to how often a letter may be looked at: RabbitMQ 4 drops what was handed out 20 times unless a
+ * queue says otherwise, and -1, its word for never, is at once for RabbitMQ 3.10.
+ */
+export const deadTopology = (queue: string): Topology => ({
+  queues: [{ name: queue, durable: true, arguments: { "x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000 } }]
+})
+
+/** How much of a message is kept that is too large for the broker to take again. Bytes. */
+const keptOfTooLarge = 1024 * 1024
+
+export interface Keeping {
+  /**
+   * Returns when the broker has the copy, however long that takes; never fails. The original is the caller's to ack
+   * after that. The sender's headers stay; `LetterHeaders` says which are ours.
+   */
+  readonly keep: (
+    delivery: AmqpDelivery,
+    why: { readonly reason: string; readonly remedy: string }
+  ) => Effect.Effect<void>
+}
+
+const cut = (letter: AmqpMessage): AmqpMessage => ({
+  ...letter,
+  body: letter.body.subarray(0, keptOfTooLarge),
+  properties: {
+    ...letter.properties,
+    headers: { ...letter.properties?.headers, [letterHeader.bytes]: letter.body.byteLength }
+  }
+})
+
+export const make = Effect.fnUntraced(function*(queue = defaultDeadQueue): Effect.fn.Return<Keeping, never, Amqp> {
+  const put = yield* Durably.make((letter, { reason }) => reason === "TooLarge" ? cut(letter) : undefined)
+  const topology = deadTopology(queue)
+
+  const keep = Effect.fn("DeadLetters.keep")(function*(
+    delivery: AmqpDelivery,
+    { reason, remedy }: { readonly reason: string; readonly remedy: string }
+  ) {
+    // A lifetime of its own would end it here as well.
+    const { expiration: _, headers, userId, ...properties } = delivery.properties
+    const message: AmqpMessage = {
+      exchange: "",
+      routingKey: queue,
+      body: delivery.body,
+      properties: {
+        ...properties,
+        headers: {
+          ...senderHeaders(headers),
+          [letterHeader.reason]: reason.slice(0, 500),
+          [letterHeader.remedy]: remedy.slice(0, 500),
+          [letterHeader.queue]: delivery.queue,
+          [letterHeader.exchange]: delivery.exchange,
+          [letterHeader.routingKey]: delivery.routingKey,
+          [letterHeader.time]: DateTime.formatIso(yield* DateTime.now),
+          // As a header: the property of that name must be our own user's.
+          ...(userId === undefined ? {} : { [letterHeader.userId]: userId })
+        }
+      }
+    }
+    yield* put({ topology, queue, message })
+  })
+
+  return { keep }
+})

@@ -1,0 +1,55 @@
+/** Sends an emitter's messages over AMQP until they are confirmed. What nobody takes is counted, never an error. */
+import { Effect, Metric } from "effect"
+import type { Message } from "../../schemas/Message.ts"
+import type { Amqp, AmqpError, AmqpMessage } from "../amqp/Amqp.ts"
+
+export interface SendOptions {
+  readonly amqp: Amqp["Service"]
+  /** Confirmed, and no queue was there for it. */
+  readonly unroutable: Metric.Counter<number>
+  /** Given up: the broker would not take it. */
+  readonly undeliverable: Metric.Counter<number>
+}
+
+/** One message, and what must be declared for it. */
+export interface Sending {
+  readonly message: Message
+  readonly outgoing: AmqpMessage
+  /** Never fails: what is missing then shows itself in the publishing. */
+  readonly prepare: Effect.Effect<void>
+  /** Somebody may have deleted it since: the next `prepare` declares it again. */
+  readonly forget: Effect.Effect<void>
+}
+
+/** AMQP's short strings end at 255 bytes; a longer id is told apart by its tail, which has attempt and number. */
+export const shortId = (id: string): string => (id.length <= 255 ? id : id.slice(id.length - 255))
+
+/** The transport ends before its confirm: the message is still owed, so its wait must not end as if it were told. */
+const unlessClosed = <A>(sent: Effect.Effect<A, AmqpError>) =>
+  Effect.catchIf(sent, (error) => error.reason === "Closed", () => Effect.never)
+
+/** It can never be sent: said and counted, and its wait is over. */
+export const givenUp = (undeliverable: Metric.Counter<number>, { id }: Message, why: string): Effect.Effect<void> =>
+  Effect.andThen(Metric.update(undeliverable, 1), Effect.logError(`message ${id} given up: ${why}`))
+
+/** As `Emitter.send`: puts it in the order now, and gives the wait for its confirm. */
+export const make =
+  ({ amqp, undeliverable, unroutable }: SendOptions) =>
+  ({ forget, message, outgoing, prepare }: Sending): Effect.Effect<Effect.Effect<void>> => {
+    const again = forget.pipe(
+      Effect.andThen(prepare),
+      Effect.andThen(amqp.publish(outgoing)),
+      unlessClosed
+    )
+    return prepare.pipe(
+      Effect.andThen(amqp.enqueue(outgoing)),
+      Effect.map((confirmed) =>
+        confirmed.pipe(
+          unlessClosed,
+          Effect.catch(() => again),
+          Effect.flatMap(({ routed }) => routed ? Effect.void : Metric.update(unroutable, 1)),
+          Effect.catch((error) => givenUp(undeliverable, message, error.message))
+        )
+      )
+    )
+  }

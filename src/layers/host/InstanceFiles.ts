@@ -1,0 +1,13 @@
+/** What lies in an instance's directory beside its lock, once it holds no sandbox any more. */
+import { Effect } from "effect"
+import { rm } from "node:fs/promises"
+import { join } from "node:path"
+
+/** Made by the watchdog, the drivers and the record of cgroups. */
+const names = ["roots", "bundles", "crun", "cgroups"]
+
+/** Removes it, so that the host layer can remove the directory itself. What cannot be removed is the next janitor's. */
+export const clearInstanceFiles = (directory: string) =>
+  Effect.promise(() =>
+    Promise.all(names.map((name) => rm(join(directory, name), { recursive: true, force: true }).catch(() => {})))
+  )

@@ -1,0 +1,63 @@
+/** Hands over what comes from several queues, in turns by their weights; what nobody took goes back. */
+import { Cause, Effect, Exit, Queue, Stream } from "effect"
+import type { Delivery } from "./Intake.ts"
+
+export interface Lane<D extends Delivery> {
+  /** Turns, relative to the others' while they too have something. */
+  readonly weight: number
+  readonly deliveries: Stream.Stream<D>
+}
+
+interface Open<D> {
+  readonly weight: number
+  readonly queue: Queue.Queue<D>
+  credit: number
+}
+
+/** Smooth weighted round robin among the lanes that have something: a heavy one first, a light one never starved. */
+const next = <D>(lanes: ReadonlyArray<Open<D>>): Open<D> | undefined => {
+  const filled = lanes.filter(({ queue }) => Queue.sizeUnsafe(queue) > 0)
+  for (const lane of filled) lane.credit += lane.weight
+  const [first, ...others] = filled
+  if (first === undefined) return undefined
+  const chosen = others.reduce((best, lane) => lane.credit > best.credit ? lane : best, first)
+  chosen.credit -= filled.reduce((sum, { weight }) => sum + weight, 0)
+  return chosen
+}
+
+/** Each lane holds one delivery ready and one in its hand, so that the broker's prefetch stays the bound. */
+export const merge = <D extends Delivery>(lanes: ReadonlyArray<Lane<D>>): Stream.Stream<D> =>
+  Stream.unwrap(Effect.gen(function*() {
+    const bell = yield* Queue.sliding<void>(1)
+    const waiting = new Set<D>()
+    // Taken from the broker and by nobody from us: other workers shall have them now, not when we end.
+    yield* Effect.addFinalizer(() => Effect.forEach(waiting, (delivery) => delivery.giveBack, { discard: true }))
+    const broken: Array<Cause.Cause<never>> = []
+    const open = yield* Effect.forEach(lanes, Effect.fnUntraced(function*({ deliveries, weight }) {
+      const queue = yield* Queue.bounded<D>(1)
+      yield* deliveries.pipe(
+        Stream.runForEach((delivery) => {
+          waiting.add(delivery)
+          return Effect.andThen(Queue.offer(queue, delivery), Queue.offer(bell, undefined))
+        }),
+        // A defect must reach whoever watches over this intake, not end one queue in silence.
+        Effect.tapCause((cause) => {
+          broken.push(cause)
+          return Queue.offer(bell, undefined)
+        }),
+        Effect.forkScoped
+      )
+      return { weight, queue, credit: 0 } satisfies Open<D>
+    }))
+    const take: Effect.Effect<D> = Effect.suspend(() => {
+      const [cause] = broken
+      if (cause !== undefined) return Effect.failCause(cause)
+      const lane = next(open)
+      if (lane === undefined) return Effect.andThen(Queue.take(bell), take)
+      const exit = Queue.takeUnsafe(lane.queue)
+      if (exit === undefined || Exit.isFailure(exit)) return take
+      waiting.delete(exit.value)
+      return Effect.succeed(exit.value)
+    })
+    return Stream.fromEffectRepeat(take)
+  }))

@@ -1,0 +1,272 @@
+/** The door of Stoker's own AMQP dialect: one quorum queue per priority, delays, tries with backoff, dead letters. */
+import { Clock, Effect, Exit, Fiber, FiberSet, Option, Result, type Scope, Stream } from "effect"
+import type { StokerEvent } from "../../schemas/dialects/StokerEvent.ts"
+import {
+  backoffOf,
+  decode,
+  intake,
+  ownerOf,
+  type RetryPolicy,
+  standardRetry,
+  type StokerMessage,
+  type StokerReply,
+  type Submission,
+  type Trust
+} from "../../schemas/dialects/StokerJob.ts"
+import { keyText, Owner } from "../../schemas/Ids.ts"
+import { keyOf } from "../../schemas/Job.ts"
+import { describe, Outcome } from "../../schemas/Outcome.ts"
+import { noUsage } from "../../schemas/Usage.ts"
+import { Amqp, type AmqpDelivery } from "../amqp/Amqp.ts"
+import * as Keeping from "../deadletters/Keeping.ts"
+import type { Emitter } from "../emitter/Emitter.ts"
+import { messagesOf } from "../emitter/StokerMessages.ts"
+import * as AmqpHandOver from "./AmqpHandOver.ts"
+import type { Delivery, Intake } from "./Intake.ts"
+import { requestHash } from "./RequestHash.ts"
+import { jobsTopology, type Level, levels, queueOf, standardWeights } from "./StokerTopology.ts"
+import * as StokerWaiting from "./StokerWaiting.ts"
+
+export interface StokerIntakeOptions {
+  /** Deliveries outstanding at once over all levels, shared by their weights; each level has one at least. */
+  readonly prefetch: number
+  /** Tells the senders of messages that become no run. */
+  readonly emitter: Pick<Emitter, "send">
+  /** The user of our own connection. Workers and operators trust it to name owners. */
+  readonly user: string
+  /** Further users who may name owners. */
+  readonly spokesmen?: ReadonlyArray<string>
+  /** Whose jobs are those without a user the broker vouches for. Default `stoker`. */
+  readonly defaultOwner?: Owner
+  /** Refuse messages without such a user. Default false. */
+  readonly requireUser?: boolean
+  readonly weights?: Readonly<Record<Level, number>>
+  /** For messages that do not say otherwise. */
+  readonly retry?: RetryPolicy
+  /** How long the broker lets a delivery be held, with a margin. Milliseconds, default 25 minutes. */
+  readonly holdMs?: number
+  /** The journal of this worker may own what would be held longer, although no other worker can read it. */
+  readonly ownLongJobs?: boolean
+  /** Bytes. Default 16 MiB. */
+  readonly maximumBytes?: number
+  /** Default `stoker.jobs`. */
+  readonly queue?: string
+  /** Default `stoker.dead`. */
+  readonly deadQueue?: string
+}
+
+/** A delivery of this door. */
+export interface StokerDelivery extends Delivery {
+  /** 1 for the first try, by our own header. */
+  readonly attempt: number
+  /**
+   * What came of a try: true if the job shall be tried again. The broker then has the copy for the next try, and the
+   * delivery is to be acked without a settlement. False: settle it. After a last try that failed it is kept as a dead
+   * letter too.
+   */
+  readonly retry: (outcome: Outcome) => Effect.Effect<boolean>
+  /** Milliseconds the broker lets it be held, and whether the journal may own it if that is too short. */
+  readonly hold: { readonly limitMs: number; readonly journalMayOwn: boolean }
+}
+
+export interface StokerIntake extends Intake {
+  readonly deliveries: Stream.Stream<StokerDelivery>
+}
+
+/** Given back so often, a job is at fault, not the workers. */
+const mostReturns = 10
+/** Milliseconds aside after it was given back more than once. */
+const returnPause = 1000
+/** A closing worker waits so long for the broker to take the copy of what it gives back. */
+const returnLimit = "2 seconds"
+
+/** Each level's fixed share of the whole. */
+export const shares = (prefetch: number, weights: Readonly<Record<Level, number>>): Readonly<Record<Level, number>> => {
+  const all = weights.high + weights.normal + weights.low
+  const share = (level: Level) => Math.max(1, Math.round((prefetch * weights[level]) / all))
+  return { high: share("high"), normal: share("normal"), low: share("low") }
+}
+
+const messageOf = ({ body, properties }: AmqpDelivery): StokerMessage => ({
+  body,
+  userId: properties.userId,
+  messageId: properties.messageId,
+  replyTo: properties.replyTo,
+  correlationId: properties.correlationId,
+  timestamp: properties.timestamp,
+  headers: properties.headers
+})
+
+/** Why it is not run, for its sender and for the dead letter. */
+interface Refusal {
+  readonly reason: string
+  readonly remedy: string
+  readonly id?: Submission["job"]["id"]
+}
+
+const expired: Refusal = {
+  reason: "expired in the queue",
+  remedy: "Send it again with more time to live, or start more workers."
+}
+
+/** The intake. What it has begun to settle goes on until the scope ends, whether or not anybody takes deliveries. */
+export const make = Effect.fnUntraced(function*(
+  options: StokerIntakeOptions
+): Effect.fn.Return<StokerIntake, never, Amqp | Scope.Scope> {
+  const amqp = yield* Amqp
+  const deadQueue = options.deadQueue ?? Keeping.defaultDeadQueue
+  const dead = yield* Keeping.make(deadQueue)
+  const waiting = yield* StokerWaiting.make(options.user)
+  const settling = yield* FiberSet.make<void>()
+  const weights = options.weights ?? standardWeights
+  const trust: Trust = {
+    defaultOwner: options.defaultOwner ?? Owner.make(intake),
+    spokesmen: [options.user, ...options.spokesmen ?? []],
+    requireUser: options.requireUser ?? false
+  }
+
+  /** Beside the deliveries that follow it. Acked last: should we die before, it comes again, and all is done again. */
+  const settle = (delivery: AmqpDelivery, work: Effect.Effect<void>) =>
+    FiberSet.run(
+      settling,
+      work.pipe(
+        Effect.andThen(delivery.ack),
+        Effect.catchCause((cause) => Effect.logError("a message is not settled, it stays with the broker", cause))
+      )
+    )
+
+  /** The last event of a job that was never claimed: attempt 0. */
+  const tell = Effect.fnUntraced(function*(delivery: AmqpDelivery, refusal: Refusal) {
+    const { correlationId, replyTo } = delivery.properties
+    const owner = Result.getOrElse(ownerOf(messageOf(delivery), trust), () => trust.defaultOwner)
+    const { id, reason, remedy } = refusal
+    // Our own queues are nobody's reply queues.
+    const isReply = replyTo !== undefined && (!replyTo.startsWith("stoker.") || replyTo.startsWith("stoker.client."))
+    const reply: StokerReply = {
+      dialect: "stoker",
+      ...(isReply ? { replyTo } : {}),
+      ...(correlationId === undefined ? {} : { correlationId })
+    }
+    const event: StokerEvent = {
+      event: "ended",
+      ...(id === undefined ? {} : { id }),
+      owner,
+      attempt: 0,
+      seq: 0,
+      atMs: yield* Clock.currentTimeMillis,
+      outcome: Outcome.cases.Rejected.make({ reason, remedy }),
+      usage: noUsage,
+      output: []
+    }
+    const name = id === undefined ? `${intake}/${owner}/-` : keyText({ intake, owner, id })
+    const messages = messagesOf(event, reply, undefined, (n) => `${name}#0.0.${n}`)
+    yield* Effect.forEach(messages, (message) => Effect.flatten(options.emitter.send(message)), { discard: true })
+  })
+
+  const refuse = (delivery: AmqpDelivery, refusal: Refusal) =>
+    Effect.logWarning(`a message of ${delivery.queue} is kept in ${deadQueue}: ${refusal.reason}`).pipe(
+      Effect.andThen(dead.keep(delivery, refusal)),
+      Effect.andThen(tell(delivery, refusal))
+    )
+
+  const putAside = (raw: AmqpDelivery, submission: Submission, next: Partial<StokerWaiting.Terms>, delayMs: number) =>
+    Effect.flatMap(Clock.currentTimeMillis, (nowMs) => {
+      const { attempt, returns } = submission
+      const notBeforeMs = Math.max(submission.notBeforeMs ?? 0, nowMs + delayMs)
+      return waiting.putAside(raw, submission, { attempt, returns, notBeforeMs, ...next }, nowMs)
+    })
+
+  /** Once is a worker that goes; more often is a matter of the job. The broker's own requeueing is no way to wait. */
+  const giveBack = (raw: AmqpDelivery, submission: Submission) => {
+    if (!raw.redelivered && submission.returns === 0) return raw.giveBack
+    const returns = submission.returns + 1
+    const copied = returns > mostReturns
+      ? dead.keep(raw, {
+        reason: `workers gave it back ${mostReturns} times without running it`,
+        remedy: "See the workers' logs, then `stoker dead retry`."
+      })
+      : putAside(raw, submission, { returns }, returnPause)
+    // On a fiber of its own: who gives back is often being interrupted, where a time limit alone would not hold.
+    return Effect.gen(function*() {
+      const copying = yield* FiberSet.run(settling, copied)
+      const exit = yield* Effect.timeoutOption(Fiber.await(copying), returnLimit)
+      yield* Option.isSome(exit) && Exit.isSuccess(exit.value) ? raw.ack : raw.giveBack
+    })
+  }
+
+  const retry = (raw: AmqpDelivery, submission: Submission) =>
+    Effect.fn("StokerIntake.retry")(function*(outcome: Outcome) {
+      const { attempt, job, retry } = submission
+      if (!retry.on.includes(outcome._tag)) return false
+      if (attempt < retry.maxAttempts) {
+        const delayMs = backoffOf(retry, attempt)
+        yield* Effect.logInfo(`job ${keyText(keyOf(job))} ${describe(outcome)}; try ${attempt + 1} in ${delayMs} ms`)
+        yield* putAside(raw, submission, { attempt: attempt + 1 }, delayMs)
+        return true
+      }
+      if (retry.maxAttempts > 1) {
+        yield* dead.keep(raw, {
+          reason: `gave up after ${attempt} tries: ${describe(outcome)}`,
+          remedy: "Repair what made it fail, then `stoker dead retry`."
+        })
+      }
+      return false
+    })
+
+  const deliveryOf = (raw: AmqpDelivery, submission: Submission): StokerDelivery => ({
+    job: submission.job,
+    hash: requestHash(submission.job),
+    reply: submission.reply,
+    redelivered: raw.redelivered,
+    attempt: submission.attempt,
+    ack: raw.ack,
+    reject: (reason) =>
+      dead.keep(raw, { reason, remedy: "Send it again, corrected or under another id." }).pipe(Effect.andThen(raw.ack)),
+    giveBack: giveBack(raw, submission),
+    retry: retry(raw, submission),
+    hold: { limitMs: options.holdMs ?? 25 * 60_000, journalMayOwn: options.ownLongJobs ?? false }
+  })
+
+  /** The message as a delivery with its last moment, or nothing: then it is being refused, or put aside. */
+  const accept = Effect.fnUntraced(function*(raw: AmqpDelivery) {
+    const nowMs = yield* Clock.currentTimeMillis
+    const decoded = decode(messageOf(raw), {
+      trust,
+      retry: options.retry ?? standardRetry,
+      maximumBytes: options.maximumBytes ?? 16 * 1024 * 1024,
+      nowMs
+    })
+    if (Result.isFailure(decoded)) {
+      yield* settle(raw, refuse(raw, decoded.failure))
+      return undefined
+    }
+    const submission = decoded.success
+    if ((submission.notBeforeMs ?? 0) > nowMs) {
+      yield* settle(raw, putAside(raw, submission, {}, 0))
+      return undefined
+    }
+    return { ...deliveryOf(raw, submission), raw, expiresAtMs: submission.expiresAtMs }
+  })
+
+  const prefetch = shares(options.prefetch, weights)
+  const deliveries = AmqpHandOver.merge(levels.map((level) => {
+    const queue = queueOf(level, options.queue)
+    return {
+      weight: weights[level],
+      deliveries: amqp.consume(queue, { prefetch: prefetch[level], topology: jobsTopology(queue, deadQueue) }).pipe(
+        Stream.mapEffect(accept),
+        Stream.filter((accepted) => accepted !== undefined)
+      )
+    }
+  })).pipe(
+    // Judged when somebody takes it: it may have waited here as well.
+    Stream.mapEffect(Effect.fnUntraced(function*({ expiresAtMs, raw, ...delivery }) {
+      if (expiresAtMs === undefined || (yield* Clock.currentTimeMillis) < expiresAtMs) return delivery
+      yield* settle(raw, refuse(raw, { ...expired, id: delivery.job.id }))
+      return undefined
+    })),
+    Stream.filter((delivery) => delivery !== undefined)
+  )
+
+  return { name: intake, deliveries }
+})
