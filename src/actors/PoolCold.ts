@@ -4,7 +4,7 @@ import { within } from "../layers/Release.ts"
 import { ProvisionFailed, type Sandbox } from "../layers/sandbox/Sandbox.ts"
 import type { PoolCharge } from "../schemas/PoolConfig.ts"
 import type { Claimant, PoolBudget } from "./PoolBudget.ts"
-import { beginLeaving, draining, handOver, type Order, provisionInto, TEARDOWN } from "./PoolProvision.ts"
+import { beginLeaving, draining, failureOf, handOver, type Order, provisionInto, TEARDOWN } from "./PoolProvision.ts"
 import type { PoolCounts } from "./PoolStats.ts"
 
 export interface PoolCold {
@@ -64,12 +64,13 @@ export const make = (budget: PoolBudget): PoolCold => {
         const made = yield* Effect.exit(provisionInto(scope, order, restore))
         counts.making -= 1
         if (made._tag === "Success") return yield* handOver(made.value, scope, taker, charge, budget, counts)
-        if (!Cause.hasInterruptsOnly(made.cause)) counts.failures += 1
         // Torn down from now on; only the end of the taker's scope waits for it.
         const leaving = beginLeaving(scope, charge, budget, counts)(made)
         const fiber = yield* Effect.forkDetach(leaving, { startImmediately: true })
         yield* Scope.addFinalizer(taker, within("a sandbox that was not made", TEARDOWN)(Fiber.join(fiber)))
-        return yield* made
+        if (Cause.hasInterruptsOnly(made.cause)) return yield* made
+        counts.failures += 1
+        return yield* failureOf(order.driver.name, made.cause)
       })
     )
 

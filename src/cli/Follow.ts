@@ -17,19 +17,29 @@ export interface FollowOptions<E> {
   readonly gap: (...args: Parameters<View["gap"]>) => Effect.Effect<void, E>
 }
 
-/** Gives the log's end, if there was one; fails when there is no log, or when nobody takes what it says. */
+/** What was followed: which writing of the log, and its end, if there was one. */
+export interface Followed {
+  readonly run: string
+  readonly end: LogEnd | undefined
+}
+
+/** Shows one attempt's output from its beginning; fails when there is no log, or when nobody takes what it says. */
 export const follow = <E>(
   read: (options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | LogError>,
   { bytes, gap, stream, wait }: FollowOptions<E>
-): Effect.Effect<LogEnd | undefined, LogNotFound | LogError | E> =>
+): Effect.Effect<Followed, LogNotFound | LogError | E> =>
   Effect.gen(function*() {
     let offset = 0
+    let run: { readonly run?: string } = {}
     while (true) {
-      const slice = yield* read({ stream, offset, maxBytes: READ_BYTES, waitMs: wait ? WAIT_MS : 0 })
+      const slice: LogSlice = yield* read({ ...run, stream, offset, maxBytes: READ_BYTES, waitMs: wait ? WAIT_MS : 0 })
+      run = { run: run.run ?? slice.run }
       for (const entry of slice.entries) {
         yield* entry._tag === "Bytes" ? bytes(entry.stream, entry.bytes) : gap(entry.stream, entry.to - entry.from)
       }
-      if (slice.end !== undefined || (!wait && slice.entries.length === 0)) return slice.end
+      if (slice.end !== undefined || (!wait && slice.entries.length === 0)) {
+        return { run: run.run ?? slice.run, end: slice.end }
+      }
       offset = slice.next
     }
   })

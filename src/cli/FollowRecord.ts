@@ -23,22 +23,26 @@ export interface RecordWatch {
 export const followRecord = Effect.fn("FollowRecord.followRecord")(function*(key: JobKey, watch: RecordWatch) {
   const journal = yield* Journal
   const log = yield* Log
-  /** The run whose output was shown: an attempt that was given back is not counted, and comes again elsewhere. */
-  let shown = ""
+  /** The writing of the log that was shown: an attempt that was given back comes again under the same number. */
+  let shown: string | undefined
+  let begun = ""
   while (true) {
     const record = yield* journal.get(key)
     if (record === undefined) return undefined
     const { attempt, instance, settlement, state } = record
-    const run = `${attempt} ${instance ?? ""}`
-    if (run !== shown && state !== "queued") {
+    const now = `${attempt} ${instance ?? ""}`
+    if (now !== begun && state !== "queued") {
+      begun = now
       yield* watch.began(attempt)
-      const end = yield* follow((options) => log.read(key, options), { ...watch, wait: true }).pipe(
-        Effect.catchTag("LogNotFound", () => Effect.undefined)
-      )
-      if (end !== undefined) shown = run
+    }
+    const kept = yield* Effect.option(log.read(key, { stream: "all", offset: 0, maxBytes: 1, waitMs: 0 }))
+    if (kept._tag === "Some" && kept.value.run !== shown && state !== "queued") {
+      const { end, run } = yield* follow((options) => log.read(key, options), { ...watch, wait: true })
+      shown = run
       if (end?.complete === false && settlement === undefined) {
         yield* watch.note("stoker: its worker ended before it; it begins again with another one")
       }
+      continue // the row may have changed meanwhile
     }
     if (settlement !== undefined) return { ...record, settlement }
     yield* Effect.sleep(POLL)

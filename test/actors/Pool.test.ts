@@ -240,7 +240,7 @@ describe("a pool", () => {
       const { statsOf, take } = yield* open([fake], [a])
       yield* settled
       for (const id of [...fake.alive.keys()].slice(0, 1)) fake.lose(id)
-      const ids = [(yield* take(a)).sandbox.id, (yield* take(a)).sandbox.id]
+      const ids: ReadonlyArray<string> = [(yield* take(a)).sandbox.id, (yield* take(a)).sandbox.id]
       assert.notInclude(ids, "fake1")
       yield* settled
       assert.deepInclude(yield* statsOf(a), { lost: 1, idle: 2 })
@@ -402,10 +402,10 @@ describe("a pool", () => {
       const fake = SandboxTest.makeDriver()
       const a = pooled("a", { minimum: 1, maximum: 1 })
       let failures = 0
-      const config = Object.defineProperty({ ...a.pool }, "healthEveryMs", {
+      const config = Object.defineProperty({ ...a.pool }, "minimum", {
         get: () => {
           if (failures-- > 0) throw new Error("a bug")
-          return 5000
+          return 1
         }
       })
       const { pools, statsOf, take } = yield* open([fake], [{ ...a, pool: config }])

@@ -36,12 +36,12 @@ export const layer = (
       const name = stream === "all" ? "stdout" : stream
       const entry = entriesOf(name, output[name] ?? []).find((entry) => endOf(entry) > offset)
       if (entry === undefined) {
-        return Effect.succeed({ entries: [], next: offset, end: { summaries: [], complete: true } })
+        return Effect.succeed({ entries: [], next: offset, run: "fake", end: { summaries: [], complete: true } })
       }
       if (entry._tag === "Gap") {
-        return Effect.succeed({ entries: [{ ...entry, from: offset }], next: entry.to })
+        return Effect.succeed({ entries: [{ ...entry, from: offset }], next: entry.to, run: "fake" })
       }
       const bytes = entry.bytes.subarray(offset - entry.offset).subarray(0, Math.min(chunk, maxBytes))
-      return Effect.succeed({ entries: [{ ...entry, offset, bytes }], next: offset + bytes.byteLength })
+      return Effect.succeed({ entries: [{ ...entry, offset, bytes }], next: offset + bytes.byteLength, run: "fake" })
     }
   })

@@ -116,7 +116,31 @@ describe("Log in files", () => {
       yield* writer.append("stdout", bytes("abc"))
       yield* log.read(key("a"), { ...now, stream: "all", waitMs: 60_000 })
       const slice = yield* other.read(key("a"), { ...now, stream: "all", offset: 3, waitMs: 50 })
-      assert.deepStrictEqual(slice, { entries: [], next: 3 })
+      assert.deepStrictEqual({ ...slice, run: "" }, { entries: [], next: 3, run: "" })
+    }))
+
+  it.live("shows a polling reader in another process the log that replaced one it has seen the end of", () =>
+    Effect.gen(function*() {
+      const state = yield* folder
+      const other = yield* Log.pipe(yield* logOf(state, "w2"))
+      const write = Effect.fnUntraced(function*(instance: string, text: string) {
+        const log = yield* Log.pipe(yield* logOf(state, instance))
+        const writer = yield* log.open(key("a"), { attempt: 1, keepBytes: 1000 })
+        yield* writer.append("stdout", bytes(text))
+        yield* writer.end
+      }, Effect.scoped)
+      const poll = other.read(key("a"), { ...now, stream: "all", waitMs: 0 })
+      yield* write("w1", "first")
+      const before = yield* poll
+      yield* write("w3", "second")
+      const after = yield* Effect.repeat(Effect.andThen(Effect.sleep("100 millis"), poll), {
+        until: ({ run }) => run !== before.run,
+        times: 100
+      })
+      assert.notStrictEqual(after.run, before.run)
+      const inTheFirst = yield* other.read(key("a"), { ...now, stream: "all", run: before.run, offset: 5, waitMs: 0 })
+      assert.deepStrictEqual(inTheFirst.entries, [])
+      assert.isFalse(inTheFirst.end?.complete)
     }))
 
   it.live("ends, incomplete, for those who read in another process when an attempt replaces it or it is removed", () =>

@@ -1,7 +1,7 @@
 /** What `stoker dead` does: one call, one rendering each. */
+import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { Effect, Option, type Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
-import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { type DeadLetter, DeadLetters, type OpenLetter, type Selection } from "../../layers/deadletters/DeadLetters.ts"
 import * as DeadLettersAmqp from "../../layers/deadletters/DeadLettersAmqp.ts"
 import { randomName } from "../../layers/host/RandomName.ts"
@@ -41,6 +41,12 @@ const selection = Effect.fnUntraced(function*({ all, ids }: Selected) {
   const selected: Selection = all ? "all" : ids
   return selected
 })
+
+/** A stranger's words on somebody's terminal: no control character but tab and newline. */
+const harmless = (text: string) =>
+  // oxlint-disable-next-line no-control-regex
+  text.replaceAll(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, (character) =>
+    `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`)
 
 const lines = (letters: ReadonlyArray<DeadLetter>) =>
   table([
@@ -86,7 +92,7 @@ export const listDead = Effect.fn("DeadActs.list")((flags: Common & { readonly l
       const { letters, total } = yield* (yield* DeadLetters).list(flags.limit)
       if (flags.json) return yield* print(JSON.stringify({ total, letters }))
       if (total === 0) return yield* say("stoker: there are no dead letters")
-      yield* print(lines(letters))
+      yield* print(harmless(lines(letters)))
       if (letters.length < total) yield* say(`stoker: the oldest ${letters.length} of ${total}; --limit shows more`)
     })
   )
@@ -98,7 +104,7 @@ export const showDead = Effect.fn("DeadActs.show")((flags: Common & { readonly i
     Effect.gen(function*() {
       const letter = yield* (yield* DeadLetters).show(flags.id)
       const { body, ...rest } = letter
-      yield* print(flags.json ? JSON.stringify({ ...rest, ...content(body) }) : details(letter))
+      yield* print(flags.json ? JSON.stringify({ ...rest, ...content(body) }) : harmless(details(letter)))
     })
   )
 )

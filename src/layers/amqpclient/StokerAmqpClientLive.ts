@@ -1,5 +1,5 @@
 /** The client over `Amqp`: one exclusive reply queue, answers and events told apart by their correlation ids. */
-import { Cause, Clock, Duration, Effect, Layer, Option, Queue, type Scope, Stream } from "effect"
+import { type Cause, Clock, Duration, Effect, Layer, Option, Queue, type Scope, Stream } from "effect"
 import {
   decodeAnswer,
   encodeQuestion,
@@ -261,9 +261,7 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
         Stream.takeUntil(({ event }) => event === "ended")
       )
     }),
-    status: Effect.fn("StokerAmqpClient.status")((job) =>
-      aboutJob(keyOf(job), { ask: "status", ...job }, answerLimit)
-    ),
+    status: Effect.fn("StokerAmqpClient.status")((job) => aboutJob(keyOf(job), { ask: "status", ...job }, answerLimit)),
     stop: Effect.fn("StokerAmqpClient.stop")((job, { graceMs, reason }) =>
       aboutJob(
         keyOf(job),
@@ -283,10 +281,10 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
       const byKey = new Map(heard.map((view) => [keyText(view), view]))
       return [...byKey.values()].toSorted((a, b) => b.receivedAtMs - a.receivedAtMs).slice(0, filter.limit)
     }, Effect.scoped),
-    read: Effect.fn("StokerAmqpClient.read")(function*(job, { maxBytes, offset, stream, waitMs }) {
+    read: Effect.fn("StokerAmqpClient.read")(function*(job, { waitMs, ...options }) {
       const key = keyOf(job)
       const first = Duration.sum(answerLimit, Duration.millis(waitMs))
-      const asking: StokerQuestion = { ask: "read", ...job, stream, offset, maxBytes, waitMs }
+      const asking: StokerQuestion = { ask: "read", ...job, ...options, waitMs }
       const found = yield* ask(key, asking, "output", { first, later: first })
       return Option.isSome(found) ? sliceOf(found.value) : yield* new LogNotFound({ key })
     })
@@ -296,13 +294,14 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
 const isAnswer = <Tag extends StokerAnswer["answer"]>(answer: StokerAnswer, tag: Tag): answer is Answer<Tag> =>
   answer.answer === tag
 
-const sliceOf = ({ end, entries, next }: Answer<"output">): LogSlice => ({
+const sliceOf = ({ end, entries, next, run }: Answer<"output">): LogSlice => ({
   entries: entries.map((entry): LogEntry =>
     "base64" in entry
       ? { _tag: "Bytes", stream: entry.stream, offset: entry.offset, bytes: entry.base64 }
       : { _tag: "Gap", stream: entry.stream, from: entry.gapFrom, to: entry.gapTo }
   ),
   next,
+  run,
   ...(end === undefined ? {} : { end })
 })
 

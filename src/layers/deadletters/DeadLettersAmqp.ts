@@ -4,12 +4,19 @@
  * one would turn the order round.) Each look counts as a delivery of the letter, which the queue's limit leaves room for.
  */
 import type { Channel, ConfirmChannel, ConsumeMessage } from "amqplib"
-import { Clock, Deferred, Duration, Effect, Layer, type Redacted } from "effect"
+import { Clock, Deferred, Duration, Effect, Layer, type Redacted, Struct } from "effect"
 import type { AmqpError } from "../amqp/Amqp.ts"
 import * as Connection from "../amqp/Connection.ts"
 import * as Endpoint from "../amqp/Endpoint.ts"
 import * as Fault from "../amqp/Fault.ts"
-import { type DeadLetter, DeadLetterError, DeadLetters, LetterNotFound, type OpenLetter, type Selection } from "./DeadLetters.ts"
+import {
+  type DeadLetter,
+  DeadLetterError,
+  DeadLetters,
+  LetterNotFound,
+  type OpenLetter,
+  type Selection
+} from "./DeadLetters.ts"
 import { defaultDeadQueue } from "./Keeping.ts"
 import * as Letter from "./Letter.ts"
 
@@ -101,67 +108,91 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
     }
     yield* asked(link, operation, () => looking.channel.prefetch(wanted))
     yield* asked(link, operation, () => looking.channel.consume(queue, receive, { exclusive: true }))
-    const closed = Effect.flatMap(looking.ended, (cause) =>
-      Effect.fail(failure(operation)(Fault.at(link.address)("Closed", operation, "Try again", cause))))
-    let before = -1
-    while (before < seen && seen < wanted) {
-      before = seen
-      // Somebody else may have taken some since they were counted: what came is then all there is.
-      yield* Effect.timeoutOption(Effect.raceFirst(Deferred.await(all), closed), silence)
-    }
+    const closed = Effect.flatMap(
+      looking.ended,
+      (cause) => Effect.fail(failure(operation)(Fault.at(link.address)("Closed", operation, "Try again", cause)))
+    )
+    // Somebody else may have taken some since they were counted: what came before a silence is then all there is.
+    const more = Effect.suspend(() => {
+      const before = seen
+      return Effect.map(
+        Effect.timeoutOption(Effect.raceFirst(Deferred.await(all), closed), silence),
+        () => seen > before && seen < wanted
+      )
+    })
+    yield* Effect.repeat(more, { while: (goesOn) => goesOn })
     return { total, held, ack: ({ message }: Held) => looking.channel.ack(message) }
   })
 
-  const sealed = ({ letter: { body: _, headers: __, ...letter } }: Held): DeadLetter => letter
+  const sealed = ({ letter }: Held): DeadLetter => Struct.omit(letter, ["body", "headers"])
 
   const opened = (message: ConsumeMessage): Held => ({ letter: Letter.read(queue, message), message })
 
+  /** For those who need no body: many letters may be large. */
+  const unburdened = (message: ConsumeMessage): Held => {
+    const { letter } = opened(message)
+    return { letter: { ...letter, body: new Uint8Array() }, message: { ...message, content: Buffer.alloc(0) } }
+  }
+
   /** The letters that were asked for; every one of them, or it says which there is not. */
-  const select = Effect.fnUntraced(function*(link: Connection.Link, operation: string, which: Selection) {
+  const select = Effect.fnUntraced(function*(
+    link: Connection.Link,
+    operation: string,
+    which: Selection,
+    open: (message: ConsumeMessage) => Held
+  ) {
     const wanted = which === "all" ? undefined : new Set(which)
-    // The body of a letter nobody asked for is let go at once.
+    // A letter nobody asked for is let go at once.
     const isWanted = (one: Held) => wanted === undefined || wanted.has(one.letter.id) ? one : undefined
-    const found = yield* hold(link, operation, options.depth ?? 10_000, (message) => isWanted(opened(message)))
+    const found = yield* hold(link, operation, options.depth ?? 10_000, (message) => isWanted(open(message)))
     const ids = new Set(found.held.map(({ letter }) => letter.id))
     const missing = which === "all" ? undefined : which.find((id) => !ids.has(id))
     if (missing !== undefined) return yield* new LetterNotFound({ id: missing })
     return found
   })
 
-  const resend = Effect.fnUntraced(function*(link: Connection.Link, confirmed: ConfirmChannel, { letter, message }: Held) {
-    const operation = `sending ${letter.id} to ${letter.queue} again`
-    if (letter.isCut) {
+  const resend = Effect.fnUntraced(
+    function*(link: Connection.Link, confirmed: ConfirmChannel, { letter, message }: Held) {
+      const operation = `sending ${letter.id} to ${letter.queue} again`
+      if (letter.isCut) {
+        return yield* new DeadLetterError({
+          operation,
+          reason: "it was too large to be kept whole",
+          remedy: "Let its sender send it again; `stoker dead drop` removes this one"
+        })
+      }
+      const again = Letter.again(letter, message, user, yield* Clock.currentTimeMillis)
+      const isRouted = yield* asked(link, operation, () => Letter.publish(confirmed, again))
+      if (isRouted) return
       return yield* new DeadLetterError({
         operation,
-        reason: "it was too large to be kept whole",
-        remedy: "Let its sender send it again; `stoker dead drop` removes this one"
+        reason: `no queue takes it: ${
+          again.exchange === "" ? `queue ${again.routingKey}` : `exchange ${again.exchange}`
+        } leads nowhere`,
+        remedy: "Start a worker, which declares its queues, and try again"
       })
     }
-    const again = Letter.again(letter, message, user, yield* Clock.currentTimeMillis)
-    const isRouted = yield* asked(link, operation, () => Letter.publish(confirmed, again))
-    if (isRouted) return
-    return yield* new DeadLetterError({
-      operation,
-      reason: `no queue takes it: ${again.exchange === "" ? `queue ${again.routingKey}` : `exchange ${again.exchange}`} leads nowhere`,
-      remedy: "Start a worker, which declares its queues, and try again"
-    })
-  })
+  )
 
-  const taking = (operation: string, which: Selection, act: (
-    link: Connection.Link,
-    confirmed: ConfirmChannel,
-    held: Held
-  ) => Effect.Effect<void, DeadLetterError>) =>
+  /** Each leaves the queue once `act` is done with it; a failure leaves it and the following ones where they are. */
+  const taking = (
+    operation: string,
+    which: Selection,
+    open: (message: ConsumeMessage) => Held,
+    act: (link: Connection.Link, confirmed: ConfirmChannel, held: Held) => Effect.Effect<boolean, DeadLetterError>
+  ) =>
     connected(
       operation,
       Effect.fnUntraced(function*(link) {
         const confirming = yield* channel(link, (model) => model.createConfirmChannel())
-        const { ack, held } = yield* select(link, operation, which)
+        const { ack, held } = yield* select(link, operation, which, open)
+        const taken: Array<DeadLetter> = []
         for (const one of held) {
-          yield* act(link, confirming.channel, one)
+          if (!(yield* act(link, confirming.channel, one))) continue
           ack(one)
+          taken.push(sealed(one))
         }
-        return held.map(sealed)
+        return taken
       }, Effect.scoped)
     )
 
@@ -169,22 +200,28 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
     list: Effect.fn("DeadLetters.list")((limit) =>
       connected("listing dead letters", (link) =>
         Effect.scoped(Effect.map(
-          hold(link, "listing dead letters", limit, (message) => {
-            const { letter } = opened(message)
-            return { letter: { ...letter, body: new Uint8Array() }, message: { ...message, content: Buffer.alloc(0) } }
-          }),
+          hold(link, "listing dead letters", limit, unburdened),
           ({ held, total }) => ({ total, letters: held.map(sealed) })
         )))
     ),
     show: Effect.fn("DeadLetters.show")((id) =>
       connected("showing a dead letter", (link) =>
         Effect.scoped(Effect.flatMap(
-          select(link, "showing a dead letter", [id]),
-          ({ held: [first] }) => first === undefined ? Effect.fail(new LetterNotFound({ id })) : Effect.succeed(first.letter)
+          select(link, "showing a dead letter", [id], opened),
+          ({ held: [first] }) =>
+            first === undefined ? Effect.fail(new LetterNotFound({ id })) : Effect.succeed(first.letter)
         )))
     ),
-    retry: Effect.fn("DeadLetters.retry")((which) => taking("retrying dead letters", which, resend)),
-    drop: Effect.fn("DeadLetters.drop")((which) => taking("dropping dead letters", which, () => Effect.void))
+    retry: Effect.fn("DeadLetters.retry")((which) =>
+      taking("retrying dead letters", which, opened, (link, confirmed, held) =>
+        // Of all there are, those that cannot be sent stay, and hold up none.
+        which === "all" && held.letter.isCut
+          ? Effect.succeed(false)
+          : Effect.as(resend(link, confirmed, held), true))
+    ),
+    drop: Effect.fn("DeadLetters.drop")((which) =>
+      taking("dropping dead letters", which, unburdened, () => Effect.succeed(true))
+    )
   })
 })
 

@@ -49,7 +49,9 @@ export const make = Effect.fnUntraced(function*(
 
   return (durable) =>
     publish(durable).pipe(
-      Effect.tapError((error) => Effect.logWarning(`a message for ${durable.queue} is not there yet: ${error.message}`)),
+      Effect.tapError((error) =>
+        Effect.logWarning(`a message for ${durable.queue} is not there yet: ${error.message}`)
+      ),
       Effect.tapError((error) => Effect.sync(() => error._tag === "AmqpError" && declared.delete(durable.queue))),
       Effect.retry(patience),
       Effect.orDie

@@ -19,7 +19,10 @@ const deathOf = (headers: Readonly<Record<string, unknown>>) => {
 }
 
 const brokersReasons: Readonly<Record<string, readonly [reason: string, remedy: string]>> = {
-  delivery_limit: ["it was handed out too often and never settled", "See what it does to workers before sending it again"],
+  delivery_limit: [
+    "it was handed out too often and never settled",
+    "See what it does to workers before sending it again"
+  ],
   expired: ["its lifetime at the broker was over", "Send it again if it is still wanted"],
   maxlen: ["its queue was full", "Send it again when there is room"],
   rejected: ["a consumer rejected it", "See the consumers' logs"]
@@ -29,7 +32,8 @@ const brokersReasons: Readonly<Record<string, readonly [reason: string, remedy: 
 export const read = (deadQueue: string, { content, fields, properties }: ConsumeMessage): OpenLetter => {
   const headers: Readonly<Record<string, unknown>> = properties.headers ?? {}
   const death = deathOf(headers)
-  const [why, remedy] = brokersReasons[death?.reason ?? ""] ?? ["somebody put it here without a reason", "Ask its sender"]
+  const [why, remedy] = brokersReasons[death?.reason ?? ""] ??
+    ["somebody put it here without a reason", "Ask its sender"]
   const queue = text(headers[letterHeader.queue]) ?? death?.queue ?? deadQueue
   const time = text(headers[letterHeader.time])
   const messageId = text(properties.messageId)
@@ -83,7 +87,9 @@ export const again = (
     routingKey: isDirect ? letter.queue : routingKey,
     body: letter.body,
     properties: {
-      ...Object.fromEntries(kept.flatMap((name) => Predicate.isString(properties[name]) ? [[name, properties[name]]] : [])),
+      ...Object.fromEntries(
+        kept.flatMap((name) => Predicate.isString(properties[name]) ? [[name, properties[name]]] : [])
+      ),
       ...(sender === undefined || user === undefined ? {} : { userId: user }),
       headers: {
         ...Object.fromEntries(Object.entries(senderHeaders(letter.headers)).filter(([name]) => !spent.has(name))),

@@ -7,8 +7,8 @@ import { Amqp, type AmqpMessage } from "../amqp/Amqp.ts"
 import { Log } from "../log/Log.ts"
 import * as AmqpSend from "./AmqpSend.ts"
 import type { Emitter, Telling } from "./Emitter.ts"
-import { contentOf, emitterName, type EventContent, eventsTopology, messagesOf } from "./StokerMessages.ts"
 import { statusOutput } from "./StatusOutput.ts"
+import { contentOf, emitterName, type EventContent, eventsTopology, messagesOf } from "./StokerMessages.ts"
 
 export interface StokerEmitterOptions {
   /** `own`: only jobs that came through Stoker's own queues (default). `all`: those of every door. */
@@ -54,7 +54,7 @@ export const make = Effect.fnUntraced(function*(
   const amqp = yield* Amqp
   const log = yield* Log
   const outputBytes = options.outputBytes ?? 256 * 1024
-  const ready = yield* Cache.makeWith((_: "exchange") => amqp.ensure(eventsTopology).pipe(Effect.retry(patience)), {
+  const ready = yield* Cache.makeWith((_exchange: "exchange") => amqp.ensure(eventsTopology).pipe(Effect.retry(patience)), {
     capacity: 1,
     timeToLive: (exit) => Exit.isFailure(exit) ? 0 : Duration.infinity
   })

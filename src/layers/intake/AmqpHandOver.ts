@@ -1,5 +1,5 @@
 /** Hands over what comes from several queues, in turns by their weights; what nobody took goes back. */
-import { Cause, Effect, Exit, Queue, Stream } from "effect"
+import { type Cause, Effect, Exit, Queue, Stream } from "effect"
 import type { Delivery } from "./Intake.ts"
 
 export interface Lane<D extends Delivery> {
@@ -33,22 +33,25 @@ export const merge = <D extends Delivery>(lanes: ReadonlyArray<Lane<D>>): Stream
     // Taken from the broker and by nobody from us: other workers shall have them now, not when we end.
     yield* Effect.addFinalizer(() => Effect.forEach(waiting, (delivery) => delivery.giveBack, { discard: true }))
     const broken: Array<Cause.Cause<never>> = []
-    const open = yield* Effect.forEach(lanes, Effect.fnUntraced(function*({ deliveries, weight }) {
-      const queue = yield* Queue.bounded<D>(1)
-      yield* deliveries.pipe(
-        Stream.runForEach((delivery) => {
-          waiting.add(delivery)
-          return Effect.andThen(Queue.offer(queue, delivery), Queue.offer(bell, undefined))
-        }),
-        // A defect must reach whoever watches over this intake, not end one queue in silence.
-        Effect.tapCause((cause) => {
-          broken.push(cause)
-          return Queue.offer(bell, undefined)
-        }),
-        Effect.forkScoped
-      )
-      return { weight, queue, credit: 0 } satisfies Open<D>
-    }))
+    const open = yield* Effect.forEach(
+      lanes,
+      Effect.fnUntraced(function*({ deliveries, weight }) {
+        const queue = yield* Queue.bounded<D>(1)
+        yield* deliveries.pipe(
+          Stream.runForEach((delivery) => {
+            waiting.add(delivery)
+            return Effect.andThen(Queue.offer(queue, delivery), Queue.offer(bell, undefined))
+          }),
+          // A defect must reach whoever watches over this intake, not end one queue in silence.
+          Effect.tapCause((cause) => {
+            broken.push(cause)
+            return Queue.offer(bell, undefined)
+          }),
+          Effect.forkScoped
+        )
+        return { weight, queue, credit: 0 } satisfies Open<D>
+      })
+    )
     const take: Effect.Effect<D> = Effect.suspend(() => {
       const [cause] = broken
       if (cause !== undefined) return Effect.failCause(cause)

@@ -3,7 +3,6 @@
  * through its own queue. A worker that does not know the job is silent, so that whoever has it is heard.
  */
 import { Effect, FiberSet, Option, type Scope, Semaphore, Stream } from "effect"
-import { intake, ownerOf, type Trust } from "../../schemas/dialects/StokerJob.ts"
 import {
   decodeQuestion,
   encodeAnswer,
@@ -11,6 +10,7 @@ import {
   type StokerJobView,
   type StokerQuestion
 } from "../../schemas/dialects/StokerControl.ts"
+import { intake, ownerOf, type Trust } from "../../schemas/dialects/StokerJob.ts"
 import { type InstanceId, type JobKey, Owner } from "../../schemas/Ids.ts"
 import { Amqp, type AmqpDelivery, type Topology } from "../amqp/Amqp.ts"
 import { Control, type JobNotFound } from "../control/Control.ts"
@@ -42,7 +42,9 @@ const topologyOf = (queue: string): Topology => ({
   bindings: [{ exchange: controlExchange, queue, routingKey: "" }]
 })
 
-const viewOf = ({ attempt, instance, receivedAtMs, request: { job }, settlement, state }: JobRecord): StokerJobView => ({
+const viewOf = (
+  { attempt, instance, receivedAtMs, request: { job }, settlement, state }: JobRecord
+): StokerJobView => ({
   id: job.id,
   owner: job.owner,
   intake: job.intake,
@@ -107,11 +109,17 @@ export const make = Effect.fnUntraced(function*(
   >
 
   const read = Effect.fnUntraced(
-    function*(key: JobKey, { maxBytes, offset, stream, waitMs }: StokerQuestion & { readonly ask: "read" }) {
+    function*(key: JobKey, { maxBytes, offset, run, stream, waitMs }: StokerQuestion & { readonly ask: "read" }) {
       const mayWait = waiting < mostWaiting
       if (mayWait) waiting += 1
       const wait = mayWait ? Math.min(waitMs, longestWait) : 0
-      const slice = yield* control.read(key, { stream, offset, maxBytes, waitMs: wait }).pipe(
+      const slice = yield* control.read(key, {
+        stream,
+        offset,
+        maxBytes,
+        waitMs: wait,
+        ...(run === undefined ? {} : { run })
+      }).pipe(
         Effect.ensuring(Effect.sync(() => waiting -= mayWait ? 1 : 0))
       )
       const answer: StokerAnswer = {
@@ -119,6 +127,7 @@ export const make = Effect.fnUntraced(function*(
         from,
         entries: slice.entries.map(entryOf),
         next: slice.next,
+        run: slice.run,
         ...(slice.end === undefined ? {} : { end: slice.end })
       }
       return Option.some(answer)
@@ -143,15 +152,20 @@ export const make = Effect.fnUntraced(function*(
     if (isVouchedFor && owner !== asker) return Effect.succeedNone
     if (question.ask === "list") {
       const { limit, owner: wanted, state } = question
-      const isWanted = (view: StokerJobView) => isVouchedFor ? view.owner === asker : wanted === undefined || view.owner === wanted
-      return Effect.map(control.list({ limit, ...(state === undefined ? {} : { state }) }), (records) =>
-        Option.some<StokerAnswer>({ answer: "jobs", from, jobs: records.map(viewOf).filter(isWanted) }))
+      const isWanted = (view: StokerJobView) =>
+        isVouchedFor ? view.owner === asker : wanted === undefined || view.owner === wanted
+      return Effect.map(
+        control.list({ limit, ...(state === undefined ? {} : { state }) }),
+        (records) => Option.some<StokerAnswer>({ answer: "jobs", from, jobs: records.map(viewOf).filter(isWanted) })
+      )
     }
     const key: JobKey = { intake: question.intake ?? intake, owner, id: question.id }
     switch (question.ask) {
       case "status":
-        return Effect.map(control.status(key), (record) =>
-          Option.some<StokerAnswer>({ answer: "job", from, job: viewOf(record) }))
+        return Effect.map(
+          control.status(key),
+          (record) => Option.some<StokerAnswer>({ answer: "job", from, job: viewOf(record) })
+        )
       case "stop":
         return stop(key, asked, question)
       case "read":
@@ -174,7 +188,9 @@ export const make = Effect.fnUntraced(function*(
         JournalError: ({ reason, remedy }) => Effect.succeedSome(trouble(reason, remedy)),
         LogError: ({ reason, remedy }) => Effect.succeedSome(trouble(reason, remedy)),
         SchemaError: (error) =>
-          Effect.succeedSome(trouble(error.message.replaceAll(/\s+/g, " ").slice(0, 300), "Ask stop, status, list or read."))
+          Effect.succeedSome(
+            trouble(error.message.replaceAll(/\s+/g, " ").slice(0, 300), "Ask stop, status, list or read.")
+          )
       })
     )
     if (Option.isSome(answered)) yield* reply(asked, answered.value)

@@ -3,7 +3,7 @@
  * and a dead-letter target. No argument is used that RabbitMQ 4 refuses or 3.10 ignores.
  */
 import type { Topology } from "../amqp/Amqp.ts"
-import { defaultDeadQueue, deadTopology } from "../deadletters/Keeping.ts"
+import { deadTopology, defaultDeadQueue } from "../deadletters/Keeping.ts"
 
 /** Priorities: one queue each, because quorum queues of 3.10 have none. */
 export const levels = ["high", "normal", "low"] as const
@@ -13,7 +13,8 @@ export type Level = (typeof levels)[number]
 export const standardWeights: Readonly<Record<Level, number>> = { high: 16, normal: 4, low: 1 }
 
 /** Clients publish to these through the default exchange. */
-export const queueOf = (level: Level, prefix = "stoker.jobs"): string => level === "normal" ? prefix : `${prefix}.${level}`
+export const queueOf = (level: Level, prefix = "stoker.jobs"): string =>
+  level === "normal" ? prefix : `${prefix}.${level}`
 
 /**
  * Last resort against a message that ends every worker: how often the broker hands it out again. Lost connections and

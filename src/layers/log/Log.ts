@@ -36,6 +36,8 @@ export interface LogSlice {
   readonly entries: ReadonlyArray<LogEntry>
   /** Where the next read goes on. */
   readonly next: number
+  /** Which writing of the log this is: another attempt's log has another one. */
+  readonly run: string
   /** Present once everything up to the end has been given: nothing will follow `next`. */
   readonly end?: LogEnd
 }
@@ -52,6 +54,8 @@ export interface ReadOptions {
   readonly offset: number
   /** Most bytes to give at once; at least one byte is given when there is one. */
   readonly maxBytes: number
+  /** Go on in this writing of the log only: when another attempt has replaced it, the answer is an incomplete end. */
+  readonly run?: string
   /** How long to wait for news when there is nothing beyond `offset` yet; 0 answers at once. */
   readonly waitMs: number
 }

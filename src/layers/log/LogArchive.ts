@@ -55,9 +55,12 @@ export const makeLogArchive = (host: Host["Service"]): LogArchive => {
   }
 
   /** Still the file of that name, as far as we can tell. */
-  const isCurrent = Effect.fnUntraced(function*({ checkedAtMs, stored }: Entry, nowMs: number) {
-    if (stored.end !== undefined && nowMs - checkedAtMs < trustedMs) return true
+  const isCurrent = Effect.fnUntraced(function*(entry: Entry, nowMs: number) {
+    const { checkedAtMs, stored } = entry
+    // An incomplete one is likely to be replaced by the next attempt's.
+    if (stored.end?.complete === true && nowMs - checkedAtMs < trustedMs) return true
     const { isNamed } = yield* stored.handle.use(stored.handle.stat())
+    if (isNamed) entry.checkedAtMs = nowMs
     return isNamed
   }, Effect.catchTag("LogHandleClosed", () => Effect.succeed(false)))
 
@@ -67,7 +70,6 @@ export const makeLogArchive = (host: Host["Service"]): LogArchive => {
     const known = entries.get(text)
     if (known !== undefined) {
       if (yield* isCurrent(known, nowMs)) {
-        known.checkedAtMs = nowMs
         if (entries.delete(text)) entries.set(text, known)
         return known.source
       }
@@ -139,7 +141,7 @@ const sourceOf = (stored: StoredLog, host: Host["Service"]): LogSource => {
   /** A writer of this process would have been found before this file. */
   const isWriterAlive = preamble.instance === host.instance ? Effect.succeed(false) : host.isAlive(preamble.instance)
 
-  const takeOpen = Effect.fnUntraced(function*(range: Range): Effect.fn.Return<LogSlice, LogError> {
+  const takeOpen = Effect.fnUntraced(function*(range: Range): Effect.fn.Return<Omit<LogSlice, "run">, LogError> {
     yield* refresh
     const slice = yield* readStored(stored, range)
     if (slice.entries.length > 0 || slice.end !== undefined || stored.end !== undefined) return slice

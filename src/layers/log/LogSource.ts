@@ -9,7 +9,7 @@ export interface LogSource {
   /** Another one means: the log was replaced by another attempt's. */
   readonly identity: string
   /** What there is now. */
-  readonly take: (range: Range) => Effect.Effect<LogSlice, LogError | LogHandleClosed>
+  readonly take: (range: Range) => Effect.Effect<Omit<LogSlice, "run">, LogError | LogHandleClosed>
   /** Run before `take`, gives the wait for whatever happens from that moment on. The wait may end early. */
   readonly subscribe: Effect.Effect<Effect.Effect<void>>
   /** What its readers are told when it is replaced or removed under their hands. */
@@ -45,17 +45,22 @@ export const follow = Effect.fnUntraced(function*(
   const until = clock.currentTimeMillisUnsafe() + options.waitMs
   const range: Range = { stream: options.stream, offset: options.offset, maxBytes: Math.max(1, options.maxBytes) }
   const found = yield* find
+  const run = found.identity
+  const cutOff: LogSlice = { entries: [], next: options.offset, run, end: found.cutOff() }
+  if (options.run !== undefined && options.run !== run) return cutOff
   let source = found
   while (true) {
     const wait = options.waitMs > 0 ? yield* source.subscribe : undefined
     const slice = yield* source.take(range).pipe(Effect.catchTag("LogHandleClosed", () => Effect.undefined))
     if (slice !== undefined) {
       const left = until - clock.currentTimeMillisUnsafe()
-      if (slice.entries.length > 0 || slice.end !== undefined || wait === undefined || left <= 0) return slice
+      if (slice.entries.length > 0 || slice.end !== undefined || wait === undefined || left <= 0) {
+        return { ...slice, run }
+      }
       yield* wait.pipe(Effect.timeoutOption(left))
     }
     const now = yield* find.pipe(Effect.catchTag("LogNotFound", () => Effect.undefined))
-    if (now?.identity !== found.identity) return { entries: [], next: options.offset, end: found.cutOff() }
+    if (now?.identity !== run) return cutOff
     source = now
   }
 })

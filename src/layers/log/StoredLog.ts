@@ -93,7 +93,7 @@ export class StoredLog {
 export const readStored = Effect.fnUntraced(function*(
   stored: StoredLog,
   range: Range
-): Effect.fn.Return<LogSlice, LogError> {
+): Effect.fn.Return<Omit<LogSlice, "run">, LogError> {
   const { maxBytes, offset, stream } = range
   const end = stored.end
   const extent = stored.extent(stream)

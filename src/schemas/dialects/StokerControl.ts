@@ -38,6 +38,8 @@ export const StokerQuestion = Schema.Union([
     /** In produced bytes of that stream. */
     offset: Schema.Natural,
     maxBytes: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4 * 1024 * 1024 })),
+    /** Go on in this writing of the log only, as an answer named it. */
+    run: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(200))),
     /** Milliseconds to wait for news; workers wait 10 s at most. */
     waitMs: upTo(3_600_000)
   })
@@ -77,6 +79,7 @@ export const StokerAnswer = Schema.Union([
       Schema.Struct({ stream: StreamName, gapFrom: Schema.Natural, gapTo: Schema.Natural })
     ])),
     next: Schema.Natural,
+    run: Schema.String,
     end: Schema.optionalKey(Schema.Struct({ summaries: Schema.Array(StreamSummary), complete: Schema.Boolean }))
   }),
   /** It may be here, but could not be looked up; or the question is none. */

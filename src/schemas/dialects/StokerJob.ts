@@ -164,7 +164,10 @@ export const ownerOf = ({ headers, userId }: StokerMessage, trust: Trust): Decod
   const user = decodeOwner(userId)
   return Option.isSome(user)
     ? Result.succeed(user.value)
-    : invalid("its user's name cannot be an owner", "Send it as a user whose name has letters, digits, '.', '_', '@', '-'.")
+    : invalid(
+      "its user's name cannot be an owner",
+      "Send it as a user whose name has letters, digits, '.', '_', '@', '-'."
+    )
 }
 
 const whole = (
@@ -213,7 +216,10 @@ const timesOf = (
     const ttl = yield* whole(message, header.ttl, 1, year)
     const notBeforeMs = notBefore ?? (delay === undefined ? undefined : (sentAtMs ?? nowMs) + delay)
     if (notBeforeMs !== undefined && notBeforeMs > nowMs + year) {
-      return yield* invalid("it is to be run in more than a year", `Correct ${header.notBefore} (milliseconds since 1970).`)
+      return yield* invalid(
+        "it is to be run in more than a year",
+        `Correct ${header.notBefore} (milliseconds since 1970).`
+      )
     }
     const from = sentAtMs === undefined ? notBeforeMs : Math.max(sentAtMs, notBeforeMs ?? 0)
     if (ttl !== undefined && from === undefined) {
