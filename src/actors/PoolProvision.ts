@@ -19,8 +19,8 @@ export interface Order {
   readonly sandboxClass: SandboxClass
   readonly driver: Driver
   readonly disk: Disk
-  /** Given up after this; absent: when the driver gives up. */
-  readonly limitMs: number | undefined
+  /** Given up after this. */
+  readonly limitMs: number
 }
 
 /** The worker takes no more; the same words whoever hears them. */
@@ -37,7 +37,7 @@ const tooSlow = (driver: string, limitMs: number) =>
     driver,
     step: "ready",
     reason: `it was not ready within ${limitMs} ms`,
-    remedy: "Is the host overloaded? Run `stoker doctor`, or raise provisionMs of the class's pool."
+    remedy: "Is the host overloaded? Run `stoker doctor`, or raise provisionMs of the class's pool if it has one."
   })
 
 /** The failure in a cause; a defect of a driver becomes one. */
@@ -68,13 +68,10 @@ export const provisionInto = Effect.fnUntraced(function*(
   const fiber = yield* Effect.forkDetach(Scope.provide(provision, inner), { startImmediately: true })
   // Closes before `inner`, so that nothing is made in a scope that is closed already.
   yield* Scope.addFinalizer(scope, Fiber.interrupt(fiber))
-  const made = limitMs === undefined
-    ? Fiber.join(fiber)
-    : Effect.timeoutOrElse(Fiber.join(fiber), {
-      duration: limitMs,
-      orElse: () => Effect.fail(tooSlow(driver.name, limitMs))
-    })
-  return yield* restore(made)
+  return yield* restore(Effect.timeoutOrElse(Fiber.join(fiber), {
+    duration: limitMs,
+    orElse: () => Effect.fail(tooSlow(driver.name, limitMs))
+  }))
 })
 
 /** Counts and charges the teardown from its beginning, which is now, to its end, which is the returned effect's. */

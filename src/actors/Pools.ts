@@ -58,11 +58,14 @@ const noDriver = (sandboxClass: SandboxClass, known: Iterable<string>) =>
 
 const chargeOf = ({ ceiling: { cpus, memoryBytes }, pool }: SandboxClass) => pool?.charge ?? { cpus, memoryBytes }
 
+/** A driver has deadlines of its own; this one keeps a driver that forgets them from holding a job for ever. */
+const COLD_LIMIT_MS = 120_000
+
 /** Every take is a cold start. */
 const onDemand = (sandboxClass: SandboxClass, driver: Driver, cold: PoolCold.PoolCold): Source => {
   const counts = noCounts()
   return {
-    take: (disk) => cold.take({ sandboxClass, driver, disk, limitMs: undefined }, chargeOf(sandboxClass), counts),
+    take: (disk) => cold.take({ sandboxClass, driver, disk, limitMs: COLD_LIMIT_MS }, chargeOf(sandboxClass), counts),
     stats: Effect.sync(() => ({
       ...counts,
       class: sandboxClass.name,

@@ -22,7 +22,8 @@ export interface WorkerOptions {
   readonly logFormat: Loggers.LogFormat
 }
 
-const QUEUES = ["jobs_q (jobs_ex/jobs_rk)", "jobs"]
+/** The doors of CodeBench clients, and what is said of them. */
+const QUEUES = { "jobs_q": "jobs_q (jobs_ex/jobs_rk)", "jobs": "jobs" }
 
 const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signals.Signals) {
   const directory = yield* stateDirectory(options.state)
@@ -41,7 +42,7 @@ const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signal
     const worker = yield* Worker
     const ready = Effect.logInfo("consuming").pipe(
       Effect.annotateLogs({
-        queues: ["embedded", ...(Option.isSome(options.amqp) ? QUEUES : [])].join(", "),
+        queues: ["embedded", ...(Option.isSome(options.amqp) ? Object.values(QUEUES) : [])].join(", "),
         state: paths.state,
         slots: config.slots,
         classes: config.classes.map(({ name }) => name).join(", "),
@@ -64,7 +65,10 @@ const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signal
       ...(Option.isNone(options.amqp) ? {} : {
         amqp: {
           url: options.amqp.value,
-          onStatus: (status) => status.connected ? Effect.asVoid(Deferred.succeed(connected, undefined)) : Effect.void
+          onStatus: ({ connected: up, queues }) =>
+            up && Object.keys(QUEUES).every((queue) => queues.includes(queue))
+              ? Effect.asVoid(Deferred.succeed(connected, undefined))
+              : Effect.void
         }
       })
     }))

@@ -1,11 +1,21 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Logger } from "effect"
+import { Effect, Fiber, Logger, References } from "effect"
 import { TestClock } from "effect/testing"
 import * as SandboxTest from "../../src/layers/sandbox/SandboxTest.ts"
+import type { PoolConfig } from "../../src/schemas/PoolConfig.ts"
 import { begin, diskOf, hasEnded, open, pooled, settled } from "../pool/Fixture.ts"
 
 /** Provision takes this long. */
 const slow = (millis: number) => ({ provision: () => Effect.sleep(millis) })
+
+/** A configuration that breaks whoever reads it, so many times: a bug of the loop, which reads it in each round. */
+const flaky = (config: PoolConfig, failing: { failures: number }): PoolConfig =>
+  Object.defineProperty({ ...config }, "minimum", {
+    get: () => {
+      if (failing.failures-- > 0) throw new Error("a bug")
+      return config.minimum
+    }
+  })
 
 describe("a pool", () => {
   it.effect("makes its minimum before anybody asks, and hands one out without waiting", () =>
@@ -97,22 +107,26 @@ describe("a pool", () => {
     Effect.gen(function*() {
       const fake = SandboxTest.makeDriver(slow(100))
       const a = pooled("a", { minimum: 0, maximum: 4 })
-      const { close, take } = yield* open([fake], [a])
-      for (let n = 0; n < 50; n++) {
-        const taker = yield* begin(take(a))
-        const [, exit] = yield* Effect.all([
-          TestClock.adjust("100 millis"),
-          Effect.andThen(
-            Effect.repeat(Effect.yieldNow, { times: n }),
-            Effect.andThen(Fiber.interrupt(taker), Fiber.await(taker))
-          )
-        ], { concurrency: 2 })
-        if (exit._tag === "Success") yield* exit.value.close
+      const { close, statsOf, take } = yield* open([fake], [a])
+      let served = 0
+      for (let n = 0; n < 60; n++) {
+        // So slow a taker can be interrupted between any two of its steps.
+        const taker = yield* begin(Effect.provideService(take(a), References.MaxOpsBeforeYield, 3))
+        const moment = Effect.andThen(Effect.repeat(Effect.yieldNow, { times: n }), Fiber.interrupt(taker))
+        yield* Effect.all([TestClock.adjust("100 millis"), moment], { concurrency: 2 })
+        const exit = yield* Fiber.await(taker)
+        if (exit._tag === "Success") {
+          served += 1
+          yield* exit.value.close
+        }
         yield* settled
+        const { idle, leaving, making, used, waiting } = yield* statsOf(a)
+        assert.deepStrictEqual({ leaving, used, waiting }, { leaving: 0, used: 0, waiting: 0 })
+        assert.strictEqual(fake.held(), idle + making)
       }
+      assert.isAbove(served, 0)
       yield* close
       assert.strictEqual(fake.held(), 0)
-      assert.strictEqual(fake.alive.size, 0)
     }))
 
   it.effect("interrupts a provision at its deadline, counts it as a failure and tries again", () =>
@@ -292,6 +306,25 @@ describe("a pool", () => {
       assert.notInclude(["fake1", "fake2", "fake3"], (yield* take(a)).sandbox.id)
     }))
 
+  it.effect("hands out nothing too old even while its loop is down", () =>
+    Effect.gen(function*() {
+      const fake = SandboxTest.makeDriver()
+      const a = pooled("a", { minimum: 2, maximum: 2, maxAgeMs: 1000 })
+      const failing = { failures: 0 }
+      const { statsOf, take } = yield* open([fake], [{ ...a, pool: flaky(a.pool, failing) }])
+      yield* TestClock.adjust("580 millis")
+      // Down at 580, 680 and 880, and then until 1280.
+      failing.failures = 3
+      yield* take(a)
+      yield* TestClock.adjust("420 millis")
+      assert.deepInclude(yield* statsOf(a), { idle: 1, expired: 0 })
+      const taker = yield* begin(take(a))
+      assert.isFalse(hasEnded(taker))
+      assert.deepInclude(yield* statsOf(a), { idle: 0, expired: 1, waiting: 1 })
+      yield* TestClock.adjust("10 seconds")
+      assert.isTrue(hasEnded(taker))
+    }))
+
   it.effect("grows with arrivals times provision time up to its maximum, and shrinks slowly", () =>
     Effect.gen(function*() {
       const fake = SandboxTest.makeDriver(slow(1000))
@@ -401,22 +434,16 @@ describe("a pool", () => {
     Effect.gen(function*() {
       const fake = SandboxTest.makeDriver()
       const a = pooled("a", { minimum: 1, maximum: 1 })
-      let failures = 0
-      const config = Object.defineProperty({ ...a.pool }, "minimum", {
-        get: () => {
-          if (failures-- > 0) throw new Error("a bug")
-          return 1
-        }
-      })
-      const { pools, statsOf, take } = yield* open([fake], [{ ...a, pool: config }])
+      const failing = { failures: 0 }
+      const { pools, statsOf, take } = yield* open([fake], [{ ...a, pool: flaky(a.pool, failing) }])
       yield* settled
-      failures = 1
+      failing.failures = 1
       yield* take(a)
       yield* settled
       assert.deepInclude(yield* statsOf(a), { idle: 0, used: 1 })
       yield* TestClock.adjust("100 millis")
       assert.deepInclude(yield* statsOf(a), { idle: 1, used: 1 })
-      failures = Infinity
+      failing.failures = Infinity
       const watching = yield* begin(Effect.flip(pools.failure))
       yield* take(a)
       const waiting = yield* begin(Effect.flip(take(a)))

@@ -149,6 +149,49 @@ describe("the pools of a worker", () => {
       assert.deepStrictEqual(order, ["a", "b", "a", "b", "a"])
     }))
 
+  it.effect("serve everybody for whom one large sandbox made room", () =>
+    Effect.gen(function*() {
+      const fake = SandboxTest.makeDriver()
+      const none = { minimum: 0, maximum: 0 }
+      const large = pooled("large", { ...none, charge: { memoryBytes: 2 * GiB, cpus: 0 } })
+      const a = pooled("a", { ...none, charge: { memoryBytes: GiB, cpus: 0 } })
+      const b = pooled("b", { ...none, charge: { memoryBytes: GiB, cpus: 0 } })
+      const { take } = yield* open([fake], [large, a, b], { memoryBytes: 2 * GiB })
+      const { close } = yield* take(large)
+      const waiting = [yield* begin(take(a)), yield* begin(take(b))]
+      yield* close
+      yield* settled
+      assert.deepStrictEqual(waiting.map(hasEnded), [true, true])
+    }))
+
+  it.effect("are not held up by a taker that has left its place in the queue for room", () =>
+    Effect.gen(function*() {
+      const fake = SandboxTest.makeDriver()
+      const a = pooled("a", { minimum: 1, maximum: 1 })
+      const b = pooled("b", { minimum: 0, maximum: 0 })
+      const { statsOf, take } = yield* open([fake], [a, b], { sandboxes: 1 })
+      yield* settled
+      const { close } = yield* take(a)
+      const gone = yield* begin(take(b))
+      yield* Fiber.interrupt(gone)
+      yield* close
+      yield* settled
+      assert.deepInclude(yield* statsOf(a), { idle: 1 })
+    }))
+
+  it.effect("give up a refill as well that was under way when a job of another class came", () =>
+    Effect.gen(function*() {
+      const fake = SandboxTest.makeDriver({ provision: () => Effect.sleep(100) })
+      const a = pooled("a", { minimum: 1, maximum: 1 })
+      const b = pooled("b", { minimum: 0, maximum: 0 })
+      const { statsOf, take } = yield* open([fake], [a, b], { sandboxes: 1 })
+      yield* TestClock.adjust("50 millis")
+      const taker = yield* begin(take(b))
+      yield* TestClock.adjust("150 millis")
+      assert.isTrue(hasEnded(taker))
+      assert.deepInclude(yield* statsOf(a), { givenUp: 1, idle: 0, making: 0 })
+    }))
+
   it.effect("make sandboxes of a class without a pool when asked, within the same budget, for who still waits", () =>
     Effect.gen(function*() {
       const fake = SandboxTest.makeDriver({ provision: () => Effect.sleep(100) })

@@ -5,7 +5,17 @@ import { controlQueue } from "../../src/layers/intake/StokerTopology.ts"
 import { FunctionName, JobId, Owner } from "../../src/schemas/Ids.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
 import { Broker } from "../support/Broker.ts"
-import { acquireBroker, acquireRaw, ask, queueIs, say1, served, startClient, startWorker } from "./Place.ts"
+import {
+  acquireBroker,
+  acquireRaw,
+  acquireUser,
+  ask,
+  queueIs,
+  say1,
+  served,
+  startClient,
+  startWorker
+} from "./Place.ts"
 
 beforeAll(async () => {
   await using broker = await Broker.acquire()
@@ -89,13 +99,15 @@ describe("questions over the broker", { timeout: 60_000 }, () => {
       assert.strictEqual((yield* client.status(named("first"))).state, "running")
       const list = yield* client.list({ limit: 10 })
       assert.sameMembers(list.map(({ id, state }) => `${id} ${state}`), ["first running", "second ended"])
-      assert.deepStrictEqual((yield* client.list({ limit: 10, state: "running" })).map(({ id }) => id as string), ["first"])
+      assert.deepStrictEqual((yield* client.list({ limit: 10, state: "running" })).map(({ id }) => id as string), [
+        "first"
+      ])
     }).pipe(Effect.scoped))
 
   it.live("a hundred stops at once are a hundred ends", () =>
     Effect.gen(function*() {
       const broker = yield* acquireBroker
-      yield* startWorker(broker, { instance: "w1", script: endless, slots: 50, intake: { prefetch: 60 } })
+      yield* startWorker(broker, { instance: "w1", script: endless, slots: 50 })
       yield* served(broker, controlQueue("w1"))
       const client = yield* startClient(broker, { answerLimit: "10 seconds" })
       const names = Array.from({ length: 50 }, (_, n) => `j${n}`)
@@ -103,12 +115,14 @@ describe("questions over the broker", { timeout: 60_000 }, () => {
         names,
         (name) =>
           Effect.scoped(Effect.flatMap(client.follow(job(name)), (events) =>
-            Stream.runDrain(Stream.takeUntil(events, ({ event }) => event === "running")))),
+            Stream.runDrain(Stream.takeUntil(events, ({ event }) =>
+              event === "running")))),
         { concurrency: "unbounded" }
       )
       const ends = yield* Effect.forEach(
         [...names, ...names],
-        (name) => client.stop(named(name), { reason: "all", graceMs: 0 }),
+        (name) =>
+          client.stop(named(name), { reason: "all", graceMs: 0 }),
         { concurrency: "unbounded" }
       )
       assert.isTrue(ends.every(({ settlement }) => settlement?.outcome._tag === "Stopped"))
@@ -122,7 +136,10 @@ describe("questions over the broker", { timeout: 60_000 }, () => {
       assert.deepInclude(alone, { _tag: "StokerClientError", reason: "NoWorker" })
       yield* twoWorkers(broker)
       assert.strictEqual((yield* Effect.flip(client.status(named("j1"))))._tag, "JobNotFound")
-      assert.strictEqual((yield* Effect.flip(client.stop(named("j1"), { reason: "x", graceMs: 0 })))._tag, "JobNotFound")
+      assert.strictEqual(
+        (yield* Effect.flip(client.stop(named("j1"), { reason: "x", graceMs: 0 })))._tag,
+        "JobNotFound"
+      )
       const read = client.read(named("j1"), { stream: "all", offset: 0, maxBytes: 1, waitMs: 0 })
       assert.strictEqual((yield* Effect.flip(read))._tag, "LogNotFound")
     }).pipe(Effect.scoped))
@@ -130,27 +147,16 @@ describe("questions over the broker", { timeout: 60_000 }, () => {
   it.live("a user the broker vouches for finds its own jobs only, and cannot speak for another", () =>
     Effect.gen(function*() {
       const broker = yield* acquireBroker
-      // To these workers guest is somebody like all others.
       const raw = yield* acquireRaw(broker)
-      yield* ask(() => broker.eval(
-        `rabbit_auth_backend_internal:add_user(<<"alice">>, <<"secret">>, <<"test">>),
-         rabbit_auth_backend_internal:set_permissions(<<"alice">>, <<"${broker.vhost}">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>), ok.`
-      ))
-      yield* Effect.addFinalizer(() =>
-        ask(() => broker.eval(`rabbit_auth_backend_internal:delete_user(<<"alice">>, <<"test">>), ok.`))
-      )
+      const asAlice = yield* acquireUser(broker, "alice-of-control")
       yield* twoWorkers(broker)
       const replyTo = yield* ask(() => raw.listen())
       raw.send(say1("theirs"), { replyTo })
       yield* ask(() => raw.until(3))
-      const url = broker.url.replace("guest:guest@", "alice:secret@")
-      const alice = yield* startClient(Object.assign(Object.create(broker) as Broker, { url }), {
-        userId: "alice",
-        answerLimit: "300 millis"
-      })
+      const alice = yield* startClient(asAlice, { userId: "alice-of-control", answerLimit: "300 millis" })
       const events = yield* alice.follow(job("hers"))
       yield* events.pipe(Stream.takeUntil(({ event }) => event === "phase-started"), Stream.runDrain)
-      assert.strictEqual((yield* alice.status(named("hers"))).owner, "alice")
+      assert.strictEqual((yield* alice.status(named("hers"))).owner as string, "alice-of-control")
       assert.strictEqual((yield* Effect.flip(alice.status(named("theirs"))))._tag, "JobNotFound")
       const foreign = alice.status({ ...named("theirs"), owner: Owner.make("stoker") })
       assert.strictEqual((yield* Effect.flip(foreign))._tag, "JobNotFound")

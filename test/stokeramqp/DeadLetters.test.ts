@@ -5,7 +5,7 @@ import { DeadLetters } from "../../src/layers/deadletters/DeadLetters.ts"
 import * as DeadLettersAmqp from "../../src/layers/deadletters/DeadLettersAmqp.ts"
 import { Broker } from "../support/Broker.ts"
 import { projectEnv, run } from "../support/Run.ts"
-import { acquireBroker, acquireRaw, ask, queueIs, say1, served, silent, startIntake } from "./Place.ts"
+import { acquireBroker, acquireRaw, acquireUser, ask, queueIs, say1, served, silent, startIntake } from "./Place.ts"
 
 beforeAll(async () => {
   await using broker = await Broker.acquire()
@@ -76,7 +76,12 @@ describe("dead letters", { timeout: 60_000 }, () => {
         userId: "guest",
         replyTo: "somewhere",
         correlationId: "c",
-        headers: { "x-stoker-attempt": 3, "x-stoker-ttl": 60_000, "x-stoker-sent-at": Date.now(), traceparent: "00-a-b-01" }
+        headers: {
+          "x-stoker-attempt": 3,
+          "x-stoker-ttl": 60_000,
+          "x-stoker-sent-at": Date.now(),
+          traceparent: "00-a-b-01"
+        }
       })
       yield* Effect.flatMap(Queue.take(arrived), (delivery) => delivery.reject("the id is taken"))
       const letters = yield* lettersOf(broker)
@@ -92,13 +97,52 @@ describe("dead letters", { timeout: 60_000 }, () => {
       yield* queueIs(broker, "stoker.jobs", 0)
     }).pipe(Effect.scoped))
 
+  it.live("a letter is its owner's when it is sent again, and a forged one nobody's but its forger's", () =>
+    Effect.gen(function*() {
+      const broker = yield* acquireBroker
+      const { arrived } = yield* startIntake(broker)
+      yield* served(broker)
+      const alice = yield* acquireRaw(yield* acquireUser(broker, "alice-of-letters"))
+      const claim = { "x-stoker-owner": "bob" }
+      alice.send(say1("hers"), { userId: "alice-of-letters", headers: claim })
+      yield* Effect.flatMap(Queue.take(arrived), (delivery) => delivery.reject("a test"))
+      yield* queueIs(broker, "stoker.dead", 1)
+      const origin = { ...claim, "x-stoker-user-id": "bob", "x-stoker-queue": "stoker.jobs" }
+      alice.send(say1("forged"), { userId: "alice-of-letters", headers: origin }, "stoker.dead")
+      alice.send(say1("unsigned"), { headers: origin }, "stoker.dead")
+      yield* queueIs(broker, "stoker.dead", 3)
+      const letters = yield* lettersOf(broker)
+      assert.lengthOf(yield* letters.retry("all"), 3)
+      const owners = new Map<string, string>()
+      while (owners.size < 3) {
+        const { ack, job } = yield* Queue.take(arrived)
+        owners.set(job.id, job.owner)
+        yield* ack
+      }
+      assert.deepStrictEqual(Object.fromEntries(owners), {
+        hers: "alice-of-letters",
+        forged: "alice-of-letters",
+        unsigned: "stoker"
+      })
+    }).pipe(Effect.scoped))
+
   it.live("a letter whose queue is gone stays where it is", () =>
     Effect.gen(function*() {
       const broker = yield* acquireBroker
       const raw = yield* acquireRaw(broker)
-      yield* ask(() => raw.channel.assertQueue("stoker.dead", { durable: true, arguments: { "x-queue-type": "quorum" } }))
-      raw.send("x", { headers: { "x-stoker-queue": "gone", "x-stoker-exchange": "", "x-stoker-routing-key": "gone" } }, "stoker.dead")
-      raw.send("y", { headers: { "x-stoker-queue": "q", "x-stoker-exchange": "none", "x-stoker-routing-key": "k" } }, "stoker.dead")
+      yield* ask(() =>
+        raw.channel.assertQueue("stoker.dead", { durable: true, arguments: { "x-queue-type": "quorum" } })
+      )
+      raw.send(
+        "x",
+        { headers: { "x-stoker-queue": "gone", "x-stoker-exchange": "", "x-stoker-routing-key": "gone" } },
+        "stoker.dead"
+      )
+      raw.send(
+        "y",
+        { headers: { "x-stoker-queue": "q", "x-stoker-exchange": "none", "x-stoker-routing-key": "k" } },
+        "stoker.dead"
+      )
       yield* queueIs(broker, "stoker.dead", 2)
       const letters = yield* lettersOf(broker)
       const { letters: [first, second] } = yield* letters.list(2)

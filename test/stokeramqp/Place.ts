@@ -52,7 +52,6 @@ export interface WorkerOptions {
   readonly instance: string
   readonly script: ExecutorTest.Script
   readonly slots?: number
-  readonly intake?: Partial<StokerIntake.StokerIntakeOptions>
 }
 
 /** A whole worker but for its sandboxes: intake, job actors, journal, log, emitter, and answers to questions. */
@@ -82,7 +81,7 @@ export const startWorker = Effect.fnUntraced(function*(broker: Broker, options: 
     const [emitter] = yield* Emitters
     if (emitter === undefined) return yield* Effect.die("no emitter")
     const dispatcher = yield* Dispatcher.Dispatcher
-    const intake = yield* StokerIntake.make({ prefetch: 7, emitter, user: "guest", ...options.intake })
+    const intake = yield* StokerIntake.make({ slots: options.slots ?? 2, emitter, user: "guest" })
     const taking = yield* Effect.forkScoped(Stream.runForEach(intake.deliveries, dispatcher.deliver))
     yield* StokerControl.make({ instance: InstanceId.make(options.instance), user: "guest" })
     const stop = Effect.andThen(Fiber.interrupt(taking), dispatcher.abort)
@@ -100,7 +99,7 @@ export const startIntake = Effect.fnUntraced(function*(
   const context = yield* transport(broker, "intake-test")
   return yield* Effect.gen(function*() {
     const emitter = yield* StokerEmitter.make()
-    const intake = yield* StokerIntake.make({ prefetch: 7, emitter, user: "guest", ...options })
+    const intake = yield* StokerIntake.make({ slots: 4, emitter, user: "guest", ...options })
     const arrived = yield* Queue.unbounded<StokerIntake.StokerDelivery>()
     yield* Effect.forkScoped(Stream.runForEach(intake.deliveries, (delivery) => Queue.offer(arrived, delivery)))
     return { intake, arrived, emitter }
@@ -182,6 +181,22 @@ export class RawClient {
     return this.heard.map(({ content }) => JSON.parse(content.toString()) as Record<string, unknown>)
   }
 }
+
+/** The same virtual host, as another broker user of that name. */
+export const acquireUser = Effect.fnUntraced(function*(broker: Broker, name: string) {
+  const quoted = `<<"${name}">>`
+  yield* Effect.acquireRelease(
+    ask(() =>
+      broker.eval(
+        `rabbit_auth_backend_internal:add_user(${quoted}, <<"secret">>, <<"test">>),
+         rabbit_auth_backend_internal:set_permissions(${quoted}, <<"${broker.vhost}">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>), ok.`
+      )
+    ),
+    () => ask(() => broker.eval(`rabbit_auth_backend_internal:delete_user(${quoted}, <<"test">>), ok.`))
+  )
+  const url = broker.url.replace("guest:guest@", `${name}:secret@`)
+  return Object.assign(Object.create(broker) as Broker, { url })
+})
 
 export const acquireRaw = ({ url }: Broker) =>
   Effect.acquireRelease(ask(() => RawClient.connect(url)), (client) => ask(() => client.close()))

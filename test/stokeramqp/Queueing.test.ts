@@ -1,9 +1,9 @@
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Queue } from "effect"
+import { jobsTopology, levels, queueOf, waits } from "../../src/layers/intake/StokerTopology.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
 import { Broker } from "../support/Broker.ts"
 import { acquireBroker, acquireRaw, amqpOf, ask, queueIs, say1, served, startIntake } from "./Place.ts"
-import { jobsTopology, levels, queueOf, waits } from "../../src/layers/intake/StokerTopology.ts"
 
 beforeAll(async () => {
   await using broker = await Broker.acquire()
@@ -24,7 +24,7 @@ describe("Stoker's queues", { timeout: 60_000 }, () => {
       }
       for (const level of levels) yield* queueIs(broker, queueOf(level), 40)
       // One slot: the next is taken when the one before is acked.
-      const { arrived } = yield* startIntake(broker, { prefetch: 21, weights: { high: 16, normal: 4, low: 1 } })
+      const { arrived } = yield* startIntake(broker, { slots: 1, weights: { high: 16, normal: 4, low: 1 } })
       for (const level of levels) yield* served(broker, queueOf(level))
       const order: Array<string> = []
       while (order.length < 120) {
@@ -47,7 +47,7 @@ describe("Stoker's queues", { timeout: 60_000 }, () => {
       const raw = yield* acquireRaw(broker)
       const sent = Date.now()
       raw.send(say1("late"), { headers: { "x-stoker-delay": 2200 } })
-      raw.send(say1("long"), { headers: { "x-stoker-delay": "3600000" } })
+      raw.send(say1("long"), { headers: { "x-stoker-delay": "3700000" } })
       raw.send(say1("soon"), { headers: { "x-stoker-not-before": sent + 600 }, userId: "guest" })
       raw.send(say1("now"))
       const came: Array<readonly [string, number, string]> = []
@@ -174,7 +174,7 @@ describe("Stoker's queues", { timeout: 60_000 }, () => {
       assert.isAtLeast(Date.now() - began, 1000)
       assert.isFalse(third.redelivered)
       yield* third.ack
-      raw.send(say1("poison"), { headers: { "x-stoker-returns": 10 } })
+      raw.send(say1("poison"), { headers: { "x-stoker-returns": 50 } })
       yield* Effect.flatMap(Queue.take(arrived), ({ giveBack }) => giveBack)
       yield* queueIs(broker, "stoker.dead", 1)
       yield* queueIs(broker, "stoker.jobs", 0)

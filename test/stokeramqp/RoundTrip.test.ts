@@ -61,7 +61,13 @@ describe("Stoker's own dialect, from message to reply", { timeout: 60_000 }, () 
       })
       const [stdout, stderr] = last["output"] as ReadonlyArray<Record<string, unknown>>
       assert.deepInclude(stdout, { stream: "stdout", producedBytes: 6, encoding: "utf-8", content: "hello\n" })
-      assert.deepInclude(stderr, { stream: "stderr", producedBytes: 3, encoding: "base64", content: "/wCA", leftOut: [] })
+      assert.deepInclude(stderr, {
+        stream: "stderr",
+        producedBytes: 3,
+        encoding: "base64",
+        content: "/wCA",
+        leftOut: []
+      })
       yield* queueIs(broker, "stoker.jobs", 0)
     }))
 
@@ -170,7 +176,11 @@ describe("Stoker's own dialect, from message to reply", { timeout: 60_000 }, () 
       yield* ask(() => raw.channel.assertQueue("stoker.jobs", { durable: true }))
       yield* ask(() => raw.channel.assertQueue("stoker.dead", { durable: true, maxLength: 500 }))
       yield* ask(() =>
-        raw.channel.assertExchange("stoker.events", "topic", { durable: true, internal: false, arguments: { "alternate-exchange": "amq.fanout" } })
+        raw.channel.assertExchange("stoker.events", "topic", {
+          durable: true,
+          internal: false,
+          arguments: { "alternate-exchange": "amq.fanout" }
+        })
       )
       const replyTo = yield* ask(() => raw.listen())
       yield* ask(() => raw.channel.bindQueue(replyTo, "stoker.events", "#.ended"))

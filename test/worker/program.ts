@@ -15,7 +15,10 @@ const worker = layerWorker({
   ...(url === undefined ? {} : {
     amqp: {
       url: Redacted.make(url),
-      onStatus: (status) => Effect.sync(() => void process.stdout.write(status.connected ? "connected\n" : "cut off\n"))
+      onStatus: (status) =>
+        Effect.sync(() =>
+          void process.stdout.write(status.connected && status.queues.length >= 2 ? "connected\n" : "cut off\n")
+        )
     }
   })
 })

@@ -108,6 +108,8 @@ export interface AmqpStatus {
   readonly connected: boolean
   readonly publishing: boolean
   readonly consuming: boolean
+  /** Queues that are subscribed to now: what arrives there is delivered. */
+  readonly queues: ReadonlyArray<string>
   /** The broker's words while an alarm (memory, disk) holds publishing back. */
   readonly blocked: string | undefined
   readonly lastError: AmqpError | undefined

@@ -49,6 +49,7 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
     connected: false,
     publishing: false,
     consuming: false,
+    queues: [],
     blocked: undefined,
     lastError: undefined
   })
@@ -132,7 +133,7 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
     Effect.forkScoped
   )
 
-  const consumer = Consumer.make({ instance: options.instance, current })
+  const consumer = Consumer.make({ instance: options.instance, current, onChange: (queues) => note({ queues }) })
   // First of all on closing: no new work, then the confirms that are on their way; connections close after that.
   yield* Effect.addFinalizer(() =>
     Effect.all([

@@ -38,6 +38,13 @@ const make = Effect.gen(function*() {
   const status = yield* SubscriptionRef.make<AmqpStatus>(statusOf(true))
   const isUp = () => SubscriptionRef.getUnsafe(status).connected
 
+  let consumed: ReadonlyArray<string> = []
+  const noteQueue = (change: (queues: ReadonlyArray<string>) => ReadonlyArray<string>) =>
+    SubscriptionRef.update(status, (now) => {
+      consumed = change(consumed)
+      return { ...now, queues: now.connected ? consumed : [] }
+    })
+
   const deliver = ({ done, message }: Waiting) => {
     const published = broker.publish(message)
     const operation = `publishing to exchange ${message.exchange} with key ${message.routingKey}`
@@ -113,6 +120,8 @@ const make = Effect.gen(function*() {
       subscribers.add(subscriber)
       yield* Effect.addFinalizer(() => subscriber.stop)
       subscriber.subscribe()
+      yield* Effect.acquireRelease(noteQueue((queues) => [...queues, queue]), () =>
+        noteQueue((queues) => queues.filter((_, index) => index !== queues.indexOf(queue))))
       return Stream.fromEffectRepeat(Queue.take(buffer))
     }))
 
@@ -149,7 +158,7 @@ const make = Effect.gen(function*() {
       ended.clear()
     }),
     connect: Effect.gen(function*() {
-      yield* SubscriptionRef.set(status, statusOf(true))
+      yield* SubscriptionRef.set(status, { ...statusOf(true), queues: consumed })
       for (const topology of registered) broker.declare(topology)
       for (const resume of Array.from(arrived)) resume()
       for (const entry of waiting.splice(0)) deliver(entry)
@@ -165,6 +174,7 @@ const statusOf = (connected: boolean): AmqpStatus => ({
   connected,
   publishing: connected,
   consuming: connected,
+  queues: [],
   blocked: undefined,
   lastError: connected ? undefined : failure("Closed", "connection", "cut by the test", "Connect it again")
 })

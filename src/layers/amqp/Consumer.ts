@@ -27,7 +27,15 @@ export const make = (options: {
   readonly instance: string
   /** Waits for the connection; fails only once all is closed. */
   readonly current: Effect.Effect<Consuming, AmqpError>
+  /** Hears of every subscription that begins or ends. */
+  readonly onChange: (queues: ReadonlyArray<string>) => Effect.Effect<void>
 }): Consumer => {
+  const subscribed = new Map<string, number>()
+  const noteQueue = (queue: string, by: 1 | -1) =>
+    Effect.suspend(() => {
+      subscribed.set(queue, (subscribed.get(queue) ?? 0) + by)
+      return options.onChange([...subscribed].flatMap(([name, count]) => count > 0 ? [name] : []))
+    })
   const stops = new Set<Effect.Effect<void>>()
   let isClosed = false
   let tags = 0
@@ -56,7 +64,12 @@ export const make = (options: {
       })
       if (isStopping) return yield* subscription.retire
       current = subscription
-      const reason = yield* Effect.andThen(subscription.start, subscription.ended).pipe(
+      const lived = Effect.acquireUseRelease(
+        noteQueue(queue, 1),
+        () => subscription.ended,
+        () => noteQueue(queue, -1)
+      )
+      const reason = yield* Effect.andThen(subscription.start, lived).pipe(
         Effect.ensuring(Effect.suspend(() => isStopping ? Effect.void : finish(subscription)))
       )
       warned = reason === undefined ? warned : yield* say(link, Fault.words(reason))

@@ -1,7 +1,8 @@
 /**
- * Dead letters in a RabbitMQ queue. Looking works on a channel of its own that consumes without acking, alone, up to a
- * bound, and is then closed: the broker puts all of it back at once, in its old order. (Getting and requeueing one by
- * one would turn the order round.) Each look counts as a delivery of the letter, which the queue's limit leaves room for.
+ * Dead letters in a RabbitMQ queue. Looking works on a channel of its own that consumes all of them without acking,
+ * alone, and is then closed: the broker puts them back at once, in their old order. (Getting and requeueing one by one
+ * would turn the order round, and so would looking at a part: what is put back goes behind what was put back before.)
+ * Each look counts as a delivery of the letter, which the queue's limit leaves room for.
  */
 import type { Channel, ConfirmChannel, ConsumeMessage } from "amqplib"
 import { Clock, Deferred, Duration, Effect, Layer, type Redacted, Struct } from "effect"
@@ -27,7 +28,9 @@ export interface DeadLettersOptions {
   readonly name: string
   /** Default `stoker.dead`. */
   readonly queue?: string
-  /** Letters looked through for the asked ones. Default 10,000. */
+  /** The workers' broker users, whose word is taken for whose a letter is. Our own is one of them always. */
+  readonly spokesmen?: ReadonlyArray<string>
+  /** Most letters looked through. More than that are turned round with each look. Default 10,000. */
   readonly depth?: number
 }
 
@@ -52,6 +55,8 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
     tls: undefined
   }).pipe(Effect.mapError(failure("reading the URL")))
   const user = Letter.userOf(options.url)
+  const spokesmen = [...(user === undefined ? [] : [user]), ...options.spokesmen ?? []]
+  const depth = options.depth ?? 10_000
 
   /** One connection for one piece of work; what breaks it ends the work. */
   const connected = <A, E>(operation: string, use: (link: Connection.Link) => Effect.Effect<A, E>) =>
@@ -81,11 +86,10 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
       ({ close }) => close
     )
 
-  /** All letters up to a bound; those that are not taken are back when the scope closes. */
+  /** All letters, up to the depth; those that are not taken are back when the scope closes. */
   const hold = Effect.fnUntraced(function*(
     link: Connection.Link,
     operation: string,
-    bound: number,
     open: (message: ConsumeMessage) => Held | undefined
   ) {
     const looking = yield* channel(link, (model) => model.createChannel())
@@ -94,7 +98,7 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
       // Nothing was ever kept there.
       Effect.catchIf(({ cause }) => Letter.isMissing(cause), () => Effect.succeed(0))
     )
-    const wanted = Math.min(total, bound, 65_535)
+    const wanted = Math.min(total, depth, 65_535)
     const held: Array<Held> = []
     if (wanted === 0) return { total, held, ack: () => {} }
     const all = yield* Deferred.make<void>()
@@ -144,7 +148,7 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
     const wanted = which === "all" ? undefined : new Set(which)
     // A letter nobody asked for is let go at once.
     const isWanted = (one: Held) => wanted === undefined || wanted.has(one.letter.id) ? one : undefined
-    const found = yield* hold(link, operation, options.depth ?? 10_000, (message) => isWanted(open(message)))
+    const found = yield* hold(link, operation, (message) => isWanted(open(message)))
     const ids = new Set(found.held.map(({ letter }) => letter.id))
     const missing = which === "all" ? undefined : which.find((id) => !ids.has(id))
     if (missing !== undefined) return yield* new LetterNotFound({ id: missing })
@@ -161,7 +165,7 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
           remedy: "Let its sender send it again; `stoker dead drop` removes this one"
         })
       }
-      const again = Letter.again(letter, message, user, yield* Clock.currentTimeMillis)
+      const again = Letter.again(letter, message, { user, spokesmen, nowMs: yield* Clock.currentTimeMillis })
       const isRouted = yield* asked(link, operation, () => Letter.publish(confirmed, again))
       if (isRouted) return
       return yield* new DeadLetterError({
@@ -200,8 +204,8 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
     list: Effect.fn("DeadLetters.list")((limit) =>
       connected("listing dead letters", (link) =>
         Effect.scoped(Effect.map(
-          hold(link, "listing dead letters", limit, unburdened),
-          ({ held, total }) => ({ total, letters: held.map(sealed) })
+          hold(link, "listing dead letters", unburdened),
+          ({ held, total }) => ({ total, letters: held.slice(0, limit).map(sealed) })
         )))
     ),
     show: Effect.fn("DeadLetters.show")((id) =>

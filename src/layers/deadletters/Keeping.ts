@@ -1,5 +1,6 @@
 /** Keeps AMQP messages that no job can be made of, each with the reason, where an operator finds them. */
 import { DateTime, Effect } from "effect"
+import { header } from "../../schemas/dialects/StokerJob.ts"
 import type { Amqp, AmqpDelivery, AmqpMessage, Topology } from "../amqp/Amqp.ts"
 import * as Durably from "./Durably.ts"
 import { letterHeader, senderHeaders } from "./LetterHeaders.ts"
@@ -17,15 +18,21 @@ export const deadTopology = (queue: string): Topology => ({
 /** How much of a message is kept that is too large for the broker to take again. Bytes. */
 const keptOfTooLarge = 1024 * 1024
 
+/** Why a message is kept, and for whom. */
+export interface Why {
+  readonly reason: string
+  readonly remedy: string
+  /** Whose it is, as the broker has vouched to us, and our own user, whom it vouches for now. */
+  readonly vouched?: { readonly owner: string; readonly user: string } | undefined
+}
+
 export interface Keeping {
   /**
    * Returns when the broker has the copy, however long that takes; never fails. The original is the caller's to ack
-   * after that. The sender's headers stay; `LetterHeaders` says which are ours.
+   * after that. The sender's headers stay, but for the one that would make it speak for another; `LetterHeaders` says
+   * which are ours.
    */
-  readonly keep: (
-    delivery: AmqpDelivery,
-    why: { readonly reason: string; readonly remedy: string }
-  ) => Effect.Effect<void>
+  readonly keep: (delivery: AmqpDelivery, why: Why) => Effect.Effect<void>
 }
 
 const cut = (letter: AmqpMessage): AmqpMessage => ({
@@ -43,25 +50,28 @@ export const make = Effect.fnUntraced(function*(queue = defaultDeadQueue): Effec
 
   const keep = Effect.fn("DeadLetters.keep")(function*(
     delivery: AmqpDelivery,
-    { reason, remedy }: { readonly reason: string; readonly remedy: string }
+    { reason, remedy, vouched }: Why
   ) {
     // A lifetime of its own would end it here as well.
     const { expiration: _, headers, userId, ...properties } = delivery.properties
+    const { [header.owner]: __, ...sent } = senderHeaders(headers)
     const message: AmqpMessage = {
       exchange: "",
       routingKey: queue,
       body: delivery.body,
       properties: {
         ...properties,
+        ...(vouched === undefined ? {} : { userId: vouched.user }),
         headers: {
-          ...senderHeaders(headers),
+          ...sent,
+          ...(vouched === undefined ? {} : { [header.owner]: vouched.owner }),
           [letterHeader.reason]: reason.slice(0, 500),
           [letterHeader.remedy]: remedy.slice(0, 500),
           [letterHeader.queue]: delivery.queue,
           [letterHeader.exchange]: delivery.exchange,
           [letterHeader.routingKey]: delivery.routingKey,
           [letterHeader.time]: DateTime.formatIso(yield* DateTime.now),
-          // As a header: the property of that name must be our own user's.
+          // For people: the property of that name must be our own user's.
           ...(userId === undefined ? {} : { [letterHeader.userId]: userId })
         }
       }

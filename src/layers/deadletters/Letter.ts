@@ -69,16 +69,26 @@ const spent: ReadonlySet<string> = new Set([
   header.owner
 ])
 
-/** The message as if it were sent for the first time, by `user`, for whom it was sent before. */
+/**
+ * Whose the message is, if the broker vouched for it: the user who put it there, or whom that one speaks for. A header
+ * alone proves nothing, since whoever sends jobs could write letters.
+ */
+const ownerOf = ({ headers }: OpenLetter, putBy: string | undefined, spokesmen: ReadonlyArray<string>) =>
+  putBy !== undefined && spokesmen.includes(putBy) ? text(headers[header.owner]) ?? putBy : putBy
+
+/** The message as if it were sent for the first time, by `user`, for its owner. */
 export const again = (
   letter: OpenLetter,
   { properties }: ConsumeMessage,
-  user: string | undefined,
-  nowMs: number
+  { nowMs, spokesmen, user }: {
+    readonly user: string | undefined
+    readonly spokesmen: ReadonlyArray<string>
+    readonly nowMs: number
+  }
 ): AmqpMessage => {
   const exchange = text(letter.headers[letterHeader.exchange])
   const routingKey = text(letter.headers[letterHeader.routingKey])
-  const sender = letter.user
+  const owner = user === undefined ? undefined : ownerOf(letter, text(properties.userId), spokesmen)
   const kept = ["contentType", "contentEncoding", "correlationId", "replyTo", "messageId", "type", "appId"] as const
   // A message that came through a wait queue has that exchange; its queue is what counts.
   const isDirect = exchange === undefined || routingKey === undefined || exchange.startsWith("stoker.")
@@ -90,11 +100,11 @@ export const again = (
       ...Object.fromEntries(
         kept.flatMap((name) => Predicate.isString(properties[name]) ? [[name, properties[name]]] : [])
       ),
-      ...(sender === undefined || user === undefined ? {} : { userId: user }),
+      ...(owner === undefined || user === undefined ? {} : { userId: user }),
       headers: {
         ...Object.fromEntries(Object.entries(senderHeaders(letter.headers)).filter(([name]) => !spent.has(name))),
         [header.sentAt]: nowMs,
-        ...(sender === undefined ? {} : { [header.owner]: text(letter.headers[header.owner]) ?? sender })
+        ...(owner === undefined ? {} : { [header.owner]: owner })
       }
     }
   }

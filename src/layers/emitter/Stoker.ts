@@ -54,10 +54,13 @@ export const make = Effect.fnUntraced(function*(
   const amqp = yield* Amqp
   const log = yield* Log
   const outputBytes = options.outputBytes ?? 256 * 1024
-  const ready = yield* Cache.makeWith((_exchange: "exchange") => amqp.ensure(eventsTopology).pipe(Effect.retry(patience)), {
-    capacity: 1,
-    timeToLive: (exit) => Exit.isFailure(exit) ? 0 : Duration.infinity
-  })
+  const ready = yield* Cache.makeWith(
+    (_exchange: "exchange") => amqp.ensure(eventsTopology).pipe(Effect.retry(patience)),
+    {
+      capacity: 1,
+      timeToLive: (exit) => Exit.isFailure(exit) ? 0 : Duration.infinity
+    }
+  )
   const declared = Cache.get(ready, "exchange").pipe(
     Effect.catch((error) => Effect.logWarning(`events may get lost: ${error.message}`))
   )

@@ -31,7 +31,9 @@ export const merge = <D extends Delivery>(lanes: ReadonlyArray<Lane<D>>): Stream
     const bell = yield* Queue.sliding<void>(1)
     const waiting = new Set<D>()
     // Taken from the broker and by nobody from us: other workers shall have them now, not when we end.
-    yield* Effect.addFinalizer(() => Effect.forEach(waiting, (delivery) => delivery.giveBack, { discard: true }))
+    yield* Effect.addFinalizer(() =>
+      Effect.forEach(waiting, (delivery) => delivery.giveBack, { concurrency: "unbounded", discard: true })
+    )
     const broken: Array<Cause.Cause<never>> = []
     const open = yield* Effect.forEach(
       lanes,

@@ -28,8 +28,8 @@ import { jobsTopology, type Level, levels, queueOf, standardWeights } from "./St
 import * as StokerWaiting from "./StokerWaiting.ts"
 
 export interface StokerIntakeOptions {
-  /** Deliveries outstanding at once over all levels, shared by their weights; each level has one at least. */
-  readonly prefetch: number
+  /** Jobs that run at once. Each level alone keeps them busy; how much more it may hold is by its weight. */
+  readonly slots: number
   /** Tells the senders of messages that become no run. */
   readonly emitter: Pick<Emitter, "send">
   /** The user of our own connection. Workers and operators trust it to name owners. */
@@ -73,17 +73,21 @@ export interface StokerIntake extends Intake {
   readonly deliveries: Stream.Stream<StokerDelivery>
 }
 
-/** Given back so often, a job is at fault, not the workers. */
-const mostReturns = 10
-/** Milliseconds aside after it was given back more than once. */
-const returnPause = 1000
+/** Given back so often, a job is at fault, not workers that come and go. */
+const mostReturns = 50
+/** Milliseconds aside after it was given back more than once: doubled each time, a minute at most. */
+const returnPause = (returns: number) => Math.min(1000 * 2 ** Math.min(returns - 1, 10), 60_000)
 /** A closing worker waits so long for the broker to take the copy of what it gives back. */
 const returnLimit = "2 seconds"
 
-/** Each level's fixed share of the whole. */
-export const shares = (prefetch: number, weights: Readonly<Record<Level, number>>): Readonly<Record<Level, number>> => {
-  const all = weights.high + weights.normal + weights.low
-  const share = (level: Level) => Math.max(1, Math.round((prefetch * weights[level]) / all))
+/**
+ * Deliveries each level may hold at once: the lightest as many as there are slots, the others by their weights. All wait
+ * in one line for a slot, and one that has ended is followed by one of its level: so these are the shares of the slots
+ * while every level has jobs.
+ */
+export const shares = (slots: number, weights: Readonly<Record<Level, number>>): Readonly<Record<Level, number>> => {
+  const least = Math.min(weights.high, weights.normal, weights.low)
+  const share = (level: Level) => Math.ceil((slots * weights[level]) / least)
   return { high: share("high"), normal: share("normal"), low: share("low") }
 }
 
@@ -123,6 +127,15 @@ export const make = Effect.fnUntraced(function*(
     defaultOwner: options.defaultOwner ?? Owner.make(intake),
     spokesmen: [options.user, ...options.spokesmen ?? []],
     requireUser: options.requireUser ?? false
+  }
+
+  /** In the dead letters, as its owner's if the broker vouched for one. */
+  const keep = (delivery: AmqpDelivery, { reason, remedy }: Refusal) => {
+    const owner = delivery.properties.userId === undefined ? undefined : ownerOf(messageOf(delivery), trust)
+    const vouched = owner === undefined || Result.isFailure(owner)
+      ? undefined
+      : { owner: owner.success, user: options.user }
+    return dead.keep(delivery, { reason, remedy, vouched })
   }
 
   /** Beside the deliveries that follow it. Acked last: should we die before, it comes again, and all is done again. */
@@ -165,7 +178,7 @@ export const make = Effect.fnUntraced(function*(
 
   const refuse = (delivery: AmqpDelivery, refusal: Refusal) =>
     Effect.logWarning(`a message of ${delivery.queue} is kept in ${deadQueue}: ${refusal.reason}`).pipe(
-      Effect.andThen(dead.keep(delivery, refusal)),
+      Effect.andThen(keep(delivery, refusal)),
       Effect.andThen(tell(delivery, refusal))
     )
 
@@ -181,11 +194,11 @@ export const make = Effect.fnUntraced(function*(
     if (!raw.redelivered && submission.returns === 0) return raw.giveBack
     const returns = submission.returns + 1
     const copied = returns > mostReturns
-      ? dead.keep(raw, {
+      ? keep(raw, {
         reason: `workers gave it back ${mostReturns} times without running it`,
         remedy: "See the workers' logs, then `stoker dead retry`."
       })
-      : putAside(raw, submission, { returns }, returnPause)
+      : putAside(raw, submission, { returns }, returnPause(returns))
     // On a fiber of its own: who gives back is often being interrupted, where a time limit alone would not hold.
     return Effect.gen(function*() {
       const copying = yield* FiberSet.run(settling, copied)
@@ -205,7 +218,7 @@ export const make = Effect.fnUntraced(function*(
         return true
       }
       if (retry.maxAttempts > 1) {
-        yield* dead.keep(raw, {
+        yield* keep(raw, {
           reason: `gave up after ${attempt} tries: ${describe(outcome)}`,
           remedy: "Repair what made it fail, then `stoker dead retry`."
         })
@@ -221,7 +234,7 @@ export const make = Effect.fnUntraced(function*(
     attempt: submission.attempt,
     ack: raw.ack,
     reject: (reason) =>
-      dead.keep(raw, { reason, remedy: "Send it again, corrected or under another id." }).pipe(Effect.andThen(raw.ack)),
+      keep(raw, { reason, remedy: "Send it again, corrected or under another id." }).pipe(Effect.andThen(raw.ack)),
     giveBack: giveBack(raw, submission),
     retry: retry(raw, submission),
     hold: { limitMs: options.holdMs ?? 25 * 60_000, journalMayOwn: options.ownLongJobs ?? false }
@@ -248,7 +261,7 @@ export const make = Effect.fnUntraced(function*(
     return { ...deliveryOf(raw, submission), raw, expiresAtMs: submission.expiresAtMs }
   })
 
-  const prefetch = shares(options.prefetch, weights)
+  const prefetch = shares(options.slots, weights)
   const deliveries = AmqpHandOver.merge(levels.map((level) => {
     const queue = queueOf(level, options.queue)
     return {

@@ -9,8 +9,8 @@ import { deadTopology, defaultDeadQueue } from "../deadletters/Keeping.ts"
 export const levels = ["high", "normal", "low"] as const
 export type Level = (typeof levels)[number]
 
-/** Which share of prefetch and turns a level has. Low is slow, never starved. */
-export const standardWeights: Readonly<Record<Level, number>> = { high: 16, normal: 4, low: 1 }
+/** Which share of the slots a level has while all have jobs. Low is slow, never starved. */
+export const standardWeights: Readonly<Record<Level, number>> = { high: 4, normal: 2, low: 1 }
 
 /** Clients publish to these through the default exchange. */
 export const queueOf = (level: Level, prefix = "stoker.jobs"): string =>

@@ -1,0 +1,76 @@
+/** The floor under a cold start: crun by itself, with the bundle that Stoker uses but the program as its pid 1. */
+import { Effect, Stream } from "effect"
+import { spawn } from "node:child_process"
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { Executor } from "../src/layers/executor/Executor.ts"
+import { Host } from "../src/layers/host/Host.ts"
+import { Native } from "../src/layers/host/Native.ts"
+import { Watchdog } from "../src/layers/host/Watchdog.ts"
+import { standardDefaults } from "../src/schemas/Limits.ts"
+import { baseEnv } from "../src/schemas/Program.ts"
+import { standardClass } from "../src/schemas/WorkerConfig.ts"
+import { makeJob } from "../test/actors/World.ts"
+
+/** One phase that runs `argv`. */
+export const assignment = (argv: readonly [string, ...Array<string>]) => ({
+  job: makeJob("bench"),
+  attempt: 1,
+  class: standardClass("oci", "oci"),
+  program: {
+    files: [],
+    phases: [{ name: "run" as const, argv, env: baseEnv, stdin: new Uint8Array(), limits: standardDefaults }] as const,
+    artefacts: []
+  }
+})
+
+/** Runs a job to its outcome, which must be success. */
+export const runOnce = Effect.fnUntraced(function*(argv: readonly [string, ...Array<string>]) {
+  const run = yield* (yield* Executor).start(assignment(argv))
+  let outcome = ""
+  yield* Stream.runForEach(run.events, (event) =>
+    Effect.sync(() => {
+      if (event._tag === "Finished") outcome = JSON.stringify(event.outcome)
+    }))
+  if (!outcome.includes("\"code\":0")) return yield* Effect.die(`not a success: ${outcome}`)
+})
+
+/** Prepares the bundle; each run of the effect it gives is one container, from spawn to exit, in milliseconds. */
+export const makeBare = Effect.fnUntraced(function*(argv: readonly [string, ...Array<string>]) {
+  yield* Effect.scoped(runOnce(argv))
+  const host = yield* Host
+  const native = yield* Native
+  const { mountNamespace } = yield* Watchdog
+  const instance = host.paths.instance(host.instance)
+  const bundles = join(instance, "bundles")
+  const ours = readdirSync(bundles).find((name) => name !== "seccomp") ?? ""
+  const config = JSON.parse(readFileSync(join(bundles, ours, "config.json"), "utf8"))
+  const bare = join(instance, "bundles", "bare")
+  mkdirSync(bare)
+  yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(bare, { recursive: true, force: true })))
+  const user = { uid: 1000, gid: 1000 }
+  const env = Object.entries(baseEnv).map(([name, value]) => `${name}=${value}`)
+  writeFileSync(
+    join(bare, "config.json"),
+    JSON.stringify({ ...config, process: { ...config.process, args: argv, user, env } })
+  )
+  const enter = mountNamespace._tag === "Some" ? ["-n", mountNamespace.value] : []
+  let count = 0
+  return Effect.callback<number>((resume) => {
+    const began = performance.now()
+    const args = [
+      "--root",
+      join(instance, "crun"),
+      "--cgroup-manager=disabled",
+      "run",
+      "--bundle",
+      bare,
+      `bare${count++}`
+    ]
+    spawn(native.launch, [...enter, "--", "crun", ...args], { stdio: ["ignore", "pipe", "pipe"] }).once(
+      "exit",
+      (code) =>
+        resume(code === 0 ? Effect.succeed(performance.now() - began) : Effect.die(`bare crun ended with ${code}`))
+    )
+  })
+})
