@@ -3,7 +3,20 @@
  * the messages it owes before anybody is told, and told before the delivery is acked: after a crash on any line,
  * redelivery or the outbox finishes it.
  */
-import { Cause, Clock, Deferred, Duration, Effect, Exit, Option, Queue, Schedule, Scope, Semaphore, Stream } from "effect"
+import {
+  Cause,
+  Clock,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Option,
+  Queue,
+  Schedule,
+  Scope,
+  Semaphore,
+  Stream
+} from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Executor, type Run, type StopRequest } from "../layers/executor/Executor.ts"
 import { Functions } from "../layers/functions/Functions.ts"
@@ -11,6 +24,7 @@ import { Host } from "../layers/host/Host.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type Claim, type ClaimAnswer, type ClaimLost, Journal, JournalError } from "../layers/journal/Journal.ts"
 import { Log, type LogError, type LogWriter } from "../layers/log/Log.ts"
+import { nowMs } from "../layers/Now.ts"
 import { within } from "../layers/Release.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { type Job, keyOf } from "../schemas/Job.ts"
@@ -140,7 +154,7 @@ const execute = Effect.fnUntraced(
     teller: Teller.Teller
   ) {
     const outer = yield* Effect.scope
-    const startedAtMs = yield* Clock.currentTimeMillis
+    const startedAtMs = yield* nowMs
     const keepBytes = Math.max(...assigned.program.phases.map(({ limits }) => limits.outputBytes))
     const writer = yield* Effect.result((yield* Log).open(keyOf(job), { attempt, keepBytes }))
     if (writer._tag === "Failure") return unrun(diskTrouble(writer.failure))

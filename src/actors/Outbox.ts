@@ -27,7 +27,7 @@ const make = Effect.gen(function*() {
   const struck = yield* Queue.unbounded<number>()
 
   yield* Actor.start(
-    { name: "outbox", capacity: 1, restart: { times: 10, within: "1 minute", backoff: "200 millis" } },
+    { name: "outbox", capacity: 1, restart: { times: 10, within: "5 minutes", backoff: "200 millis" } },
     () =>
       Effect.gen(function*() {
         while (true) {

@@ -91,6 +91,8 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
   let leaving: Array<Effect.Effect<void>> = []
   let target = config.minimum
   let shrunkAtMs = now()
+  /** No refill before, while one stands ready. */
+  let refillAtMs = 0
   let fault: PoolFault | undefined
   let faultTold = false
   /** Why nothing is handed out any more. */
@@ -196,6 +198,7 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
       return stock.idle.length < Math.max(1, target) ? "refill" : undefined
     }
     if (stock.waiting() > counts.making) return "urgent"
+    if (stock.idle.length > 0 && nowMs < refillAtMs) return undefined
     const coming = stock.idle.length + counts.making - stock.waiting()
     return coming < target && counts.making < config.parallel ? "refill" : undefined
   }
@@ -259,6 +262,7 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
   const pauseMs = () => {
     const nowMs = now()
     const times = stock.idle.flatMap((warm) => [warm.expiresAtMs, warm.checkedAtMs + config.healthEveryMs])
+    times.push(refillAtMs)
     if (target > config.minimum || stock.idle.length > target) times.push(shrunkAtMs + config.shrinkMs)
     if (fault !== undefined) {
       if (counts.making === 0) times.push(fault.retryAtMs)
@@ -350,6 +354,8 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
         for (let warm = stock.pick(); warm !== undefined; warm = stock.pick()) {
           if (warm.expiresAtMs > nowMs) {
             counts.hits += 1
+            // Not put off further by the next hit.
+            if (nowMs >= refillAtMs) refillAtMs = nowMs + config.refillPauseMs
             return hand(warm, taker)
           }
           counts.expired += 1

@@ -2,9 +2,10 @@
  * Tells one job's events: to whoever watches in this process, and through the emitters to the outside. Events before
  * the end are pipelined; what is not confirmed when the job ends goes into its outbox with the last one.
  */
-import { Clock, Effect, Fiber, PubSub } from "effect"
+import { Effect, Fiber, PubSub } from "effect"
 import { type Emitter, Emitters } from "../layers/emitter/Emitter.ts"
 import type { Owed, Request } from "../layers/journal/Journal.ts"
+import { nowMs } from "../layers/Now.ts"
 import { keyOf } from "../schemas/Job.ts"
 import type { JobEvent } from "../schemas/JobEvent.ts"
 import type { Message } from "../schemas/Message.ts"
@@ -43,7 +44,7 @@ export const make = Effect.fnUntraced(function*(request: Request, watchers: PubS
   let seq = 0
 
   const happened = (fact: JobFact) =>
-    Effect.map(Clock.currentTimeMillis, (atMs): JobEvent => ({ ...fact, key, attempt, seq: seq++, atMs }))
+    Effect.map(nowMs, (atMs): JobEvent => ({ ...fact, key, attempt, seq: seq++, atMs }))
 
   const watched = (event: JobEvent) => {
     if (watchers !== undefined) PubSub.publishUnsafe(watchers, event)

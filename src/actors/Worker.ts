@@ -23,7 +23,8 @@ export class Worker extends Context.Service<Worker, {
   readonly drain: Effect.Effect<void>
 }>()("stoker/actors/Worker") {}
 
-const intensity: Actor.RestartIntensity = { times: 10, within: "1 minute", backoff: "200 millis" }
+/** The pauses double: what fails each time has failed eleven times after about two and a half minutes. */
+const intensity: Actor.RestartIntensity = { times: 10, within: "5 minutes", backoff: "200 millis" }
 
 const make = Effect.gen(function*() {
   const { drainMs } = yield* Settings

@@ -1,5 +1,5 @@
 /** Finalizers that always end: what cannot be released in time is left to the janitor, said in the log. */
-import type { Duration} from "effect";
+import type { Duration } from "effect"
 import { Effect, Fiber } from "effect"
 
 /**

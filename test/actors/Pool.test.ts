@@ -49,6 +49,24 @@ describe("a pool", () => {
       assert.deepInclude(yield* statsOf(a), { idle: 4, making: 0, used: 4, hits: 4 })
     }))
 
+  it.effect("lets the job begin before it refills, if told so and others stand ready; a later hit puts off nothing", () =>
+    Effect.gen(function*() {
+      const fake = SandboxTest.makeDriver(slow(100))
+      const a = pooled("a", { minimum: 3, maximum: 3, refillPauseMs: 5 })
+      const { statsOf, take } = yield* open([fake], [a])
+      yield* TestClock.adjust("1 second")
+      yield* take(a)
+      yield* TestClock.adjust("4 millis")
+      yield* take(a)
+      assert.deepInclude(yield* statsOf(a), { idle: 1, making: 0 })
+      yield* TestClock.adjust("1 millis")
+      assert.deepInclude(yield* statsOf(a), { idle: 1, making: 2 })
+      yield* TestClock.adjust("100 millis")
+      for (let n = 0; n < 3; n++) yield* take(a)
+      yield* settled
+      assert.deepInclude(yield* statsOf(a), { idle: 0, making: 2 })
+    }))
+
   it.effect("never hands out a sandbox twice, and closes it with its taker's scope", () =>
     Effect.gen(function*() {
       const fake = SandboxTest.makeDriver()

@@ -1,7 +1,6 @@
 /** Pools of a fake driver, and takers whose scopes the test holds. */
-import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
-import { Pools } from "../../src/actors/Pools.ts"
-import * as PoolsLayer from "../../src/actors/Pools.ts"
+import { Context, Effect, Exit, type Fiber, Layer, Scope } from "effect"
+import * as Pools from "../../src/actors/Pools.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import type { ProvisionFailed, Sandbox } from "../../src/layers/sandbox/Sandbox.ts"
 import { Sandboxes } from "../../src/layers/sandbox/Sandboxes.ts"
@@ -31,11 +30,11 @@ export const open = Effect.fnUntraced(function*(
   budget: HostBudget = {}
 ) {
   const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
-  const layer = PoolsLayer.layer(budget).pipe(
+  const layer = Pools.layer(budget).pipe(
     Layer.provide(Layer.merge(SandboxTest.layer(...fakes), Settings.layer({ ...standardConfig, classes })))
   )
   const context = yield* Layer.buildWithScope(layer, scope)
-  const pools = Context.get(context, Pools)
+  const pools = Context.get(context, Pools.Pools)
   const sandboxes = Context.get(context, Sandboxes)
   const take = (sandboxClass: SandboxClass, disk = diskOf(sandboxClass)): Effect.Effect<Taken, ProvisionFailed> =>
     Effect.uninterruptibleMask((restore) =>

@@ -1,5 +1,5 @@
 import { assert, describe, layer } from "@effect/vitest"
-import { Effect, Layer, Schedule, Scope } from "effect"
+import { Effect, Layer, Schedule, type Scope } from "effect"
 import { readFileSync } from "node:fs"
 import * as Pools from "../../src/actors/Pools.ts"
 import { code } from "../../src/functions/Code.ts"
@@ -39,7 +39,7 @@ const stats = Effect.flatMap(
 
 const until = <A, E, R>(what: string, condition: Effect.Effect<A, E, R>, holds: (value: A) => boolean) =>
   condition.pipe(
-    Effect.flatMap((value) => holds(value) ? Effect.succeed(value) : Effect.fail(value)),
+    Effect.filterOrFail(holds, (value) => value),
     Effect.retry(Schedule.spaced("10 millis").pipe(Schedule.upTo({ duration: "20 seconds" }))),
     Effect.catch((last) => Effect.die(`${what}: ${JSON.stringify(last)}`))
   )

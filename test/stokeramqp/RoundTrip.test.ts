@@ -36,6 +36,10 @@ describe("Stoker's own dialect, from message to reply", { timeout: 60_000 }, () 
       // Declares the queue as a worker would.
       yield* client.submit({ id: JobId.make("early"), function: FunctionName.make("say"), args: { word: "x" } })
       yield* queueIs(broker, "stoker.jobs", 1)
+      const waiting = yield* ask(() => raw.channel.get("stoker.jobs"))
+      if (waiting === false) return assert.fail("it is not there")
+      assert.match(waiting.properties.headers?.["traceparent"], /^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/)
+      raw.channel.nack(waiting, false, true)
       const replyTo = yield* ask(() => raw.listen())
       raw.send({ ...say1("j1"), labels: { team: "blue" } }, {
         replyTo,

@@ -49,7 +49,7 @@ const make = Effect.gen(function*() {
     status: find,
     list: ({ id, limit, state }) =>
       Effect.sync(() =>
-        [...records.values()].reverse().filter((record) =>
+        [...records.values()].toReversed().filter((record) =>
           (id === undefined || record.request.job.id === id) && (state === undefined || record.state === state)
         ).slice(0, limit)
       ),

@@ -1,29 +1,24 @@
 /** The door of Stoker's own AMQP dialect: one quorum queue per priority, delays, tries with backoff, dead letters. */
 import { Clock, Effect, Exit, Fiber, FiberSet, Option, Result, type Scope, Stream } from "effect"
-import type { StokerEvent } from "../../schemas/dialects/StokerEvent.ts"
 import {
   backoffOf,
   decode,
   intake,
-  ownerOf,
   type RetryPolicy,
   standardRetry,
-  type StokerMessage,
-  type StokerReply,
   type Submission,
   type Trust
 } from "../../schemas/dialects/StokerJob.ts"
 import { keyText, Owner } from "../../schemas/Ids.ts"
 import { keyOf } from "../../schemas/Job.ts"
-import { describe, Outcome } from "../../schemas/Outcome.ts"
-import { noUsage } from "../../schemas/Usage.ts"
+import { describe, type Outcome } from "../../schemas/Outcome.ts"
 import { Amqp, type AmqpDelivery } from "../amqp/Amqp.ts"
 import * as Keeping from "../deadletters/Keeping.ts"
 import type { Emitter } from "../emitter/Emitter.ts"
-import { messagesOf } from "../emitter/StokerMessages.ts"
 import * as AmqpHandOver from "./AmqpHandOver.ts"
 import type { Delivery, Intake } from "./Intake.ts"
 import { requestHash } from "./RequestHash.ts"
+import * as StokerRefusal from "./StokerRefusal.ts"
 import { jobsTopology, type Level, levels, queueOf, standardWeights } from "./StokerTopology.ts"
 import * as StokerWaiting from "./StokerWaiting.ts"
 
@@ -91,24 +86,7 @@ export const shares = (slots: number, weights: Readonly<Record<Level, number>>):
   return { high: share("high"), normal: share("normal"), low: share("low") }
 }
 
-const messageOf = ({ body, properties }: AmqpDelivery): StokerMessage => ({
-  body,
-  userId: properties.userId,
-  messageId: properties.messageId,
-  replyTo: properties.replyTo,
-  correlationId: properties.correlationId,
-  timestamp: properties.timestamp,
-  headers: properties.headers
-})
-
-/** Why it is not run, for its sender and for the dead letter. */
-interface Refusal {
-  readonly reason: string
-  readonly remedy: string
-  readonly id?: Submission["job"]["id"]
-}
-
-const expired: Refusal = {
+const expired: StokerRefusal.Refusal = {
   reason: "expired in the queue",
   remedy: "Send it again with more time to live, or start more workers."
 }
@@ -119,7 +97,6 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<StokerIntake, never, Amqp | Scope.Scope> {
   const amqp = yield* Amqp
   const deadQueue = options.deadQueue ?? Keeping.defaultDeadQueue
-  const dead = yield* Keeping.make(deadQueue)
   const waiting = yield* StokerWaiting.make(options.user)
   const settling = yield* FiberSet.make<void>()
   const weights = options.weights ?? standardWeights
@@ -128,15 +105,7 @@ export const make = Effect.fnUntraced(function*(
     spokesmen: [options.user, ...options.spokesmen ?? []],
     requireUser: options.requireUser ?? false
   }
-
-  /** In the dead letters, as its owner's if the broker vouched for one. */
-  const keep = (delivery: AmqpDelivery, { reason, remedy }: Refusal) => {
-    const owner = delivery.properties.userId === undefined ? undefined : ownerOf(messageOf(delivery), trust)
-    const vouched = owner === undefined || Result.isFailure(owner)
-      ? undefined
-      : { owner: owner.success, user: options.user }
-    return dead.keep(delivery, { reason, remedy, vouched })
-  }
+  const { keep, refuse } = yield* StokerRefusal.make({ trust, deadQueue, user: options.user, emitter: options.emitter })
 
   /** Beside the deliveries that follow it. Acked last: should we die before, it comes again, and all is done again. */
   const settle = (delivery: AmqpDelivery, work: Effect.Effect<void>) =>
@@ -146,40 +115,6 @@ export const make = Effect.fnUntraced(function*(
         Effect.andThen(delivery.ack),
         Effect.catchCause((cause) => Effect.logError("a message is not settled, it stays with the broker", cause))
       )
-    )
-
-  /** The last event of a job that was never claimed: attempt 0. */
-  const tell = Effect.fnUntraced(function*(delivery: AmqpDelivery, refusal: Refusal) {
-    const { correlationId, replyTo } = delivery.properties
-    const owner = Result.getOrElse(ownerOf(messageOf(delivery), trust), () => trust.defaultOwner)
-    const { id, reason, remedy } = refusal
-    // Our own queues are nobody's reply queues.
-    const isReply = replyTo !== undefined && (!replyTo.startsWith("stoker.") || replyTo.startsWith("stoker.client."))
-    const reply: StokerReply = {
-      dialect: "stoker",
-      ...(isReply ? { replyTo } : {}),
-      ...(correlationId === undefined ? {} : { correlationId })
-    }
-    const event: StokerEvent = {
-      event: "ended",
-      ...(id === undefined ? {} : { id }),
-      owner,
-      attempt: 0,
-      seq: 0,
-      atMs: yield* Clock.currentTimeMillis,
-      outcome: Outcome.cases.Rejected.make({ reason, remedy }),
-      usage: noUsage,
-      output: []
-    }
-    const name = id === undefined ? `${intake}/${owner}/-` : keyText({ intake, owner, id })
-    const messages = messagesOf(event, reply, undefined, (n) => `${name}#0.0.${n}`)
-    yield* Effect.forEach(messages, (message) => Effect.flatten(options.emitter.send(message)), { discard: true })
-  })
-
-  const refuse = (delivery: AmqpDelivery, refusal: Refusal) =>
-    Effect.logWarning(`a message of ${delivery.queue} is kept in ${deadQueue}: ${refusal.reason}`).pipe(
-      Effect.andThen(keep(delivery, refusal)),
-      Effect.andThen(tell(delivery, refusal))
     )
 
   const putAside = (raw: AmqpDelivery, submission: Submission, next: Partial<StokerWaiting.Terms>, delayMs: number) =>
@@ -243,7 +178,7 @@ export const make = Effect.fnUntraced(function*(
   /** The message as a delivery with its last moment, or nothing: then it is being refused, or put aside. */
   const accept = Effect.fnUntraced(function*(raw: AmqpDelivery) {
     const nowMs = yield* Clock.currentTimeMillis
-    const decoded = decode(messageOf(raw), {
+    const decoded = decode(StokerRefusal.messageOf(raw), {
       trust,
       retry: options.retry ?? standardRetry,
       maximumBytes: options.maximumBytes ?? 16 * 1024 * 1024,

@@ -10,7 +10,7 @@ import {
   type StokerJobView,
   type StokerQuestion
 } from "../../schemas/dialects/StokerControl.ts"
-import { intake, ownerOf, type Trust } from "../../schemas/dialects/StokerJob.ts"
+import { intake, isReplyQueue, ownerOf, type Trust } from "../../schemas/dialects/StokerJob.ts"
 import { type InstanceId, type JobKey, Owner } from "../../schemas/Ids.ts"
 import { Amqp, type AmqpDelivery, type Topology } from "../amqp/Amqp.ts"
 import { Control, type JobNotFound } from "../control/Control.ts"
@@ -83,7 +83,7 @@ export const make = Effect.fnUntraced(function*(
   /** Published and not waited for: who asks has a deadline, and asks again. */
   const reply = Effect.fnUntraced(function*({ properties }: AmqpDelivery, answer: StokerAnswer) {
     const { correlationId, replyTo } = properties
-    if (replyTo === undefined) return
+    if (replyTo === undefined || !isReplyQueue(replyTo)) return
     const body = utf8.encode(yield* Effect.orDie(encodeAnswer(answer)))
     yield* Effect.ignore(
       amqp.publish({

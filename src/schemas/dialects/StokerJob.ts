@@ -249,9 +249,13 @@ const idOf = ({ headers, messageId }: StokerMessage, inBody: unknown): Decoded<J
   )
 }
 
-/** Where its events go, or why not there: a name of ours would make jobs of our own words. */
+/** Whether a reply may go to a queue of that name: to one of ours it would come back as a job or a question. */
+export const isReplyQueue = (name: string): boolean =>
+  name !== "" && (!name.startsWith("stoker.") || name.startsWith("stoker.client."))
+
+/** Where its events go, or why not there. */
 const replyOf = ({ correlationId, replyTo }: StokerMessage, labels: Labels | undefined): Decoded<StokerReply> =>
-  replyTo?.startsWith("stoker.") === true && !replyTo.startsWith("stoker.client.")
+  replyTo !== undefined && replyTo !== "" && !isReplyQueue(replyTo)
     ? invalid("its reply-to is one of Stoker's own queues", "Send a queue of your own as reply-to.")
     : Result.succeed({
       dialect: "stoker",

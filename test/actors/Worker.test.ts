@@ -1,0 +1,159 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Layer, Option, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as Desk from "../../src/actors/Desk.ts"
+import * as Dispatcher from "../../src/actors/Dispatcher.ts"
+import * as Outbox from "../../src/actors/Outbox.ts"
+import * as Worker from "../../src/actors/Worker.ts"
+import { command } from "../../src/functions/Command.ts"
+import * as CgroupsTest from "../../src/layers/cgroup/CgroupsTest.ts"
+import * as Settings from "../../src/layers/config/Settings.ts"
+import { Emitters } from "../../src/layers/emitter/Emitter.ts"
+import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
+import * as Functions from "../../src/layers/functions/Functions.ts"
+import { HostError } from "../../src/layers/host/Host.ts"
+import * as HostTest from "../../src/layers/host/HostTest.ts"
+import { Watchdog } from "../../src/layers/host/Watchdog.ts"
+import { type Intake, Intakes } from "../../src/layers/intake/Intake.ts"
+import * as IntakeTest from "../../src/layers/intake/IntakeTest.ts"
+import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
+import * as LedgerMemory from "../../src/layers/ledger/LedgerMemory.ts"
+import * as LogMemory from "../../src/layers/log/LogMemory.ts"
+import { Drivers } from "../../src/layers/sandbox/Sandbox.ts"
+import { FunctionName, IntakeName } from "../../src/schemas/Ids.ts"
+import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
+import { endless, hello, makeJob } from "./World.ts"
+
+interface Options {
+  readonly intakes: ReadonlyArray<Intake>
+  readonly script?: ExecutorTest.Script
+  readonly drainMs?: number
+  readonly watchdogDies?: Deferred.Deferred<never, HostError>
+}
+
+/** The real supervisor, dispatcher and job actors over fakes of everything outside. */
+const worker = ({ drainMs = 10_000, intakes, script = hello, watchdogDies }: Options) =>
+  Worker.layer.pipe(
+    Layer.provideMerge(Dispatcher.layer),
+    Layer.provideMerge(Layer.mergeAll(Outbox.layer, Desk.layer)),
+    Layer.provideMerge(Layer.mergeAll(
+      Settings.layer({ ...standardConfig, drainMs }),
+      Layer.succeed(Intakes, intakes),
+      Layer.succeed(Emitters, []),
+      Layer.succeed(Drivers, []),
+      Layer.succeed(Watchdog, {
+        mountNamespace: Option.none(),
+        died: watchdogDies === undefined ? Effect.never : Deferred.await(watchdogDies)
+      }),
+      ExecutorTest.layerTest(script),
+      Functions.layer([command]),
+      JournalMemory.layerMemory,
+      LogMemory.layerMemory,
+      CgroupsTest.layerTest,
+      LedgerMemory.layerMemory
+    )),
+    Layer.provideMerge(HostTest.layerTest({ instance: "me" }))
+  )
+
+const request = (id: string) => ({
+  job: { ...makeJob(id), function: FunctionName.make("command"), args: { argv: ["true"] } },
+  hash: id,
+  reply: null
+})
+
+const turns = Effect.repeat(Effect.yieldNow, { times: 200 })
+
+describe("a worker", () => {
+  it.effect("runs what its doors hand over", () =>
+    Effect.gen(function*() {
+      const door = yield* IntakeTest.make()
+      yield* Effect.gen(function*() {
+        yield* door.offer(request("a"))
+        yield* turns
+        assert.deepStrictEqual(door.settled, [["a", "acked"]])
+      }).pipe(Effect.provide(worker({ intakes: [door.intake] })))
+    }))
+
+  it.effect("opens a door that broke again, after a pause", () =>
+    Effect.gen(function*() {
+      const door = yield* IntakeTest.make()
+      let opened = 0
+      const breaking: Intake = {
+        name: IntakeName.make("breaking"),
+        deliveries: Stream.suspend(() => ++opened === 1 ? Stream.die("broken") : door.intake.deliveries)
+      }
+      yield* Effect.gen(function*() {
+        yield* turns
+        assert.strictEqual(opened, 1)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(opened, 2)
+        yield* door.offer(request("a"))
+        yield* turns
+        assert.deepStrictEqual(door.settled, [["a", "acked"]])
+      }).pipe(Effect.provide(worker({ intakes: [breaking] })))
+    }))
+
+  it.effect("ends with the door's name when it cannot stay open", () =>
+    Effect.gen(function*() {
+      const breaking: Intake = { name: IntakeName.make("breaking"), deliveries: Stream.die("broken") }
+      yield* Effect.gen(function*() {
+        const failed = yield* Effect.forkChild(Effect.flip((yield* Worker.Worker).failure), { startImmediately: true })
+        yield* TestClock.adjust("5 minutes")
+        assert.include((yield* Fiber.join(failed)).message, "intake breaking")
+      }).pipe(Effect.provide(worker({ intakes: [breaking] })))
+    }))
+
+  it.effect("ends when its watchdog does: nothing would kill its jobs after it", () =>
+    Effect.gen(function*() {
+      const watchdogDies = yield* Deferred.make<never, HostError>()
+      yield* Effect.gen(function*() {
+        const failed = yield* Effect.forkChild(Effect.flip((yield* Worker.Worker).failure), { startImmediately: true })
+        yield* Deferred.fail(watchdogDies, new HostError({ operation: "watch", reason: "it ended", remedy: "none" }))
+        assert.include((yield* Fiber.join(failed)).message, "it ended")
+      }).pipe(Effect.provide(worker({ intakes: [], watchdogDies })))
+    }))
+
+  it.effect("lets running jobs end at a drain and takes no more", () =>
+    Effect.gen(function*() {
+      const door = yield* IntakeTest.make()
+      const script: ExecutorTest.Script = (assignment, stop) =>
+        Stream.tap(hello(assignment, stop), () => Effect.sleep("1 second"))
+      yield* Effect.gen(function*() {
+        const { drain } = yield* Worker.Worker
+        yield* door.offer(request("a"))
+        yield* turns
+        const draining = yield* Effect.forkChild(drain, { startImmediately: true })
+        yield* door.offer(request("late"))
+        yield* TestClock.adjust("20 seconds")
+        yield* Fiber.join(draining)
+        assert.deepStrictEqual(door.settled, [["a", "acked"]])
+      }).pipe(Effect.provide(worker({ intakes: [door.intake], script })))
+    }))
+
+  it.effect("gives back at a drain what does not end in time", () =>
+    Effect.gen(function*() {
+      const door = yield* IntakeTest.make()
+      yield* Effect.gen(function*() {
+        const { drain } = yield* Worker.Worker
+        const { alive } = yield* ExecutorTest.ExecutorTest
+        yield* door.offer(request("a"))
+        yield* turns
+        assert.strictEqual(yield* alive, 1)
+        const draining = yield* Effect.forkChild(drain, { startImmediately: true })
+        yield* TestClock.adjust("20 seconds")
+        yield* Fiber.join(draining)
+        assert.deepStrictEqual(door.settled, [["a", "given back"]])
+        assert.strictEqual(yield* alive, 0)
+      }).pipe(Effect.provide(worker({ intakes: [door.intake], script: endless })))
+    }))
+
+  it.effect("gives back what it holds when it is closed without a drain", () =>
+    Effect.gen(function*() {
+      const door = yield* IntakeTest.make()
+      yield* Effect.gen(function*() {
+        yield* door.offer(request("a"))
+        yield* turns
+      }).pipe(Effect.provide(worker({ intakes: [door.intake], script: endless })))
+      assert.deepStrictEqual(door.settled, [["a", "given back"]])
+    }))
+})
