@@ -54,7 +54,7 @@ const untilItWorks = Schedule.exponential("50 millis").pipe(
 )
 
 /** Says once that it waits, and once that it goes on; between them at Debug. */
-const persist = <A, E>(what: string, operation: Effect.Effect<A, E | JournalError>): Effect.Effect<A, E> =>
+const persist = <A, E>(what: string, operation: Effect.Effect<A, E>): Effect.Effect<A, Exclude<E, JournalError>> =>
   Effect.suspend(() => {
     let waits = false
     return operation.pipe(
@@ -67,7 +67,7 @@ const persist = <A, E>(what: string, operation: Effect.Effect<A, E | JournalErro
       Effect.retry({ schedule: untilItWorks, while: (error) => error instanceof JournalError }),
       Effect.tap(() => waits ? Effect.logInfo(`${what} went through`) : Effect.void)
     )
-  }) as Effect.Effect<A, E>
+  }) as Effect.Effect<A, Exclude<E, JournalError>>
 
 /** What came of running it, not yet written down. */
 interface Result {
@@ -198,7 +198,8 @@ const claim = Effect.fnUntraced(function*(delivery: Delivery) {
   const journal = yield* Journal
   const { leaseMs, maxAttempts } = yield* Settings
   const { instance } = yield* Host
-  return yield* persist("a claim", journal.claim(delivery, { instance, leaseMs, maxAttempts })).pipe(
+  const attempts = maxAttempts * (delivery.attempt ?? 1)
+  return yield* persist("a claim", journal.claim(delivery, { instance, leaseMs, maxAttempts: attempts })).pipe(
     Effect.catch((conflict) => Effect.succeed<Admission>({ _tag: "Refused", reason: conflict.message }))
   )
 })
@@ -222,6 +223,34 @@ const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Teller, r
   yield* outbox.confirmed(rows)
 })
 
+/** Tried again instead of settled, if its sender asked for that: the attempt is used up, the outcome is nobody's yet. */
+const putOff = Effect.fnUntraced(function*(delivery: Delivery, held: Claim, outcome: Outcome) {
+  if (delivery.retry === undefined || !(yield* delivery.retry(outcome))) return false
+  const journal = yield* Journal
+  yield* persist("a retry", journal.postpone(held))
+  yield* Effect.logInfo(`job ${describe(outcome)}, and is tried again`)
+  return true
+})
+
+/**
+ * A job that may take longer than its transport lets it be held: acked now, and the journal's from here on. Or rejected,
+ * where the journal may not own it.
+ */
+const longHeld = Effect.fnUntraced(function*(delivery: Delivery, held: Claim, { program }: Assigned) {
+  const { hold } = delivery
+  const mayTakeMs = program.phases.reduce((sum, { limits }) => sum + limits.wallMs, 0)
+  if (hold === undefined || mayTakeMs <= hold.limitMs) return undefined
+  if (!hold.journalMayOwn) {
+    return rejected(
+      `its time limits add up to ${mayTakeMs} ms, and its broker lets a job be held for ${hold.limitMs} ms`,
+      "Lower its wall limit, or let this worker's own journal keep such jobs (ownLongJobs)."
+    )
+  }
+  const journal = yield* Journal
+  if (yield* persist("taking over a long job", journal.own(held))) yield* delivery.ack
+  return undefined
+})
+
 /** The job's life once there is room for it, up to the confirmed telling of its outcome. */
 const live = Effect.fnUntraced(
   function*(delivery: Delivery, teller: Teller.Teller, stop: Deferred.Deferred<StopRequest>, receivedAt: bigint) {
@@ -241,8 +270,11 @@ const live = Effect.fnUntraced(
       case "Held":
         return "held" as const
       case "Exhausted":
-        teller.attempt(answer.claim.attempt)
-        yield* settle(answer.claim, teller, unrun(Outcome.cases.Lost.make({ attempts: answer.attempts })))
+        {
+          const lost = Outcome.cases.Lost.make({ attempts: answer.attempts })
+          teller.attempt(answer.claim.attempt)
+          if (!(yield* putOff(delivery, answer.claim, lost))) yield* settle(answer.claim, teller, unrun(lost))
+        }
         return "settled" as const
       case "Granted": {
         const held = answer.claim
@@ -257,6 +289,8 @@ const live = Effect.fnUntraced(
           }
           const assigned = yield* Effect.result(plan(job))
           if (assigned._tag === "Failure") return assigned.failure
+          const refusal = yield* longHeld(delivery, held, assigned.success)
+          if (refusal !== undefined) return refusal
           return yield* execute(job, held.attempt, assigned.success, stop, teller)
         }).pipe(
           Effect.catchDefect((defect) =>
@@ -271,6 +305,7 @@ const live = Effect.fnUntraced(
           // The worker is being drained: somebody else runs it, and this try does not count.
           Effect.onInterrupt(() => Effect.ignore(journal.release(held)))
         )
+        if (yield* putOff(delivery, held, result.outcome)) return "settled" as const
         const usage: Usage = {
           ...result.usage,
           queuedMicros: micros(receivedAt, asked),

@@ -14,18 +14,11 @@ import * as Actor from "./Actor.ts"
 import type { Claimant, PoolBudget } from "./PoolBudget.ts"
 import type { PoolCold } from "./PoolCold.ts"
 import * as PoolDemand from "./PoolDemand.ts"
-import { failedAgain, type PoolFault } from "./PoolFault.ts"
+import * as PoolDepartures from "./PoolDepartures.ts"
+import * as PoolFault from "./PoolFault.ts"
 import * as PoolHealth from "./PoolHealth.ts"
-import {
-  beginLeaving,
-  type Disk,
-  draining,
-  failureOf,
-  handOver,
-  type Order,
-  provisionInto,
-  TEARDOWN
-} from "./PoolProvision.ts"
+import { type Disk, draining, failureOf, handOver, type Order, provisionInto, TEARDOWN } from "./PoolProvision.ts"
+import * as PoolSize from "./PoolSize.ts"
 import { noCounts, type PoolStats } from "./PoolStats.ts"
 import * as PoolStock from "./PoolStock.ts"
 
@@ -85,24 +78,18 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
   const stock = PoolStock.make()
   const counts = noCounts()
   const demand = PoolDemand.make(config.rateWindowMs)
+  const size = PoolSize.make(config, demand, now())
+  const fault = PoolFault.make(name, config)
+  const departures = PoolDepartures.make(name, charge, budget, counts)
   const makers = new Set<Fiber.Fiber<void>>()
-  const departures = new Set<Fiber.Fiber<void>>()
-  /** Teardowns that have begun, and that a fiber has to see through. */
-  let leaving: Array<Effect.Effect<void>> = []
-  let target = config.minimum
-  let shrunkAtMs = now()
   /** No refill before, while one stands ready. */
   let refillAtMs = 0
-  let fault: PoolFault | undefined
-  let faultTold = false
   /** Why nothing is handed out any more. */
   let refusal: ProvisionFailed | undefined
 
-  const failsFast = (nowMs: number) => fault !== undefined && nowMs >= fault.sinceMs + config.failFastMs
-
   /** Takes care that it goes. Not in the stock any more, or never there. */
   const letGo = (scope: Scope.Closeable) => {
-    leaving.push(beginLeaving(scope, charge, budget, counts)(Exit.void))
+    departures.add(scope)
     ring()
   }
   const dismiss = (warm: PoolStock.Warm, why: "lost" | "expired" | "givenUp") => {
@@ -111,19 +98,6 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
     letGo(warm.scope)
     return true
   }
-  const seeThrough = Effect.suspend(() => {
-    const begun = leaving
-    leaving = []
-    return Effect.forEach(begun, (teardown) =>
-      Effect.gen(function*() {
-        const fiber = yield* Effect.forkDetach(
-          Effect.ignoreCause(teardown, { log: "Warn", message: `a sandbox of ${name} did not end well` }),
-          { startImmediately: true }
-        )
-        track(departures, fiber)
-      }), { discard: true })
-  })
-
   /** To whoever waits, else to the stock. */
   const put = (warm: PoolStock.Warm) => {
     if (refusal !== undefined) return letGo(warm.scope)
@@ -141,12 +115,7 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
   const stocked = Effect.fnUntraced(function*(sandbox: Sandbox, scope: Scope.Closeable, beganMs: number) {
     const nowMs = now()
     demand.provisioned(nowMs - beganMs)
-    if (fault !== undefined) {
-      const { failures } = fault
-      fault = undefined
-      faultTold = false
-      yield* Effect.logInfo(`${name} makes sandboxes again, after ${failures} failures`)
-    }
+    yield* fault.recovered
     const early = (config.maxAgeMs / 10) * (yield* Random.next)
     const warm: PoolStock.Warm = {
       sandbox,
@@ -156,18 +125,6 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
     }
     yield* PoolHealth.watch(warm, onLost)
     put(warm)
-  })
-
-  const failed = Effect.fnUntraced(function*(error: ProvisionFailed, beganMs: number) {
-    counts.failures += 1
-    const first = fault === undefined
-    const nowMs = now()
-    fault = failedAgain(config, fault, { beganMs, nowMs, error }, yield* Random.next)
-    if (first) {
-      yield* Effect.logWarning(
-        `${name}: ${error.message} Tries again in ${Math.round(fault.retryAtMs - nowMs)} ms and on, less and less often`
-      )
-    }
   })
 
   /** Makes one sandbox, charged already; its end, whichever, is known to the state when the fiber ends. */
@@ -181,7 +138,10 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
         yield* stocked(made.value, scope, beganMs)
       } else {
         letGo(scope)
-        if (!Cause.hasInterruptsOnly(made.cause)) yield* failed(failureOf(driver.name, made.cause), beganMs)
+        if (!Cause.hasInterruptsOnly(made.cause)) {
+          counts.failures += 1
+          yield* fault.failed(failureOf(driver.name, made.cause), beganMs, now())
+        }
       }
       ring()
     })
@@ -191,16 +151,16 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
   /** Whether one more is to be made now, and whether a taker waits for it. */
   const wanted = (nowMs: number): "urgent" | "refill" | undefined => {
     if (refusal !== undefined) return undefined
-    if (fault !== undefined) {
+    if (fault.error() !== undefined) {
       // One attempt at a time; and it goes on trying when nobody waits, to know when the trouble is over.
-      if (counts.making > 0 || nowMs < fault.retryAtMs) return undefined
+      if (counts.making > 0 || !fault.mayTry(nowMs)) return undefined
       if (stock.waiting() > 0) return "urgent"
-      return stock.idle.length < Math.max(1, target) ? "refill" : undefined
+      return stock.idle.length < Math.max(1, size.target()) ? "refill" : undefined
     }
     if (stock.waiting() > counts.making) return "urgent"
     if (stock.idle.length > 0 && nowMs < refillAtMs) return undefined
     const coming = stock.idle.length + counts.making - stock.waiting()
-    return coming < target && counts.making < config.parallel ? "refill" : undefined
+    return coming < size.target() && counts.making < config.parallel ? "refill" : undefined
   }
 
   const provision = Effect.gen(function*() {
@@ -208,35 +168,9 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
     if (want !== "urgent") budget.withdraw(claimant)
     while (want !== undefined && budget.claim(claimant, want === "urgent")) {
       counts.making += 1
-      track(makers, yield* Effect.forkDetach(makeOne, { startImmediately: true }))
+      PoolDepartures.track(makers, yield* Effect.forkDetach(makeOne, { startImmediately: true }))
       want = wanted(now())
     }
-  })
-
-  /** Grows at once, shrinks by one in each period. */
-  const resize = (nowMs: number) => {
-    const wish = demand.wish(nowMs, config.minimum, config.maximum)
-    if (wish >= target && stock.idle.length <= wish) {
-      target = wish
-      shrunkAtMs = nowMs
-    } else if (nowMs >= shrunkAtMs + config.shrinkMs) {
-      target = Math.max(wish, target - 1)
-      shrunkAtMs = nowMs
-      const surplus = stock.idle.length > target ? stock.pick() : undefined
-      if (surplus !== undefined) letGo(surplus.scope)
-    } else if (wish > target) target = wish
-  }
-
-  const answerFast = Effect.suspend(() => {
-    const nowMs = now()
-    if (fault === undefined || !failsFast(nowMs)) return Effect.void
-    const { error, sinceMs } = fault
-    stock.refuse(error)
-    if (faultTold) return Effect.void
-    faultTold = true
-    return Effect.logError(
-      `${name} has made no sandbox for ${Math.round(nowMs - sinceMs)} ms: its jobs fail until it does. ${error.message}`
-    )
   })
 
   const check = (warm: PoolStock.Warm) =>
@@ -252,9 +186,12 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
     for (const warm of stock.idle.filter(({ checkedAtMs }) => checkedAtMs + config.healthEveryMs <= nowMs)) {
       yield* check(warm)
     }
-    yield* answerFast
-    resize(nowMs)
-    yield* seeThrough
+    const answer = fault.answer(nowMs)
+    if (answer !== undefined) stock.refuse(answer)
+    yield* fault.tell(nowMs)
+    const surplus = size.resize(nowMs, stock.idle.length) ? stock.pick() : undefined
+    if (surplus !== undefined) letGo(surplus.scope)
+    yield* departures.seeThrough
     yield* provision
   })
 
@@ -262,12 +199,7 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
   const pauseMs = () => {
     const nowMs = now()
     const times = stock.idle.flatMap((warm) => [warm.expiresAtMs, warm.checkedAtMs + config.healthEveryMs])
-    times.push(refillAtMs)
-    if (target > config.minimum || stock.idle.length > target) times.push(shrunkAtMs + config.shrinkMs)
-    if (fault !== undefined) {
-      if (counts.making === 0) times.push(fault.retryAtMs)
-      times.push(fault.sinceMs + config.failFastMs)
-    }
+    times.push(refillAtMs, ...size.shrinksAtMs(stock.idle.length), ...fault.changesAtMs())
     const next = Math.min(...times.filter((time) => time > nowMs))
     return next === Infinity ? undefined : Math.ceil(next - nowMs)
   }
@@ -291,8 +223,8 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
   /** Whatever is left that nobody took is gone when this ends. */
   const settle = Effect.gen(function*() {
     yield* Fiber.interruptAll([...makers])
-    yield* seeThrough
-    yield* Fiber.awaitAll([...departures])
+    yield* departures.seeThrough
+    yield* departures.gone
   }).pipe(within(`${name}'s sandboxes`, TEARDOWN))
   const drain = Effect.andThen(Effect.sync(() => close(draining(driver.name))), settle)
 
@@ -337,7 +269,7 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
         if (given !== undefined) put(given)
         ring()
         // After the end nobody looks any more.
-        return Effect.andThen(refusal === undefined ? Effect.void : seeThrough, Effect.failCause(cause))
+        return Effect.andThen(refusal === undefined ? Effect.void : departures.seeThrough, Effect.failCause(cause))
       }
     })
   }
@@ -362,7 +294,8 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
           letGo(warm.scope)
         }
         counts.misses += 1
-        return fault !== undefined && failsFast(nowMs) ? Effect.fail(fault.error) : miss(taker, restore)
+        const answer = fault.answer(nowMs)
+        return answer === undefined ? miss(taker, restore) : Effect.fail(answer)
       })
     )
 
@@ -372,24 +305,19 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
     ended: Deferred.await(ended),
     stats: Effect.sync(() => {
       const lastProvisionMs = demand.lastMs()
+      const error = fault.error()
       return {
         ...counts,
         class: sandboxClass.name,
         pooled: true,
         idle: stock.idle.length,
         waiting: stock.waiting() + counts.blocked,
-        target,
+        target: size.target(),
         ...(lastProvisionMs === undefined ? {} : { lastProvisionMs }),
-        ...(fault === undefined ? {} : {
-          failing: { forMs: now() - fault.sinceMs, reason: fault.error.reason, remedy: fault.error.remedy }
-        })
+        ...(error === undefined
+          ? {}
+          : { failing: { forMs: fault.forMs(now()), reason: error.reason, remedy: error.remedy } })
       }
     })
   }
 })
-
-/** In the set until it ends. */
-const track = (fibers: Set<Fiber.Fiber<void>>, fiber: Fiber.Fiber<void>) => {
-  fibers.add(fiber)
-  fiber.addObserver(() => fibers.delete(fiber))
-}

@@ -1,43 +1,88 @@
-/** A pool that cannot make sandboxes: since when, how often, and when it may try again. */
+/** A pool's trouble: since when it makes no sandboxes, when it may try again, and what the log has been told of it. */
+import { Effect, Random } from "effect"
 import type { ProvisionFailed } from "../layers/sandbox/Sandbox.ts"
 import type { PoolConfig } from "../schemas/PoolConfig.ts"
 
-export interface PoolFault {
-  /** Of the first failure in a row; milliseconds of a monotonic clock, like all times here. */
+/** Failures in a row. Times are milliseconds of a monotonic clock. */
+interface Trouble {
   readonly sinceMs: number
   readonly lastAtMs: number
   readonly retryAtMs: number
-  /** Failures in a row. */
   readonly failures: number
   /** How often the pause was doubled. */
   readonly doubled: number
   readonly error: ProvisionFailed
+  readonly told: boolean
 }
 
-type Backoff = Pick<PoolConfig, "backoffMs" | "backoffMaxMs">
+export interface PoolFault {
+  /** The last failure, until a sandbox is made. */
+  readonly error: () => ProvisionFailed | undefined
+  readonly forMs: (nowMs: number) => number
+  /** Whether the pause after the last failure is over; always, without one. */
+  readonly mayTry: (nowMs: number) => boolean
+  /** What jobs are answered with instead of waiting: it has lasted too long. */
+  readonly answer: (nowMs: number) => ProvisionFailed | undefined
+  /** Times at which one of these answers changes. */
+  readonly changesAtMs: () => ReadonlyArray<number>
+  /**
+   * One failure more, of an attempt begun then. Attempts side by side count once for the pause: it grows only with one
+   * that began after the last failure.
+   */
+  readonly failed: (error: ProvisionFailed, beganMs: number, nowMs: number) => Effect.Effect<void>
+  readonly recovered: Effect.Effect<void>
+  /** Says in the log, once, that jobs are being answered. */
+  readonly tell: (nowMs: number) => Effect.Effect<void>
+}
 
-/**
- * One failure more. Attempts that ran side by side count once for the pause: it grows only with an attempt that began
- * after the last failure. `random` is from 0 to 1.
- */
-export const failedAgain = (
-  { backoffMaxMs, backoffMs }: Backoff,
-  fault: PoolFault | undefined,
-  attempt: { readonly beganMs: number; readonly nowMs: number; readonly error: ProvisionFailed },
-  random: number
-): PoolFault => {
-  const { beganMs, error, nowMs } = attempt
-  if (fault !== undefined && beganMs < fault.lastAtMs) {
-    return { ...fault, failures: fault.failures + 1, error }
-  }
-  const doubled = fault === undefined ? 0 : fault.doubled + 1
-  const pauseMs = Math.min(backoffMaxMs, backoffMs * 2 ** Math.min(doubled, 30)) * (1 - random / 2)
+export const make = (name: string, config: PoolConfig): PoolFault => {
+  const { backoffMaxMs, backoffMs, failFastMs } = config
+  let trouble: Trouble | undefined
+  const answer = (nowMs: number) =>
+    trouble !== undefined && nowMs >= trouble.sinceMs + failFastMs ? trouble.error : undefined
   return {
-    sinceMs: fault?.sinceMs ?? nowMs,
-    lastAtMs: nowMs,
-    retryAtMs: nowMs + pauseMs,
-    failures: (fault?.failures ?? 0) + 1,
-    doubled,
-    error
+    error: () => trouble?.error,
+    forMs: (nowMs) => nowMs - (trouble?.sinceMs ?? nowMs),
+    mayTry: (nowMs) => nowMs >= (trouble?.retryAtMs ?? nowMs),
+    answer,
+    changesAtMs: () => trouble === undefined ? [] : [trouble.retryAtMs, trouble.sinceMs + failFastMs],
+    failed: Effect.fnUntraced(function*(error, beganMs, nowMs) {
+      const before = trouble
+      if (before !== undefined && beganMs < before.lastAtMs) {
+        trouble = { ...before, failures: before.failures + 1, error }
+        return
+      }
+      const doubled = before === undefined ? 0 : before.doubled + 1
+      const pauseMs = Math.min(backoffMaxMs, backoffMs * 2 ** Math.min(doubled, 30)) * (1 - (yield* Random.next) / 2)
+      trouble = {
+        sinceMs: before?.sinceMs ?? nowMs,
+        lastAtMs: nowMs,
+        retryAtMs: nowMs + pauseMs,
+        failures: (before?.failures ?? 0) + 1,
+        doubled,
+        error,
+        told: before?.told ?? false
+      }
+      if (before !== undefined) return
+      yield* Effect.logWarning(
+        `${name}: ${error.message} Tries again in ${Math.round(pauseMs)} ms, then less and less often`
+      )
+    }),
+    recovered: Effect.suspend(() => {
+      if (trouble === undefined) return Effect.void
+      const { failures } = trouble
+      trouble = undefined
+      return Effect.logInfo(`${name} makes sandboxes again, after ${failures} failures`)
+    }),
+    tell: (nowMs) =>
+      Effect.suspend(() => {
+        const error = answer(nowMs)
+        if (error === undefined || trouble === undefined || trouble.told) return Effect.void
+        const forMs = Math.round(nowMs - trouble.sinceMs)
+        trouble = { ...trouble, told: true }
+        return Effect.logError(
+          `${name} has made no sandbox for ${forMs} ms: its jobs fail until it does. ${error.message}`
+        )
+      })
   }
 }

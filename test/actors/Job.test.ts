@@ -222,6 +222,52 @@ describe("a job", () => {
     }))
 })
 
+describe("a delivery that asks for it", () => {
+  it.effect("is tried again instead of settled, each try with attempts of its own", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const failing: Script = ({ attempt }) => Stream.make(ready, finished(exited(attempt === 1 ? 1 : 0)))
+      const worker = yield* makeWorker(world, { name: "w1", script: failing, config: { maxAttempts: 1 } })
+      const tries: Array<string> = []
+      const retry = (outcome: Outcome) => Effect.sync(() => tries.push(outcome._tag) < 2)
+      yield* worker.deliver(job, "one", { attempt: 1, retry })
+      yield* worker.idle
+      assert.strictEqual(outcomes(world, job).length, 0)
+      assert.strictEqual(world.unacked.size, 0)
+      yield* worker.deliver(job, "one", { attempt: 2, retry })
+      yield* worker.idle
+      assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(exited(0))])
+      assert.strictEqual((yield* worker.journal.get(keyOf(job)))?.settlement?.attempt, 2)
+      assert.deepStrictEqual(tries, ["Exited", "Exited"])
+    }))
+
+  it.effect("and may not be held as long as its job may run is acked at the claim and owned by the journal", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a", { wallMs: 60_000 })
+      const worker = yield* makeWorker(world, { name: "w1", script: endless })
+      yield* worker.deliver(job, "one", { hold: { limitMs: 30_000, journalMayOwn: true } })
+      yield* Effect.repeat(Effect.yieldNow, { times: 200 })
+      assert.strictEqual(world.unacked.size, 0)
+      assert.strictEqual(world.held, 1)
+      yield* worker.stop(job)
+      yield* worker.idle
+      assert.include(outcomes(world, job)[0], "Stopped")
+    }))
+
+  it.effect("and may not be held that long is rejected where the journal may not own it", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a", { wallMs: 60_000 })
+      const worker = yield* makeWorker(world, { name: "w1" })
+      yield* worker.deliver(job, "one", { hold: { limitMs: 30_000, journalMayOwn: false } })
+      yield* worker.idle
+      assert.include(outcomes(world, job)[0], "held for 30000 ms")
+      assert.strictEqual(world.begun.length, 0)
+    }))
+})
+
 describe("a stop", () => {
   it.effect("before there is a slot ends the job as Stopped without a sandbox", () =>
     Effect.gen(function*() {

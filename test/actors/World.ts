@@ -251,7 +251,7 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
   const outbox = yield* Effect.provideContext(Outbox.Outbox, context)
 
   /** Hands over a message of the broker; acking it takes it from the broker. */
-  const deliver = (job: Job, hash = "one") => {
+  const deliver = (job: Job, hash = "one", more: Partial<Delivery> = {}) => {
     const key = keyText(keyOf(job))
     world.unacked.set(key, job)
     const settled = (name: string, act: () => void) => Effect.andThen(step(`before ${name}`), Effect.sync(act))
@@ -266,7 +266,8 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
           world.dead.push({ job, reason })
           world.unacked.delete(key)
         }),
-      giveBack: Effect.void
+      giveBack: Effect.void,
+      ...more
     }
     return dispatcher.deliver(delivery)
   }

@@ -326,6 +326,34 @@ export const suite = (name: string, place: Place) => {
     )
 
     promise(
+      "a job put off after a try keeps the attempt it used up, and awaits its redelivery",
+      (journal) =>
+        Effect.gen(function*() {
+          const first = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          yield* journal.postpone(first)
+          assert.strictEqual((yield* journal.get(first.key))?.state, "running")
+          assert.deepStrictEqual(yield* journal.holders, [])
+          const second = claimOf(yield* journal.claim(Sample.request("a"), by(bob)))
+          assert.strictEqual(second.attempt, 2)
+          yield* journal.postpone(first)
+          assert.strictEqual((yield* journal.get(first.key))?.instance, bob)
+        })
+    )
+
+    promise(
+      "a delivered job that was taken over is queued again when its worker dies, without a redelivery",
+      (journal) =>
+        Effect.gen(function*() {
+          const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          assert.isTrue(yield* journal.own(claim))
+          assert.isFalse(yield* journal.own({ ...claim, fence: claim.fence + 1 }))
+          yield* journal.abandon(ann)
+          assert.deepStrictEqual((yield* journal.queued(10)).map(({ job }) => job.id as string), ["a"])
+          assert.strictEqual(claimOf(yield* journal.claim(Sample.request("a"), by(bob))).attempt, 2)
+        })
+    )
+
+    promise(
       "a claim that was given back fits no later one, not even of the same worker",
       (journal) =>
         Effect.gen(function*() {

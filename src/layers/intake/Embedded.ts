@@ -1,5 +1,5 @@
 /** The embedded queue's door: jobs are rows of the journal in state `queued`, put there by this process or another. */
-import type { Cause} from "effect";
+import type { Cause } from "effect"
 import { Context, Effect, Layer, Queue, Schedule, Stream } from "effect"
 import { IntakeName, keyText } from "../../schemas/Ids.ts"
 import { keyOf } from "../../schemas/Job.ts"

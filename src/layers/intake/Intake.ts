@@ -1,6 +1,7 @@
 /** A door through which jobs come. It decodes through its dialect and hands over deliveries; it runs nothing. */
 import { Context, type Effect, type Stream } from "effect"
 import type { IntakeName } from "../../schemas/Ids.ts"
+import type { Outcome } from "../../schemas/Outcome.ts"
 import type { Request } from "../journal/Journal.ts"
 
 /** A job as an intake hands it over. Exactly one of `ack`, `reject`, `giveBack` is used; none of them fails. */
@@ -13,6 +14,18 @@ export interface Delivery extends Request {
   readonly reject: (reason: string) => Effect.Effect<void>
   /** Not started here: hand it to another worker or to us later. */
   readonly giveBack: Effect.Effect<void>
+  /** Which try of the sender's this is, 1 for the first; each may take the configured attempts. Absent: 1. */
+  readonly attempt?: number
+  /**
+   * What came of a try, before it is settled: true if it shall be tried again. The transport then has the copy for the
+   * next try, and this delivery is acked without a settlement. Absent: nothing is tried again.
+   */
+  readonly retry?: (outcome: Outcome) => Effect.Effect<boolean>
+  /**
+   * How long the transport lets a delivery be held, and whether this worker's journal may own a job that may take
+   * longer (its delivery is then acked at the claim). Absent: for ever.
+   */
+  readonly hold?: { readonly limitMs: number; readonly journalMayOwn: boolean }
 }
 
 export interface Intake {

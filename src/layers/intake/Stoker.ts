@@ -50,19 +50,8 @@ export interface StokerIntakeOptions {
   readonly deadQueue?: string
 }
 
-/** A delivery of this door. */
-export interface StokerDelivery extends Delivery {
-  /** 1 for the first try, by our own header. */
-  readonly attempt: number
-  /**
-   * What came of a try: true if the job shall be tried again. The broker then has the copy for the next try, and the
-   * delivery is to be acked without a settlement. False: settle it. After a last try that failed it is kept as a dead
-   * letter too.
-   */
-  readonly retry: (outcome: Outcome) => Effect.Effect<boolean>
-  /** Milliseconds the broker lets it be held, and whether the journal may own it if that is too short. */
-  readonly hold: { readonly limitMs: number; readonly journalMayOwn: boolean }
-}
+/** A delivery of this door tells all there is to tell. */
+export type StokerDelivery = Delivery & Required<Pick<Delivery, "attempt" | "retry" | "hold">>
 
 export interface StokerIntake extends Intake {
   readonly deliveries: Stream.Stream<StokerDelivery>

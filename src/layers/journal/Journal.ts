@@ -96,6 +96,13 @@ export class Journal extends Context.Service<Journal, {
   ) => Effect.Effect<ReadonlyArray<Owed>, ClaimLost | JournalError>
   /** Gives a job back unrun: queued again (embedded) or forgotten (delivered), the attempt not counted. */
   readonly release: (claim: Claim) => Effect.Effect<void, JournalError>
+  /** Puts a job that was run off to another try: the attempt stays counted, and it awaits its redelivery. */
+  readonly postpone: (claim: Claim) => Effect.Effect<void, JournalError>
+  /**
+   * Takes a delivered job over: the journal owns it from now on like a row of the embedded queue, so that its delivery
+   * may be acked before it ends. Durable when it returns; false if the claim stands no more.
+   */
+  readonly own: (claim: Claim) => Effect.Effect<boolean, JournalError>
   /** A dead worker's claims end now: its jobs are queued again, or await their redelivery. Gives their number. */
   readonly abandon: (instance: InstanceId) => Effect.Effect<number, JournalError>
   /** Instances that hold claims. The janitor asks which of them are dead. */

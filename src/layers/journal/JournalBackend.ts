@@ -196,6 +196,14 @@ export const make = (perform: Perform): Journal["Service"] => ({
     yield* perform(`give back job ${keyText(claim.key)}`, { name: "release", input: { claim: claimed(claim) } })
   }),
 
+  postpone: Effect.fn("Journal.postpone")(function*(claim) {
+    yield* perform(`put off job ${keyText(claim.key)}`, { name: "postpone", input: { claim: claimed(claim) } })
+  }),
+
+  own: Effect.fn("Journal.own")(function*(claim) {
+    return yield* perform(`take over job ${keyText(claim.key)}`, { name: "own", input: { claim: claimed(claim) } })
+  }),
+
   abandon: Effect.fn("Journal.abandon")(function*(instance) {
     return yield* perform(`end the claims of ${instance}`, { name: "abandon", input: { instance } })
   }),

@@ -26,8 +26,8 @@ export const make = (): Store => {
       jobs.delete(row.key)
       jobs.set(row.key, row)
     },
-    stand: ({ attempt, counted, endedMs, fence, instance, key, leaseUntilMs, startedMs, state }: Standing) =>
-      change(key, { state, attempt, counted, fence, instance, leaseUntilMs, startedMs, endedMs }),
+    stand: ({ attempt, counted, delivered, endedMs, fence, instance, key, leaseUntilMs, startedMs, state }: Standing) =>
+      change(key, { state, attempt, counted, delivered, fence, instance, leaseUntilMs, startedMs, endedMs }),
     lease: (key, leaseUntilMs) => change(key, { leaseUntilMs }),
     end: (key, endedMs, settlement) => change(key, { state: "ended", leaseUntilMs: null, endedMs, settlement }),
     forget: ({ fence, key }) => {

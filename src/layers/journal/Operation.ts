@@ -55,6 +55,9 @@ export interface Operations {
     readonly answer: { readonly _tag: "Lost" } | { readonly _tag: "Ended"; readonly owed: ReadonlyArray<OwedRow> }
   }
   readonly release: { readonly input: { readonly claim: Claimed }; readonly answer: null }
+  readonly postpone: { readonly input: { readonly claim: Claimed }; readonly answer: null }
+  /** Whether the claim still stood. */
+  readonly own: { readonly input: { readonly claim: Claimed }; readonly answer: boolean }
   readonly abandon: { readonly input: { readonly instance: string }; readonly answer: number }
   readonly holders: { readonly input: null; readonly answer: ReadonlyArray<string> }
   readonly owed: { readonly input: { readonly limit: number }; readonly answer: ReadonlyArray<OwedRow> }

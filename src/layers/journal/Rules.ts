@@ -136,6 +136,18 @@ const handlers: Handlers = {
     return null
   },
 
+  postpone: (store, { claim }) => {
+    const row = heldWith(store, claim)
+    if (row !== undefined) store.stand(dropped(row, row.attempt))
+    return null
+  },
+
+  own: (store, { claim }) => {
+    const row = heldWith(store, claim)
+    if (row !== undefined) store.stand({ ...row, delivered: false })
+    return row !== undefined
+  },
+
   abandon: (store, { instance }) => {
     const rows = store.heldBy(instance)
     for (const row of rows) store.stand(dropped(row, row.attempt))

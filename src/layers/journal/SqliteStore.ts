@@ -30,8 +30,8 @@ export const make = (db: DatabaseSync): Store => {
        $leaseUntilMs, $receivedMs, $startedMs, $endedMs, $settlement, $reply, $request)`
   )
   const stand = db.prepare(
-    `update jobs set state = $state, attempt = $attempt, counted = $counted, fence = $fence, instance = $instance,
-       lease_until_ms = $leaseUntilMs, started_ms = $startedMs, ended_ms = $endedMs where key = $key`
+    `update jobs set delivered = $delivered, state = $state, attempt = $attempt, counted = $counted, fence = $fence,
+       instance = $instance, lease_until_ms = $leaseUntilMs, started_ms = $startedMs, ended_ms = $endedMs where key = $key`
   )
   const lease = db.prepare("update jobs set lease_until_ms = ? where key = ?")
   const end = db.prepare(
@@ -74,8 +74,9 @@ export const make = (db: DatabaseSync): Store => {
       remove.run(row.key)
       insert.run({ ...row, delivered: bit(row.delivered), counted: bit(row.counted) })
     },
-    stand: ({ attempt, counted, endedMs, fence, instance, key, leaseUntilMs, startedMs, state }) => {
-      stand.run({ key, state, attempt, counted: bit(counted), fence, instance, leaseUntilMs, startedMs, endedMs })
+    stand: ({ attempt, counted, delivered, endedMs, fence, instance, key, leaseUntilMs, startedMs, state }) => {
+      const bits = { counted: bit(counted), delivered: bit(delivered) }
+      stand.run({ key, state, attempt, fence, instance, leaseUntilMs, startedMs, endedMs, ...bits })
     },
     lease: (key, untilMs) => {
       lease.run(untilMs, key)

@@ -1,0 +1,44 @@
+/* What the two ways to launch share: see ../launch.c for the promise they keep. */
+#ifndef STOKER_LAUNCH_H
+#define STOKER_LAUNCH_H
+#define _GNU_SOURCE
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define EXIT_LAUNCH 125
+#define GROUPS_MAX 64
+#define ARGS_MAX 256
+
+/* A request of `--serve` (src/layers/host/Launcher.ts is the other side), all numbers u32 little endian, a string is
+   its length and its bytes, without a NUL: length of all that follows; count of cgroup.procs files, each a string; file
+   for fd 2, a string ("" = /dev/null); count of arguments, each a string. */
+#define REQUEST_MAX (64u << 10)
+
+struct launch {
+  const char *namespace; /* for messages; NULL: stay in this one */
+  int namespace_fd;
+  const char *cwd; /* there, by name */
+  const char *groups[GROUPS_MAX];
+  int group_count;
+  char **argv;
+};
+
+struct request {
+  const char *said; /* file for fd 2 */
+  struct launch launch;
+  char *argv[ARGS_MAX + 1];
+};
+
+/* launch.c */
+_Noreturn void fail(const char *what, const char *which);
+_Noreturn void become(const struct launch *launch); /* groups, namespace, program; or fail */
+
+/* request.c: points into `bytes`, which it changes. False: not a request. */
+bool parse_request(uint8_t *bytes, size_t size, struct request *request);
+
+/* serve.c */
+_Noreturn void serve(const char *path, const char *namespace);
+
+#endif

@@ -1,0 +1,175 @@
+/* One small process that forks for a large one: `fork` copies page tables, and a worker has a hundred megabytes of them.
+ * Single-threaded; nothing in its loop waits for one client, and nothing of a client outlives its request here. */
+#include "launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/nsfs.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BACKLOG 1024
+#define CLIENTS_MAX 1024
+#define REQUEST_MS 5000
+/* Without a descriptor or memory for the next connection: others end meanwhile. */
+#define BREATH_MS 20
+
+struct client {
+  int fd;
+  uint8_t head[4], *body;
+  uint32_t have, size; /* of the body once it is there, of the head before */
+  int64_t until;
+};
+
+static const int deaf_to[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
+
+static struct client clients[CLIENTS_MAX];
+static size_t count;
+static const char *mounts;
+static int mounts_fd = -1;
+
+static int64_t now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static int open_said(const char *path) {
+  if (path[0] == 0) return open("/dev/null", O_WRONLY | O_CLOEXEC);
+  return open(path, O_CREAT | O_EXCL | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
+}
+
+/* In the child. All descriptors but 0, 1 and 2 close at exec. */
+static _Noreturn void launch(int connection, struct request *request) {
+  int said = open_said(request->said);
+  if (said < 0 || dup2(said, STDERR_FILENO) < 0) _exit(EXIT_LAUNCH);
+  if (dup2(connection, STDIN_FILENO) < 0 || dup2(connection, STDOUT_FILENO) < 0) fail("take", "the connection");
+  for (size_t i = 0; i < sizeof deaf_to / sizeof *deaf_to; i++) signal(deaf_to[i], SIG_DFL);
+  signal(SIGCHLD, SIG_DFL);
+  become(&request->launch);
+}
+
+static void start(struct client *client) {
+  static struct request request;
+  memset(&request, 0, sizeof request);
+  request.launch.namespace = mounts;
+  request.launch.namespace_fd = mounts_fd;
+  request.launch.cwd = "/";
+  if (!parse_request(client->body, client->size, &request)) return;
+  pid_t pid = fork();
+  if (pid == 0) launch(client->fd, &request);
+  if (pid > 0) return;
+  int error = errno, said = open_said(request.said);
+  if (said < 0) return;
+  dprintf(said, "stoker-launch: fork for %s: %s\n", request.argv[0], strerror(error));
+  close(said);
+}
+
+/* Takes what is there and never a byte beyond the request: those are the program's. True: nothing more is wanted. */
+static bool attend(struct client *client) {
+  for (;;) {
+    uint8_t *to = client->body != NULL ? client->body : client->head;
+    ssize_t n = recv(client->fd, to + client->have, client->size - client->have, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    if (n <= 0) return true;
+    client->have += (uint32_t)n;
+    if (client->have < client->size) continue;
+    if (client->body != NULL) {
+      start(client);
+      return true;
+    }
+    const uint8_t *h = client->head;
+    client->size = h[0] | (uint32_t)h[1] << 8 | (uint32_t)h[2] << 16 | (uint32_t)h[3] << 24;
+    client->have = 0;
+    if (client->size == 0 || client->size > REQUEST_MAX || (client->body = malloc(client->size)) == NULL) return true;
+  }
+}
+
+static void drop(size_t index) {
+  close(clients[index].fd);
+  free(clients[index].body);
+  clients[index] = clients[--count];
+}
+
+/* False: there is one, but no means to take it. */
+static bool take_clients(int listener) {
+  while (count < CLIENTS_MAX) {
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0) return errno == EAGAIN || errno == EINTR || errno == ECONNABORTED;
+    clients[count++] = (struct client){.fd = fd, .size = sizeof clients->head, .until = now_ms() + REQUEST_MS};
+  }
+  return true;
+}
+
+/* The worker holds the other end and writes nothing to it. */
+static void end_with_worker(void) {
+  char ignored[64];
+  ssize_t n = read(STDIN_FILENO, ignored, sizeof ignored);
+  if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) _exit(0);
+}
+
+static int listen_at(const char *path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof address.sun_path) {
+    errno = ENAMETOOLONG;
+    fail("listen at", path);
+  }
+  strcpy(address.sun_path, path);
+  int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  mode_t mask = umask(0177); /* the socket's mode is 0600 from its first moment */
+  if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, BACKLOG) < 0) {
+    fail("listen at", path);
+  }
+  umask(mask);
+  return listener;
+}
+
+_Noreturn void serve(const char *path, const char *namespace) {
+  static struct pollfd polled[CLIENTS_MAX + 2];
+  close_range(3, ~0u, 0); /* fails only on kernels before 5.9; Node passes on nothing else */
+  clearenv();
+  if (namespace != NULL) {
+    mounts = namespace;
+    mounts_fd = open(namespace, O_RDONLY | O_CLOEXEC);
+    if (mounts_fd < 0) fail("open", namespace);
+    if (ioctl(mounts_fd, NS_GET_NSTYPE) != CLONE_NEWNS) {
+      errno = EINVAL;
+      fail("enter", namespace);
+    }
+  }
+  int listener = listen_at(path);
+  if (chdir("/") < 0) fail("chdir", "/");
+  for (size_t i = 0; i < sizeof deaf_to / sizeof *deaf_to; i++) signal(deaf_to[i], SIG_IGN);
+  signal(SIGCHLD, SIG_IGN); /* the kernel reaps */
+  if (write(STDOUT_FILENO, "ready\n", 6) != 6) fail("say", "ready");
+
+  for (bool able = true;;) {
+    int64_t wait = -1, now = now_ms();
+    polled[0] = (struct pollfd){.fd = STDIN_FILENO, .events = POLLIN};
+    polled[1] = (struct pollfd){.fd = able && count < CLIENTS_MAX ? listener : -1, .events = POLLIN};
+    for (size_t i = 0; i < count; i++) {
+      polled[i + 2] = (struct pollfd){.fd = clients[i].fd, .events = POLLIN};
+      int64_t left = clients[i].until > now ? clients[i].until - now : 0;
+      if (wait < 0 || left < wait) wait = left;
+    }
+    if (!able && (wait < 0 || wait > BREATH_MS)) wait = BREATH_MS;
+    able = true;
+    if (poll(polled, count + 2, (int)wait) < 0 && errno != EINTR) fail("poll", path);
+    if (polled[0].revents != 0) end_with_worker(); /* before anybody is served for a dead one */
+    now = now_ms();
+    for (size_t i = count; i-- > 0;) { /* backwards: `drop` moves the last one, which has been seen */
+      if ((polled[i + 2].revents != 0 && attend(&clients[i])) || clients[i].until <= now) drop(i);
+    }
+    if (polled[1].revents != 0) able = take_clients(listener);
+  }
+}
