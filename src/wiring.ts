@@ -1,14 +1,15 @@
 /** Puts the layers together; nothing else happens here. Laid beside ARCHITECTURE.md's picture it should look the same. */
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
-import { Effect, Layer, type Redacted, Stream } from "effect"
+import { Context, Effect, Layer, Option, Redacted, Stream } from "effect"
 import * as ControlLive from "./actors/ControlLive.ts"
 import * as Desk from "./actors/Desk.ts"
 import * as Dispatcher from "./actors/Dispatcher.ts"
 import * as Outbox from "./actors/Outbox.ts"
+import * as Pools from "./actors/Pools.ts"
 import * as Worker from "./actors/Worker.ts"
 import { code } from "./functions/Code.ts"
 import { command } from "./functions/Command.ts"
-import type { AmqpStatus } from "./layers/amqp/Amqp.ts"
+import { Amqp, type AmqpStatus } from "./layers/amqp/Amqp.ts"
 import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
 import * as Settings from "./layers/config/Settings.ts"
 import { Emitters } from "./layers/emitter/Emitter.ts"
@@ -16,6 +17,7 @@ import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
 import * as Functions from "./layers/functions/Functions.ts"
 import { Host } from "./layers/host/Host.ts"
 import * as HostLive from "./layers/host/HostLive.ts"
+import * as Launcher from "./layers/host/Launcher.ts"
 import * as Native from "./layers/host/Native.ts"
 import * as Watchdog from "./layers/host/Watchdog.ts"
 import * as Direct from "./layers/intake/Direct.ts"
@@ -27,7 +29,6 @@ import * as LogFiles from "./layers/log/LogFiles.ts"
 import * as Oci from "./layers/sandbox/Oci.ts"
 import * as Process from "./layers/sandbox/Process.ts"
 import { Drivers, ProvisionFailed } from "./layers/sandbox/Sandbox.ts"
-import * as Sandboxes from "./layers/sandbox/Sandboxes.ts"
 import type { DriverName } from "./schemas/SandboxClass.ts"
 import type { WorkerConfig } from "./schemas/WorkerConfig.ts"
 
@@ -74,34 +75,62 @@ const makeDriver = Effect.fnUntraced(function*(name: DriverName) {
   }
 })
 
-/** What makes, measures and removes sandboxes: Drivers, with Host, Native, Cgroups, Watchdog and Ledger. */
+/** What makes, measures and removes sandboxes: Drivers, with Host, Native, Cgroups, Watchdog, Launcher and Ledger. */
 export const layerDrivers = (stateDirectory: string, names: ReadonlyArray<DriverName>) =>
   Layer.effect(Drivers, Effect.forEach([...new Set(names)], makeDriver)).pipe(
+    Layer.provideMerge(Launcher.layer),
     Layer.provideMerge(Watchdog.layer),
     Layer.provideMerge(Layer.mergeAll(layerCgroups, LedgerFiles.layer, Native.layer)),
     Layer.provideMerge(layerHost(stateDirectory))
   )
 
-/** Doors and emitters of the CodeBench dialect. Loaded only here, so that nobody without a broker waits for it. */
-const codeBench = Effect.fnUntraced(function*({ onStatus, url }: AmqpWiring, slots: number) {
-  const [AmqpLib, CodeBenchIntake, CodeBenchEmitter, { Amqp }] = yield* Effect.promise(() =>
+/** The broker, if there is one: what its dialects need. */
+class Broker extends Context.Service<Broker, Option.Option<Context.Context<Amqp>>>()("stoker/wiring/Broker") {}
+
+/** Loaded only when it is configured, so that nobody without a broker waits for it. */
+const layerBroker = (wiring: AmqpWiring | undefined) =>
+  Layer.effect(
+    Broker,
+    Effect.gen(function*() {
+      if (wiring === undefined) return Option.none()
+      const AmqpLib = yield* Effect.promise(() => import("./layers/amqp/AmqpLib.ts"))
+      const { instance } = yield* Host
+      const context = yield* Layer.build(AmqpLib.layer({ url: wiring.url, instance }))
+      const { changes } = Context.get(context, Amqp)
+      const { onStatus } = wiring
+      if (onStatus !== undefined) yield* Effect.forkScoped(Stream.runForEach(changes, onStatus))
+      return Option.some(context)
+    })
+  )
+
+/** The user whose connection this is, whom Stoker's dialect trusts to name owners. */
+const brokerUser = ({ url }: AmqpWiring) => {
+  const value = Redacted.value(url)
+  const username = URL.canParse(value) ? new URL(value).username : ""
+  return username === "" ? "guest" : decodeURIComponent(username)
+}
+
+/** Both dialects over one pair of connections. */
+const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, slots }: WorkerConfig) {
+  const [CodeBenchIntake, CodeBenchEmitter, StokerIntake, StokerEmitter] = yield* Effect.promise(() =>
     Promise.all([
-      import("./layers/amqp/AmqpLib.ts"),
       import("./layers/intake/CodeBench.ts"),
       import("./layers/emitter/CodeBench.ts"),
-      import("./layers/amqp/Amqp.ts")
+      import("./layers/intake/Stoker.ts"),
+      import("./layers/emitter/Stoker.ts")
     ])
   )
-  const { instance } = yield* Host
-  const context = yield* Layer.build(AmqpLib.layer({ url, instance }))
-  return yield* Effect.gen(function*() {
-    const amqp = yield* Amqp
-    if (onStatus !== undefined) yield* Effect.forkScoped(Stream.runForEach(amqp.changes, onStatus))
-    const emitter = yield* CodeBenchEmitter.make()
-    // As many again as run, so that the next one is at hand when one ends.
-    const queues = [CodeBenchIntake.exchangeQueue(2 * slots), CodeBenchIntake.readmeQueue(slots)]
-    return { emitter, intake: yield* CodeBenchIntake.make({ queues, emitter }) }
-  }).pipe(Effect.provideContext(context))
+  const codeBench = yield* CodeBenchEmitter.make()
+  const stoker = yield* StokerEmitter.make()
+  // As many again as run, so that the next one is at hand when one ends.
+  const queues = [CodeBenchIntake.exchangeQueue(2 * slots), CodeBenchIntake.readmeQueue(slots)]
+  return {
+    emitters: [codeBench, stoker],
+    intakes: [
+      yield* CodeBenchIntake.make({ queues, emitter: codeBench }),
+      yield* StokerIntake.make({ slots, emitter: stoker, user: brokerUser(amqp), ownLongJobs })
+    ]
+  }
 })
 
 /** The doors the worker opens, and who tells their senders. */
@@ -111,26 +140,37 @@ const layerDoors = ({ amqp, config, embedded }: WorkerWiring) =>
       (yield* Direct.Direct).intake,
       ...(embedded ? [(yield* Embedded.Embedded).intake] : [])
     ]
-    const broker = amqp === undefined ? undefined : yield* codeBench(amqp, config.slots)
-    return Layer.merge(
-      Layer.succeed(Intakes, broker === undefined ? own : [...own, broker.intake]),
-      Layer.succeed(Emitters, broker === undefined ? [] : [broker.emitter])
-    )
+    const broker = yield* Broker
+    const { emitters, intakes } = amqp === undefined || Option.isNone(broker)
+      ? { emitters: [], intakes: [] }
+      : yield* dialects(amqp, config).pipe(Effect.provideContext(broker.value))
+    return Layer.merge(Layer.succeed(Intakes, [...own, ...intakes]), Layer.succeed(Emitters, emitters))
+  }))
+
+/** Questions about jobs that come over the broker. */
+const layerBrokerControl = ({ amqp }: WorkerWiring) =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    const broker = yield* Broker
+    if (amqp === undefined || Option.isNone(broker)) return
+    const StokerControl = yield* Effect.promise(() => import("./layers/intake/StokerControl.ts"))
+    const { instance } = yield* Host
+    yield* StokerControl.make({ instance, user: brokerUser(amqp) }).pipe(Effect.provideContext(broker.value))
   }))
 
 /** A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. */
 export const layerWorker = (options: WorkerWiring) =>
-  ControlLive.layer.pipe(
+  layerBrokerControl(options).pipe(
+    Layer.provideMerge(ControlLive.layer),
     Layer.provideMerge(Worker.layer),
     Layer.provideMerge(Dispatcher.layer),
     Layer.provideMerge(Layer.mergeAll(
       Outbox.layer,
       Desk.layer,
-      SandboxExecutor.layer.pipe(Layer.provide(Sandboxes.layerOnDemand)),
+      SandboxExecutor.layer.pipe(Layer.provideMerge(Pools.layer(options.config.budget))),
       Functions.layer([code, command])
     )),
     Layer.provideMerge(layerDoors(options)),
-    Layer.provideMerge(Layer.mergeAll(Direct.layer(options.direct), Embedded.layer)),
+    Layer.provideMerge(Layer.mergeAll(Direct.layer(options.direct), Embedded.layer, layerBroker(options.amqp))),
     Layer.provideMerge(Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer, Settings.layer(options.config))),
     Layer.provideMerge(layerDrivers(options.stateDirectory, options.config.classes.map(({ driver }) => driver)))
   )

@@ -12,6 +12,7 @@ import { Dispatcher } from "./Dispatcher.ts"
 import * as Janitor from "./Janitor.ts"
 import * as Keeper from "./Keeper.ts"
 import { Outbox } from "./Outbox.ts"
+import { Pools } from "./Pools.ts"
 
 /** What cannot restart ends the worker. */
 export type WorkerFailed = Actor.ActorFailed | HostError
@@ -30,6 +31,7 @@ const make = Effect.gen(function*() {
   const { drainMs } = yield* Settings
   const dispatcher = yield* Dispatcher
   const outbox = yield* Outbox
+  const pools = yield* Pools
   const failed = yield* Deferred.make<never, WorkerFailed>()
   const scope = yield* Effect.scope
 
@@ -44,6 +46,7 @@ const make = Effect.gen(function*() {
   yield* supervise("janitor", Janitor.rounds)
   yield* supervise("keeper", Keeper.rounds)
   yield* (yield* Watchdog).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
+  yield* pools.failure.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* Effect.ignore(outbox.sweep, { log: "Warn", message: "an earlier worker's messages could not be read" })
 
   const doors = yield* Effect.forEach(
@@ -59,6 +62,7 @@ const make = Effect.gen(function*() {
       yield* Effect.logWarning(`${yield* dispatcher.inHand} jobs did not end within ${drainMs} ms and are given back`)
     }
     yield* dispatcher.abort
+    yield* pools.drain
   })
   // Whoever closes the worker without draining gives back what is in hand.
   yield* Scope.addFinalizer(scope, dispatcher.abort)

@@ -3,6 +3,7 @@ import { Effect, Stdio } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
 import { explain } from "./CliFailure.ts"
+import { dead } from "./commands/Dead.ts"
 import { demo } from "./commands/Demo.ts"
 import { doctor } from "./commands/Doctor.ts"
 import { list } from "./commands/List.ts"
@@ -19,7 +20,7 @@ const stoker = Command.make("stoker").pipe(
   Command.withDescription(
     `Runs jobs, each alone in a sandbox. \`stoker COMMAND --help\` tells more.\n\n${exitCodeHelp}`
   ),
-  Command.withSubcommands([run, submit, status, logs, list, worker, doctor, demo])
+  Command.withSubcommands([run, submit, status, logs, list, worker, dead, doctor, demo])
 )
 
 const formatter = CliOutput.defaultFormatter({ colors: wantsColour("stdout") })

@@ -2,6 +2,7 @@
 import { Deferred, Effect, Option, type Redacted } from "effect"
 import { Worker } from "../actors/Worker.ts"
 import { Host } from "../layers/host/Host.ts"
+import type { WorkerConfig } from "../schemas/WorkerConfig.ts"
 import { layerWorker } from "../wiring.ts"
 import { ExitWith } from "./CliFailure.ts"
 import { exitCode } from "./ExitCode.ts"
@@ -15,6 +16,8 @@ export interface WorkerOptions {
   readonly amqp: Option.Option<Redacted.Redacted<string>>
   readonly state: Option.Option<string>
   readonly slots: Option.Option<number>
+  readonly warm: Option.Option<number>
+  readonly ownLongJobs: boolean
   /** Milliseconds. */
   readonly drain: Option.Option<number>
   readonly driver: ReadonlyArray<DriverChoice>
@@ -22,8 +25,14 @@ export interface WorkerOptions {
   readonly logFormat: Loggers.LogFormat
 }
 
-/** The doors of CodeBench clients, and what is said of them. */
-const QUEUES = { "jobs_q": "jobs_q (jobs_ex/jobs_rk)", "jobs": "jobs" }
+/** The broker's doors, and what is said of them. */
+const QUEUES = {
+  "jobs_q": "jobs_q (jobs_ex/jobs_rk)",
+  "jobs": "jobs",
+  "stoker.jobs.high": "stoker.jobs.high",
+  "stoker.jobs": "stoker.jobs",
+  "stoker.jobs.low": "stoker.jobs.low"
+}
 
 const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signals.Signals) {
   const directory = yield* stateDirectory(options.state)
@@ -31,9 +40,14 @@ const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signal
   const usual = yield* configForWorker({
     drivers: [first, ...others],
     defaultClass: options.class,
-    slots: options.slots
+    slots: options.slots,
+    warm: options.warm
   })
-  const config = Option.isSome(options.drain) ? { ...usual, drainMs: options.drain.value } : usual
+  const config: WorkerConfig = {
+    ...usual,
+    ownLongJobs: options.ownLongJobs,
+    ...(Option.isSome(options.drain) ? { drainMs: options.drain.value } : {})
+  }
   if (config.classes.some(({ driver }) => driver === "process")) yield* Effect.logWarning(noIsolation)
 
   const connected = yield* Deferred.make<void>()

@@ -1,6 +1,7 @@
 /** Worker configurations as the command line makes them: one class for each driver, called like it. */
 import { Effect, Option } from "effect"
 import type { Limits, LimitsRequest } from "../schemas/Limits.ts"
+import { standardPool } from "../schemas/PoolConfig.ts"
 import type { SandboxClass } from "../schemas/SandboxClass.ts"
 import { standardClass, standardConfig, type WorkerConfig } from "../schemas/WorkerConfig.ts"
 import { usageFailure } from "./CliFailure.ts"
@@ -47,14 +48,24 @@ export const configForOne = (driver: DriverChoice, limits: LimitsRequest): Worke
   return { ...standardConfig, slots: 1, waiting: 0, classes: [own], defaultClass: own.name }
 }
 
+/** Idle sandboxes cost a megabyte or two; their replacements wait a moment, so that the job that took one begins first. */
+const warmClass = (sandboxClass: SandboxClass, warm: number): SandboxClass =>
+  warm === 0
+    ? sandboxClass
+    : { ...sandboxClass, pool: { ...standardPool, minimum: warm, maximum: 2 * warm, refillPauseMs: 5 } }
+
 /** For a worker: classes for these drivers, the first is the default unless another is named. */
 export const configForWorker = Effect.fnUntraced(function*(options: {
   readonly drivers: readonly [DriverChoice, ...ReadonlyArray<DriverChoice>]
   readonly defaultClass: Option.Option<string>
   readonly slots: Option.Option<number>
+  readonly warm: Option.Option<number>
 }) {
   const [first, ...others] = options.drivers
-  const classes = [standardClass(first, first), ...others.map((driver) => standardClass(driver, driver))] as const
+  const slots = Option.getOrElse(options.slots, () => standardConfig.slots)
+  const warm = Option.getOrElse(options.warm, () => slots)
+  const classOf = (driver: DriverChoice) => warmClass(standardClass(driver, driver), warm)
+  const classes = [classOf(first), ...others.map(classOf)] as const
   const wanted = Option.getOrElse(options.defaultClass, () => first)
   const defaultClass = classes.find(({ name }) => name === wanted)
   if (defaultClass === undefined) {
@@ -67,7 +78,7 @@ export const configForWorker = Effect.fnUntraced(function*(options: {
     ...standardConfig,
     classes,
     defaultClass: defaultClass.name,
-    ...(Option.isSome(options.slots) ? { slots: options.slots.value } : {})
+    slots
   }
   return config
 })

@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { ClassName } from "./Ids.ts"
 import { standardCeiling, standardDefaults } from "./Limits.ts"
+import { HostBudget } from "./PoolConfig.ts"
 import { SandboxClass } from "./SandboxClass.ts"
 
 export const WorkerConfig = Schema.Struct({
@@ -15,6 +16,10 @@ export const WorkerConfig = Schema.Struct({
   maxAttempts: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 })),
   /** A drain gives running jobs this long before it hands them back. */
   drainMs: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 86_400_000 })),
+  /** What all sandboxes may hold together. */
+  budget: HostBudget,
+  /** A job whose limits exceed what its broker lets it be held may be kept by this worker's own journal alone. */
+  ownLongJobs: Schema.Boolean,
   classes: Schema.NonEmptyArray(SandboxClass),
   /** What a job without a class gets. */
   defaultClass: ClassName
@@ -37,6 +42,8 @@ export const standardConfig: WorkerConfig = {
   leaseMs: 30_000,
   maxAttempts: 2,
   drainMs: 30_000,
+  budget: {},
+  ownLongJobs: false,
   classes: [standardClass("oci", "oci")],
   defaultClass: ClassName.make("oci")
 }

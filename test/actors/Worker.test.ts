@@ -4,6 +4,7 @@ import { TestClock } from "effect/testing"
 import * as Desk from "../../src/actors/Desk.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
 import * as Outbox from "../../src/actors/Outbox.ts"
+import { Pools } from "../../src/actors/Pools.ts"
 import * as Worker from "../../src/actors/Worker.ts"
 import { command } from "../../src/functions/Command.ts"
 import * as CgroupsTest from "../../src/layers/cgroup/CgroupsTest.ts"
@@ -41,6 +42,11 @@ const worker = ({ drainMs = 10_000, intakes, script = hello, watchdogDies }: Opt
       Layer.succeed(Intakes, intakes),
       Layer.succeed(Emitters, []),
       Layer.succeed(Drivers, []),
+      Layer.succeed(Pools, {
+        stats: Effect.succeed({ classes: [], limits: {}, held: { memoryBytes: 0, cpus: 0, sandboxes: 0 } }),
+        drain: Effect.void,
+        failure: Effect.never
+      }),
       Layer.succeed(Watchdog, {
         mountNamespace: Option.none(),
         died: watchdogDies === undefined ? Effect.never : Deferred.await(watchdogDies)

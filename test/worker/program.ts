@@ -17,7 +17,7 @@ const worker = layerWorker({
       url: Redacted.make(url),
       onStatus: (status) =>
         Effect.sync(() =>
-          void process.stdout.write(status.connected && status.queues.length >= 2 ? "connected\n" : "cut off\n")
+          void process.stdout.write(status.connected && status.queues.length >= 5 ? "connected\n" : "cut off\n")
         )
     }
   })

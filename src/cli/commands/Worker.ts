@@ -15,6 +15,13 @@ const slots = Flag.Int("slots").pipe(
   Flag.optional
 )
 
+const warm = Flag.Int("warm").pipe(
+  Flag.withSchema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 10_000 }, { expected: "0 to 10000" }))),
+  Flag.withDescription("Sandboxes kept ready for jobs to come (default: as many as slots; 0: none)"),
+  Flag.withMetavar("N"),
+  Flag.optional
+)
+
 const drain = Flag.String("drain").pipe(
   Flag.withDescription("How long running jobs have to end after SIGTERM (default 30s)"),
   Flag.withMetavar("TIME"),
@@ -28,7 +35,12 @@ export const worker = Command.make(
     amqp: Flags.amqp,
     state: Flags.state,
     slots,
+    warm,
     drain,
+    ownLongJobs: Flags.onOff(
+      "own-long-jobs",
+      "Let this worker's journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"
+    ),
     driver,
     class: Flags.sandboxClass,
     logFormat: Flag.Literals("log-format", ["auto", "pretty", "json"]).pipe(
@@ -43,7 +55,7 @@ export const worker = Command.make(
 ).pipe(
   Command.withDescription(
     "Take jobs until told to stop: those of `stoker submit` in the same state directory and, with AMQP_URL, those of " +
-      "CodeBench clients. SIGTERM or Ctrl-C lets running jobs end; a second one ends them at once."
+      "CodeBench clients and of the queues stoker.jobs. SIGTERM or Ctrl-C lets running jobs end; a second one ends them at once."
   ),
   Command.withShortDescription("Take jobs from RabbitMQ and the embedded queue"),
   Command.withExamples([

@@ -34,6 +34,8 @@ export interface GuestLink {
   ) => Stream.Stream<LinkEvent, SandboxLost | SandboxRefused>
   readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
   readonly get: (path: string, maximum: number) => Effect.Effect<Uint8Array, SandboxLost | SandboxRefused>
+  /** Ends with the reason when the other side is gone. */
+  readonly lost: Effect.Effect<SandboxLost>
   /** Says farewell: the guest kills what is left inside and ends. */
   readonly close: Effect.Effect<void>
   /** The other side is gone, for this reason (what it said last, if anything): everything that waits fails. */
@@ -60,6 +62,7 @@ const remedy = "The job is answered as failed; see the worker's log, and `stoker
 export const make = (driver: string, input: Writable, output: Readable): GuestLink => {
   const decoder = Protocol.makeDecoder()
   const ready = Deferred.makeUnsafe<void, SandboxLost>()
+  const gone = Deferred.makeUnsafe<SandboxLost>()
   const waiting = new Map<number, Waiting>()
   let running: Running | undefined
   let lost: SandboxLost | undefined
@@ -71,9 +74,10 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
   const lose = (reason: string, cause?: unknown) => {
     if (lost !== undefined || (closing && waiting.size === 0 && (running?.ended ?? true))) return
     lost = new SandboxLost({ driver, reason, remedy, ...(cause === undefined ? {} : { cause }) })
-    const gone = Exit.fail(lost)
-    Deferred.doneUnsafe(ready, gone)
-    for (const { answer } of waiting.values()) Deferred.doneUnsafe(answer, gone)
+    const failure = Exit.fail(lost)
+    Deferred.doneUnsafe(gone, Exit.succeed(lost))
+    Deferred.doneUnsafe(ready, failure)
+    for (const { answer } of waiting.values()) Deferred.doneUnsafe(answer, failure)
     waiting.clear()
     if (running !== undefined && !running.ended) {
       running.ended = true
@@ -195,6 +199,7 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
 
   return {
     ready: Deferred.await(ready),
+    lost: Deferred.await(gone),
     put: Effect.fnUntraced(function*(file) {
       const seq = ++lastSeq
       const data = { path: file.path, data: file.content, executable: file.executable }

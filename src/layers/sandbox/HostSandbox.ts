@@ -3,8 +3,7 @@
  * instruction, a guest on a child's stdio, measures from the host, and a teardown that is proven. A driver adds only
  * what is to be launched, and what else it has to remove.
  */
-import { Clock, Effect, Option, Scope, Stream } from "effect"
-import { spawn } from "node:child_process"
+import { Clock, Effect, Stream } from "effect"
 import { existsSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
@@ -16,8 +15,7 @@ import type { PhaseUsage } from "../../schemas/Usage.ts"
 import { type Cgroup, type CgroupError, Cgroups, type CgroupUsage } from "../cgroup/Cgroup.ts"
 import { recordedCgroups } from "../host/CgroupRecord.ts"
 import { Host } from "../host/Host.ts"
-import { Native } from "../host/Native.ts"
-import { Watchdog } from "../host/Watchdog.ts"
+import { Launcher, saidOf } from "../host/Launcher.ts"
 import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
 import { within } from "../Release.ts"
 import * as GuestLink from "./GuestLink.ts"
@@ -85,18 +83,16 @@ const monotonic = Clock.clockWith((clock) => clock.currentTimeNanos)
 
 export const make = Effect.gen(function*() {
   const host = yield* Host
-  const native = yield* Native
+  const launcher = yield* Launcher
   const cgroups = yield* Cgroups
-  const watchdog = yield* Watchdog
   const ledger = yield* Ledger
-  const enterMounts = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
 
   /** Removes what is named, in order; true when nothing of it is left. */
   const clear = (recipe: Recipe, cgroup: Cgroup, instance: InstanceId, id: SandboxId) =>
     Effect.gen(function*() {
       yield* cgroup.kill // succeeds only when nobody is left
       yield* cgroup.remove
-      for (const path of recipe.paths(instance, id)) {
+      for (const path of [...recipe.paths(instance, id), saidOf(host.paths.instance(instance), id)]) {
         // crun has removed its own by now unless it was killed, and asking is cheaper than removing nothing.
         if (existsSync(path)) yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
       }
@@ -105,28 +101,26 @@ export const make = Effect.gen(function*() {
       Effect.catchCause((cause) => Effect.as(Effect.logWarning(`sandbox ${id} is not gone yet`, cause), false))
     )
 
-  /** A guest under its cgroup's limits, and the link to it. */
-  const launch = (recipe: Recipe, id: SandboxId, cgroup: Cgroup) =>
-    Effect.gen(function*() {
-      const args = [...enterMounts, ...cgroup.procsFiles.flatMap((file) => ["-g", file]), "--", ...recipe.command(id)]
-      const child = spawn(native.launch, args, { stdio: ["pipe", "pipe", "pipe"], env: {}, cwd: "/" })
-      const link = GuestLink.make(recipe.driver, child.stdin, child.stdout)
-      let said = ""
-      child.stderr.on("data", (bytes: Buffer) => {
-        said = (said + bytes.toString("utf8")).slice(-2000)
-      })
-      child.on("error", (error) => link.lose(`its launcher could not be started: ${error.message}`))
-      const exited = Effect.callback<void>((resume) => {
-        if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
-        child.once("exit", () => resume(Effect.void))
-      })
-      // `close` follows `exit` once all that was written has been read.
-      child.once("close", (code, signal) => {
-        const words = said.trim()
-        link.lose(`it ended (${signal ?? `exit status ${code}`})${words === "" ? "" : `: ${words}`}`)
-      })
-      return { link, exited, said: () => said.trim() }
+  /** A guest under its cgroup's limits, and the link to it, until the scope says farewell. */
+  const launch = Effect.fnUntraced(function*(recipe: Recipe, id: SandboxId, cgroup: Cgroup) {
+    const { ended, said, stream } = yield* launcher.launch({
+      procsFiles: cgroup.procsFiles,
+      command: recipe.command(id),
+      stderrPath: saidOf(host.paths.instance(host.instance), id)
     })
+    const link = GuestLink.make(recipe.driver, stream, stream)
+    let asked = false
+    const close = Effect.sync(() => {
+      asked = true
+    }).pipe(Effect.andThen(link.close), Effect.andThen(Effect.timeoutOption(ended, FAREWELL)))
+    yield* Effect.addFinalizer(() => within(`guest ${id}`, "3 seconds")(close))
+    yield* ended.pipe(
+      Effect.andThen(Effect.suspend(() => asked ? Effect.succeed("") : said)),
+      Effect.map((words) => link.lose(words === "" ? "it ended" : `it ended: ${words}`)),
+      Effect.forkScoped
+    )
+    return { link, said }
+  })
 
   const failed =
     (recipe: Recipe, step: ProvisionFailed["step"]) => (error: { readonly reason: string; readonly remedy: string }) =>
@@ -191,7 +185,6 @@ export const make = Effect.gen(function*() {
     }))
 
   const provision = Effect.fnUntraced(function*(recipe: Recipe, limits: Limits) {
-    const scope = yield* Effect.scope
     const gone = (row: LedgerRow) => clear(recipe, cgroups.open(row.id), row.instance, row.id)
     // The row first, so it is struck last, and only when all it names is proven gone.
     const row = yield* Effect.mapError(ledger.hold(recipe.driver, gone), failed(recipe, "ledger"))
@@ -200,22 +193,19 @@ export const make = Effect.gen(function*() {
       Effect.mapError(failed(recipe, "cgroup"))
     )
     if (recipe.prepare !== undefined) yield* recipe.prepare(row.id)
-    const { exited, link, said } = yield* Effect.uninterruptible(launch(recipe, row.id, cgroup))
-    yield* Scope.addFinalizer(
-      scope,
-      Effect.andThen(link.close, Effect.timeoutOption(exited, FAREWELL)).pipe(within(`guest ${row.id}`, "3 seconds"))
+    const { link, said } = yield* Effect.uninterruptible(launch(recipe, row.id, cgroup)).pipe(
+      Effect.mapError(failed(recipe, "start"))
     )
     yield* link.ready.pipe(
       Effect.timeoutOrElse({
         duration: READY_LIMIT,
         orElse: () =>
-          Effect.fail(
+          Effect.flatMap(said, (words) =>
             new SandboxLost({
               driver: recipe.driver,
-              reason: `its guest was not ready within ${READY_LIMIT}. ${said()}`,
+              reason: `its guest was not ready within ${READY_LIMIT}. ${words}`,
               remedy: "Is the host overloaded? Run `stoker doctor`."
-            })
-          )
+            }))
       }),
       Effect.mapError(failed(recipe, "start"))
     )
@@ -227,6 +217,7 @@ export const make = Effect.gen(function*() {
       put: (files) => Effect.forEach(files, link.put, { discard: true }),
       run: (phase) => runPhase(recipe, row.id, cgroup, link, phase),
       signal: link.signal,
+      lost: link.lost,
       kill: Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` }),
       measure: cgroup.now.pipe(
         Effect.map(({ cpuMicros, memoryBytes, pids }) => ({

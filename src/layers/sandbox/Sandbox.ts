@@ -78,6 +78,8 @@ export interface Sandbox {
   readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
   /** Kills everything inside from the host, at once, without asking the guest. The sandbox is lost by it. */
   readonly kill: Effect.Effect<void>
+  /** Ends, at once and with the reason, when the sandbox is lost; never while it is well. Absent: one has to ask. */
+  readonly lost?: Effect.Effect<SandboxLost>
   readonly measure: Effect.Effect<Measurement>
   /** Reads one regular file of the workspace after the phases, up to `maximum` bytes. */
   readonly get: (path: WorkPath, maximum: number) => Effect.Effect<Uint8Array, SandboxLost | SandboxRefused>
