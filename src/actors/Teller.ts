@@ -40,6 +40,7 @@ export const make = Effect.fnUntraced(function*(request: Request, watchers: PubS
   const byName = new Map(emitters.map((emitter) => [emitter.name, emitter]))
   const key = keyOf(request.job)
   const underway = new Map<string, { readonly message: Message; readonly confirmed: Fiber.Fiber<void> }>()
+  const sent = new Set<string>()
   let attempt = 0
   let seq = 0
 
@@ -53,6 +54,7 @@ export const make = Effect.fnUntraced(function*(request: Request, watchers: PubS
   const send = Effect.fnUntraced(function*(message: Message) {
     const emitter = byName.get(message.emitter)
     if (emitter === undefined) return
+    sent.add(message.id)
     const confirmation = yield* emitter.send(message)
     const confirmed = yield* Effect.forkIn(
       Effect.andThen(confirmation, Effect.sync(() => void underway.delete(message.id))),
@@ -78,7 +80,7 @@ export const make = Effect.fnUntraced(function*(request: Request, watchers: PubS
     }),
     settle: Effect.fnUntraced(function*(event, owed) {
       watched(event)
-      const fresh = owed.filter(({ message }) => !underway.has(message.id))
+      const fresh = owed.filter(({ message }) => !sent.has(message.id))
       yield* Effect.forEach(fresh, ({ message }) => send(message), { discard: true })
       yield* Effect.forEach([...underway.values()], ({ confirmed }) => Fiber.join(confirmed), { discard: true })
     })

@@ -113,6 +113,21 @@ describe("a job", () => {
       assert.strictEqual(world.told.length, 3)
     }))
 
+  it.effect("whose early message is confirmed while its outcome is written down is not told it twice", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const confirmed = yield* Deferred.make<void>()
+      const worker = yield* makeWorker(world, {
+        name: "w1",
+        confirm: Deferred.await(confirmed),
+        settling: Effect.andThen(Deferred.succeed(confirmed, undefined), Effect.repeat(Effect.yieldNow, { times: 50 }))
+      })
+      yield* worker.deliver(job)
+      yield* worker.idle
+      assert.deepStrictEqual(world.told.map(({ event }) => event._tag), ["Received", "Running", "Ended"])
+    }))
+
   it.effect("that is delivered twice at once runs once, and both deliveries are acked", () =>
     Effect.gen(function*() {
       const world = makeWorld()

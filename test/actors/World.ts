@@ -101,6 +101,8 @@ export interface WorkerOptions {
   /** How many times each operation fails before it works. */
   readonly journalFails?: number
   readonly logFails?: boolean
+  /** Happens while the outcome is being written down. */
+  readonly settling?: Effect.Effect<unknown>
   /** A failing emitter's confirmation never comes while this is open. */
   readonly confirm?: Effect.Effect<void>
 }
@@ -159,7 +161,8 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
       return Journal.of({
         ...real,
         claim: (request, claim) => flaky("claim", real.claim(request, claim)),
-        settle: (claim, settlement, messages) => flaky("settle", real.settle(claim, settlement, messages)),
+        settle: (claim, settlement, messages) =>
+          flaky("settle", Effect.andThen(options.settling ?? Effect.void, real.settle(claim, settlement, messages))),
         told: (rows) => flaky("told", real.told(rows))
       })
     })

@@ -167,7 +167,7 @@ const start = Effect.fnUntraced(function*(program: string, folder: string, names
       orElse: () => Effect.fail(failed(operation, "it did not say that it is ready"))
     })
   )
-  return Deferred.await(died)
+  return { died: Deferred.await(died) }
 })
 
 /** An address below the folder that fits into a socket's, however deep the folder lies: the scope holds it open. */
@@ -191,7 +191,7 @@ const make = Effect.gen(function*() {
     catch: (cause) => failed("start the launcher", `${said} could not be made: ${textOf(cause)}`, cause)
   })
   const address = yield* addressIn(folder)
-  const died = yield* start(
+  const { died } = yield* start(
     launch,
     folder,
     Option.match(mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })

@@ -114,10 +114,11 @@ export const make = Effect.gen(function*() {
       asked = true
     }).pipe(Effect.andThen(link.close), Effect.andThen(Effect.timeoutOption(ended, FAREWELL)))
     yield* Effect.addFinalizer(() => within(`guest ${id}`, "3 seconds")(close))
+    // Not of the scope: whoever still waits for an answer when it closes is to hear of the end, too.
     yield* ended.pipe(
       Effect.andThen(Effect.suspend(() => asked ? Effect.succeed("") : said)),
       Effect.map((words) => link.lose(words === "" ? "it ended" : `it ended: ${words}`)),
-      Effect.forkScoped
+      Effect.forkDetach
     )
     return { link, said }
   })
