@@ -1,5 +1,6 @@
 /* One small process that forks for a large one: `fork` copies page tables, and a worker has a hundred megabytes of them.
- * Single-threaded; nothing in its loop waits for one client, and nothing of a client outlives its request here. */
+ * Single-threaded; nothing in its loop waits for one client. Of a launch it keeps the connection, to shut it down when
+ * the child has died: a guest whose runtime was killed hears EOF, and the client hears of it though a guest still runs. */
 #include "launch.h"
 
 #include <errno.h>
@@ -12,14 +13,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define BACKLOG 1024
 #define CLIENTS_MAX 1024
+#define CHILDREN_MAX 8192 /* more wait in the backlog */
 #define REQUEST_MS 5000
 /* Without a descriptor or memory for the next connection: others end meanwhile. */
 #define BREATH_MS 20
@@ -33,8 +37,15 @@ struct client {
 
 static const int deaf_to[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
 
+struct child {
+  pid_t pid;
+  int fd;
+};
+
 static struct client clients[CLIENTS_MAX];
 static size_t count;
+static struct child children[CHILDREN_MAX];
+static size_t child_count;
 static const char *mounts;
 static int mounts_fd = -1;
 
@@ -55,27 +66,44 @@ static _Noreturn void launch(int connection, struct request *request) {
   if (said < 0 || dup2(said, STDERR_FILENO) < 0) _exit(EXIT_LAUNCH);
   if (dup2(connection, STDIN_FILENO) < 0 || dup2(connection, STDOUT_FILENO) < 0) fail("take", "the connection");
   for (size_t i = 0; i < sizeof deaf_to / sizeof *deaf_to; i++) signal(deaf_to[i], SIG_DFL);
-  signal(SIGCHLD, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   become(&request->launch);
 }
 
-static void start(struct client *client) {
+/* True: the connection is a child's now. */
+static bool start(struct client *client) {
   static struct request request;
   memset(&request, 0, sizeof request);
   request.launch.namespace = mounts;
   request.launch.namespace_fd = mounts_fd;
   request.launch.cwd = "/";
-  if (!parse_request(client->body, client->size, &request)) return;
+  if (!parse_request(client->body, client->size, &request)) return false;
   pid_t pid = fork();
   if (pid == 0) launch(client->fd, &request);
-  if (pid > 0) return;
+  if (pid > 0) {
+    children[child_count++] = (struct child){.pid = pid, .fd = client->fd};
+    return true;
+  }
   int error = errno, said = open_said(request.said);
-  if (said < 0) return;
+  if (said < 0) return false;
   dprintf(said, "stoker-launch: fork for %s: %s\n", request.argv[0], strerror(error));
   close(said);
+  return false;
+}
+
+/* What was written before is still read. */
+static void bury(void) {
+  for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
+    for (size_t i = 0; i < child_count; i++) {
+      if (children[i].pid != pid) continue;
+      shutdown(children[i].fd, SHUT_RDWR);
+      close(children[i].fd);
+      children[i] = children[--child_count];
+      break;
+    }
+  }
 }
 
 /* Takes what is there and never a byte beyond the request: those are the program's. True: nothing more is wanted. */
@@ -88,7 +116,7 @@ static bool attend(struct client *client) {
     client->have += (uint32_t)n;
     if (client->have < client->size) continue;
     if (client->body != NULL) {
-      start(client);
+      if (start(client)) client->fd = -1;
       return true;
     }
     const uint8_t *h = client->head;
@@ -99,14 +127,18 @@ static bool attend(struct client *client) {
 }
 
 static void drop(size_t index) {
-  close(clients[index].fd);
+  if (clients[index].fd >= 0) close(clients[index].fd);
   free(clients[index].body);
   clients[index] = clients[--count];
 }
 
+static bool has_room(void) {
+  return count < CLIENTS_MAX && count + child_count < CHILDREN_MAX;
+}
+
 /* False: there is one, but no means to take it. */
 static bool take_clients(int listener) {
-  while (count < CLIENTS_MAX) {
+  while (has_room()) {
     int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     if (fd < 0) return errno == EAGAIN || errno == EINTR || errno == ECONNABORTED;
     clients[count++] = (struct client){.fd = fd, .size = sizeof clients->head, .until = now_ms() + REQUEST_MS};
@@ -138,7 +170,8 @@ static int listen_at(const char *path) {
 }
 
 _Noreturn void serve(const char *path, const char *namespace) {
-  static struct pollfd polled[CLIENTS_MAX + 2];
+  static struct pollfd polled[CLIENTS_MAX + 3];
+  sigset_t deaths;
   close_range(3, ~0u, 0); /* fails only on kernels before 5.9; Node passes on nothing else */
   clearenv();
   if (namespace != NULL) {
@@ -153,25 +186,35 @@ _Noreturn void serve(const char *path, const char *namespace) {
   int listener = listen_at(path);
   if (chdir("/") < 0) fail("chdir", "/");
   for (size_t i = 0; i < sizeof deaf_to / sizeof *deaf_to; i++) signal(deaf_to[i], SIG_IGN);
-  signal(SIGCHLD, SIG_IGN); /* the kernel reaps */
+  sigemptyset(&deaths);
+  sigaddset(&deaths, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &deaths, NULL);
+  int deaths_fd = signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (deaths_fd < 0) fail("hear of", "children");
   if (write(STDOUT_FILENO, "ready\n", 6) != 6) fail("say", "ready");
 
   for (bool able = true;;) {
     int64_t wait = -1, now = now_ms();
     polled[0] = (struct pollfd){.fd = STDIN_FILENO, .events = POLLIN};
-    polled[1] = (struct pollfd){.fd = able && count < CLIENTS_MAX ? listener : -1, .events = POLLIN};
+    polled[1] = (struct pollfd){.fd = able && has_room() ? listener : -1, .events = POLLIN};
+    polled[2] = (struct pollfd){.fd = deaths_fd, .events = POLLIN};
     for (size_t i = 0; i < count; i++) {
-      polled[i + 2] = (struct pollfd){.fd = clients[i].fd, .events = POLLIN};
+      polled[i + 3] = (struct pollfd){.fd = clients[i].fd, .events = POLLIN};
       int64_t left = clients[i].until > now ? clients[i].until - now : 0;
       if (wait < 0 || left < wait) wait = left;
     }
     if (!able && (wait < 0 || wait > BREATH_MS)) wait = BREATH_MS;
     able = true;
-    if (poll(polled, count + 2, (int)wait) < 0 && errno != EINTR) fail("poll", path);
+    if (poll(polled, count + 3, (int)wait) < 0 && errno != EINTR) fail("poll", path);
     if (polled[0].revents != 0) end_with_worker(); /* before anybody is served for a dead one */
+    if (polled[2].revents != 0) {
+      struct signalfd_siginfo info;
+      while (read(deaths_fd, &info, sizeof info) > 0) continue;
+      bury();
+    }
     now = now_ms();
     for (size_t i = count; i-- > 0;) { /* backwards: `drop` moves the last one, which has been seen */
-      if ((polled[i + 2].revents != 0 && attend(&clients[i])) || clients[i].until <= now) drop(i);
+      if ((polled[i + 3].revents != 0 && attend(&clients[i])) || clients[i].until <= now) drop(i);
     }
     if (polled[1].revents != 0) able = take_clients(listener);
   }

@@ -1,4 +1,4 @@
-import { assert, describe, layer } from "@effect/vitest"
+import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Effect, Layer, Schedule, type Scope } from "effect"
 import { existsSync, readFileSync } from "node:fs"
 import * as Pools from "../../src/actors/Pools.ts"
@@ -50,6 +50,7 @@ const commOf = (pid: number) => readFileSync(`/proc/${pid}/comm`, "utf8").trim()
 
 describe("a pool of real oci sandboxes", () => {
   const state = Jobs.stateDirectory()
+  afterAll(() => Jobs.remove(state))
   let groups: ReadonlyArray<string> = []
 
   layer(pooledExecutor(state), { excludeTestServices: true, timeout: "1 minute" })((it) => {
@@ -113,7 +114,6 @@ describe("a pool of real oci sandboxes", () => {
         assert.isNotEmpty(groups)
         // A group with a process in it could not be removed.
         for (const group of groups) assert.isFalse(existsSync(group), group)
-        Jobs.remove(state)
       }))
   })
 })

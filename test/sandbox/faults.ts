@@ -1,5 +1,5 @@
 /** What a job may do to us, and what must come of it: one suite for every driver of this host. */
-import { assert, describe, layer } from "@effect/vitest"
+import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Capability } from "../../src/layers/sandbox/Sandbox.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
@@ -18,6 +18,8 @@ export const suite = (driver: DriverName, capabilities: ReadonlySet<Capability>)
   const run = (wanted: Jobs.Wanted) => Jobs.run(driver, wanted)
 
   describe(`jobs on ${driver}`, () => {
+    afterAll(() => Jobs.remove(state))
+
     layer(Jobs.layer(driver, state), { excludeTestServices: true, timeout: "1 minute" })((it) => {
       it.effect("a C program is compiled and run, its phases measured apart", () =>
         Effect.gen(function*() {

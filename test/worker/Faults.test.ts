@@ -58,6 +58,7 @@ describe("a worker goes on", () => {
   afterAll(async () => {
     await client.close()
     await broker.release()
+    await WorkerProcess.sweep(state)
     Jobs.remove(state)
   })
 

@@ -48,6 +48,7 @@ describe("a worker with a broker", () => {
   afterAll(async () => {
     await client.close()
     await broker.release()
+    await WorkerProcess.sweep(state)
     Jobs.remove(state)
   })
 

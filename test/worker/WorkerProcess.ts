@@ -45,6 +45,11 @@ export class WorkerProcess {
     return worker
   }
 
+  /** Starts a worker that takes nothing, for its janitor: what killed ones left is gone when this returns. */
+  static async sweep(state: string): Promise<void> {
+    await (await WorkerProcess.start({ state })).drain()
+  }
+
   get pid(): number {
     return this.child.pid ?? 0
   }

@@ -38,7 +38,7 @@ export interface LaunchRequest {
 export interface LaunchedProcess {
   /** Its fd 0 and 1. Ending it is its end of file; what it still writes is read. */
   readonly stream: Socket
-  /** The connection has closed: all who held it are gone, or we destroyed it. There is no exit status. */
+  /** The connection has closed: the process is gone (whoever else holds its fd 0 or 1), or we destroyed it. */
   readonly ended: Effect.Effect<void>
   /** The end of what it wrote on fd 2, or of why it did not run; "" if nothing. */
   readonly said: Effect.Effect<string>

@@ -4,7 +4,7 @@
  * what is to be launched, and what else it has to remove.
  */
 import { Clock, Effect, Stream } from "effect"
-import { existsSync } from "node:fs"
+import { existsSync, rmSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
@@ -92,10 +92,12 @@ export const make = Effect.gen(function*() {
     Effect.gen(function*() {
       yield* cgroup.kill // succeeds only when nobody is left
       yield* cgroup.remove
-      for (const path of [...recipe.paths(instance, id), saidOf(host.paths.instance(instance), id)]) {
+      for (const path of recipe.paths(instance, id)) {
         // crun has removed its own by now unless it was killed, and asking is cheaper than removing nothing.
         if (existsSync(path)) yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
       }
+      // Every sandbox has it, and a small file is unlinked faster than a thread is asked to.
+      rmSync(saidOf(host.paths.instance(instance), id), { force: true })
       return true
     }).pipe(
       Effect.catchCause((cause) => Effect.as(Effect.logWarning(`sandbox ${id} is not gone yet`, cause), false))
