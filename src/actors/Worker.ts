@@ -5,6 +5,7 @@
 import { Context, Deferred, Effect, Fiber, Layer, Scope, Stream } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import type { HostError } from "../layers/host/Host.ts"
+import { Launcher } from "../layers/host/Launcher.ts"
 import { Watchdog } from "../layers/host/Watchdog.ts"
 import { Intakes } from "../layers/intake/Intake.ts"
 import * as Actor from "./Actor.ts"
@@ -45,6 +46,7 @@ const make = Effect.gen(function*() {
   yield* Effect.ignore(Janitor.sweep, { log: "Warn", message: "the first janitor's round failed" })
   yield* supervise("janitor", Janitor.rounds)
   yield* supervise("keeper", Keeper.rounds)
+  yield* (yield* Launcher).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* (yield* Watchdog).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* pools.failure.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* Effect.ignore(outbox.sweep, { log: "Warn", message: "an earlier worker's messages could not be read" })

@@ -14,6 +14,7 @@ import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
 import { HostError } from "../../src/layers/host/Host.ts"
 import * as HostTest from "../../src/layers/host/HostTest.ts"
+import { Launcher } from "../../src/layers/host/Launcher.ts"
 import { Watchdog } from "../../src/layers/host/Watchdog.ts"
 import { type Intake, Intakes } from "../../src/layers/intake/Intake.ts"
 import * as IntakeTest from "../../src/layers/intake/IntakeTest.ts"
@@ -47,6 +48,7 @@ const worker = ({ drainMs = 10_000, intakes, script = hello, watchdogDies }: Opt
         drain: Effect.void,
         failure: Effect.never
       }),
+      Layer.succeed(Launcher, { launch: () => Effect.die("nothing is launched here"), died: Effect.never }),
       Layer.succeed(Watchdog, {
         mountNamespace: Option.none(),
         died: watchdogDies === undefined ? Effect.never : Deferred.await(watchdogDies)

@@ -113,23 +113,32 @@ const cgroups = (): ReadonlyArray<string> => {
   return found
 }
 
-/** What of ours the host holds: named things only, so that other programs' comings and goings do not count. */
-export const held = (state: string) => ({
-  guests: readdirSync("/proc").filter((pid) => {
-    if (!/^\d+$/.test(pid)) return false
-    try {
-      return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(state) ||
-        /\/stoker-w/.test(readFileSync(`/proc/${pid}/cgroup`, "utf8"))
-    } catch {
-      return false
-    }
-  }).length,
-  cgroups: cgroups().filter((path) => path.includes("stoker-w")).length,
-  mounts: lines("/proc/self/mountinfo").filter((line) => line.includes(state)).length,
-  ledger: list(join(state, "ledger")),
-  crun: list(join(state, "instances")).flatMap((instance) => list(join(state, "instances", instance, "crun"))).length,
-  work: list(join(state, "instances")).flatMap((instance) => list(join(state, "instances", instance, "work"))).length
-})
+/** Instances seen below a state directory: their names outlive their directories in cgroups. */
+const instancesOf = new Map<string, Set<string>>()
+
+/** What the workers of a state directory hold on this host. Ask once while they live: then they are known afterwards. */
+export const held = (state: string) => {
+  const instances = instancesOf.get(state) ?? new Set<string>()
+  instancesOf.set(state, instances)
+  for (const instance of list(join(state, "instances"))) instances.add(instance)
+  const isOurs = (path: string) => [...instances].some((instance) => path.includes(`/stoker-${instance}`))
+  return {
+    processes: readdirSync("/proc").filter((pid) => {
+      if (!/^\d+$/.test(pid)) return false
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(state) ||
+          isOurs(readFileSync(`/proc/${pid}/cgroup`, "utf8"))
+      } catch {
+        return false
+      }
+    }).length,
+    cgroups: cgroups().filter(isOurs).length,
+    mounts: lines("/proc/self/mountinfo").filter((line) => line.includes(state)).length,
+    ledger: list(join(state, "ledger")),
+    crun: list(join(state, "instances")).flatMap((instance) => list(join(state, "instances", instance, "crun"))).length,
+    instances: list(join(state, "instances")).length
+  }
+}
 
 const list = (path: string): ReadonlyArray<string> => {
   try {

@@ -90,7 +90,7 @@ describe("a worker with a broker", () => {
       await until("ten running", () => ids.every((id) => statusesOf(id).some(({ status }) => status === "running")))
       assert.isAbove(Jobs.held(state).ledger.length, 9)
       await worker.kill()
-      await until("no process is left", () => Jobs.held(state).guests === 0, 1000)
+      await until("no process is left", () => Jobs.held(state).processes === 0, 1000)
 
       await start({ slots: 10 })
       await until("ten ends", () => ids.every((id) => statusesOf(id).some(({ status }) => status === "done")), 60_000)
@@ -119,8 +119,8 @@ describe("a worker with a broker", () => {
     const code = await worker.drain()
     assert.strictEqual(code, 0)
     for (const id of ["d-1", "d-2"]) assert.strictEqual(statusesOf(id).at(-1)?.status, "done")
-    const { guests, ledger } = Jobs.held(state)
-    assert.strictEqual(guests, 0)
+    const { ledger, processes } = Jobs.held(state)
+    assert.strictEqual(processes, 0)
     assert.deepStrictEqual(ledger, [])
   }, 60_000)
 
