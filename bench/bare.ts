@@ -3,6 +3,7 @@ import { Effect, Stream } from "effect"
 import { spawn } from "node:child_process"
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { Cgroups } from "../src/layers/cgroup/Cgroup.ts"
 import { Executor } from "../src/layers/executor/Executor.ts"
 import { Host } from "../src/layers/host/Host.ts"
 import { Native } from "../src/layers/host/Native.ts"
@@ -35,8 +36,12 @@ export const runOnce = Effect.fnUntraced(function*(argv: readonly [string, ...Ar
   if (!outcome.includes("\"code\":0")) return yield* Effect.die(`not a success: ${outcome}`)
 })
 
-/** Prepares the bundle; each run of the effect it gives is one container, from spawn to exit, in milliseconds. */
-export const makeBare = Effect.fnUntraced(function*(argv: readonly [string, ...Array<string>]) {
+/**
+ * Prepares the bundle; each run of the effect it gives is one container, from spawn to exit, in milliseconds. `limited`
+ * containers are put into a fresh cgroup with a job's limits, made and removed outside the measured time: entering one
+ * waits for the kernel (an RCU grace period on v1, some milliseconds), whoever does it.
+ */
+export const makeBare = Effect.fnUntraced(function*(argv: readonly [string, ...Array<string>], limited: boolean) {
   yield* Effect.scoped(runOnce(argv))
   const host = yield* Host
   const native = yield* Native
@@ -45,7 +50,7 @@ export const makeBare = Effect.fnUntraced(function*(argv: readonly [string, ...A
   const bundles = join(instance, "bundles")
   const ours = readdirSync(bundles).find((name) => name !== "seccomp") ?? ""
   const config = JSON.parse(readFileSync(join(bundles, ours, "config.json"), "utf8"))
-  const bare = join(instance, "bundles", "bare")
+  const bare = join(instance, "bundles", limited ? "limited" : "bare")
   mkdirSync(bare)
   yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(bare, { recursive: true, force: true })))
   const user = { uid: 1000, gid: 1000 }
@@ -55,22 +60,37 @@ export const makeBare = Effect.fnUntraced(function*(argv: readonly [string, ...A
     JSON.stringify({ ...config, process: { ...config.process, args: argv, user, env } })
   )
   const enter = mountNamespace._tag === "Some" ? ["-n", mountNamespace.value] : []
+  const cgroups = yield* Cgroups
   let count = 0
-  return Effect.callback<number>((resume) => {
-    const began = performance.now()
-    const args = [
-      "--root",
-      join(instance, "crun"),
-      "--cgroup-manager=disabled",
-      "run",
-      "--bundle",
-      bare,
-      `bare${count++}`
-    ]
-    spawn(native.launch, [...enter, "--", "crun", ...args], { stdio: ["ignore", "pipe", "pipe"] }).once(
-      "exit",
-      (code) =>
-        resume(code === 0 ? Effect.succeed(performance.now() - began) : Effect.die(`bare crun ended with ${code}`))
-    )
+  const run = (enterGroup: ReadonlyArray<string>, name: string) =>
+    Effect.callback<number>((resume) => {
+      const began = performance.now()
+      const crun = [
+        "crun",
+        "--root",
+        join(instance, "crun"),
+        "--cgroup-manager=disabled",
+        "run",
+        "--bundle",
+        bare,
+        name
+      ]
+      spawn(native.launch, [...enter, ...enterGroup, "--", ...crun], { stdio: ["ignore", "pipe", "pipe"] })
+        .once(
+          "exit",
+          (code) =>
+            resume(code === 0 ? Effect.succeed(performance.now() - began) : Effect.die(`bare crun ended with ${code}`))
+        )
+    })
+  const one = Effect.gen(function*() {
+    const name = `${limited ? "limited" : "bare"}${count++}`
+    if (!limited) return yield* run([], name)
+    const { cpus, memoryBytes, pids } = standardDefaults
+    const group = yield* cgroups.make(name)
+    yield* group.limit({ cpus, memoryBytes, pids })
+    const took = yield* run(group.procsFiles.flatMap((file) => ["-g", file]), name)
+    yield* group.remove
+    return took
   })
+  return one
 })

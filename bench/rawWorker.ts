@@ -10,7 +10,7 @@ import { makeBare } from "./bare.ts"
 const url = process.env["AMQP_URL"] ?? ""
 
 const serve = Effect.gen(function*() {
-  const bare = yield* makeBare(["/bin/sh", "-c", "true"])
+  const bare = yield* makeBare(["/bin/sh", "-c", "true"], false)
   const runBare = () => Effect.runPromise(bare)
   yield* Effect.promise(async () => {
     const [incoming, outgoing] = await Promise.all([connect(url, { noDelay: true }), connect(url, { noDelay: true })])

@@ -214,8 +214,7 @@ const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Teller, r
     output: result.output
   })
   const settlement: Settlement = { ...result, attempt: held.attempt, endedAtMs: event.atMs }
-  const rows = yield* persist("a settlement", journal.settle(held, settlement, owed))
-  yield* outbox.underway(rows)
+  const rows = yield* outbox.reserving(owed, persist("a settlement", journal.settle(held, settlement, owed)))
   yield* Effect.logInfo(`job ${describe(result.outcome)}`).pipe(
     Effect.annotateLogs({ outcome: result.outcome._tag, attempt: held.attempt })
   )

@@ -2,15 +2,22 @@
 import { Context, Effect, Layer, Queue, Schedule } from "effect"
 import { Emitters } from "../layers/emitter/Emitter.ts"
 import { Journal, type JournalError, type Owed } from "../layers/journal/Journal.ts"
+import type { Message } from "../schemas/Message.ts"
 import * as Actor from "./Actor.ts"
 
 /** Rows read at once when an old outbox is worked off. */
 const PAGE = 200
 
 export class Outbox extends Context.Service<Outbox, {
-  /** These rows are being told by their job actor: a sweep leaves them alone. */
-  readonly underway: (owed: ReadonlyArray<Owed>) => Effect.Effect<void>
-  /** These rows are confirmed: they are struck off soon, many at a time. */
+  /**
+   * Runs a settling whose messages its job actor will tell itself: no sweep tells them from the moment before they are
+   * written down until they are struck off.
+   */
+  readonly reserving: <E, R>(
+    messages: ReadonlyArray<Message>,
+    settling: Effect.Effect<ReadonlyArray<Owed>, E, R>
+  ) => Effect.Effect<ReadonlyArray<Owed>, E, R>
+  /** They are confirmed: struck off soon, many at a time. */
   readonly confirmed: (owed: ReadonlyArray<Owed>) => Effect.Effect<void>
   /** Tells everything that nobody here is telling: after a crash, or after another worker's death. */
   readonly sweep: Effect.Effect<number, JournalError>
@@ -23,21 +30,22 @@ const make = Effect.gen(function*() {
   const journal = yield* Journal
   const scope = yield* Effect.scope
   const emitters = new Map((yield* Emitters).map((emitter) => [emitter.name, emitter]))
-  const busy = new Set<number>()
-  const struck = yield* Queue.unbounded<number>()
+  /** By their stable ids: a row has no number yet while its transaction runs. */
+  const busy = new Set<string>()
+  const struck = yield* Queue.unbounded<Owed>()
 
   yield* Actor.start(
     { name: "outbox", capacity: 1, restart: { times: 10, within: "5 minutes", backoff: "200 millis" } },
     () =>
       Effect.gen(function*() {
         while (true) {
-          const rows = yield* Queue.takeAll(struck)
-          yield* journal.told(rows).pipe(
+          const done = yield* Queue.takeAll(struck)
+          yield* journal.told(done.map(({ row }) => row)).pipe(
             Effect.retry(patience),
             // Given up: the next sweep tells them again, which at-least-once allows.
             Effect.ignore({ log: "Warn", message: "confirmed messages could not be struck off the outbox" })
           )
-          for (const row of rows) busy.delete(row)
+          for (const { message } of done) busy.delete(message.id)
         }
       })
   )
@@ -50,16 +58,21 @@ const make = Effect.gen(function*() {
       )
       return Effect.void
     }
-    busy.add(owed.row)
+    busy.add(owed.message.id)
     const confirmed = yield* emitter.send(owed.message)
-    return Effect.andThen(confirmed, Queue.offer(struck, owed.row))
+    return Effect.andThen(confirmed, Queue.offer(struck, owed))
   })
 
   return Outbox.of({
-    underway: (owed) => Effect.sync(() => owed.forEach(({ row }) => busy.add(row))),
-    confirmed: (owed) => Effect.asVoid(Queue.offerAll(struck, owed.map(({ row }) => row))),
+    reserving: (messages, settling) =>
+      Effect.suspend(() => {
+        for (const { id } of messages) busy.add(id)
+        // Not written down, or not by us: nobody of ours will tell them.
+        return Effect.onError(settling, () => Effect.sync(() => messages.forEach(({ id }) => busy.delete(id))))
+      }),
+    confirmed: (owed) => Effect.asVoid(Queue.offerAll(struck, owed)),
     sweep: Effect.gen(function*() {
-      const left = (yield* journal.owed(PAGE + busy.size)).filter(({ row }) => !busy.has(row))
+      const left = (yield* journal.owed(PAGE + busy.size)).filter(({ message }) => !busy.has(message.id))
       const confirmations = yield* Effect.forEach(left, tell)
       yield* Effect.forkIn(Effect.all(confirmations, { concurrency: "unbounded", discard: true }), scope)
       return left.length

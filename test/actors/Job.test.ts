@@ -128,6 +128,21 @@ describe("a job", () => {
       assert.deepStrictEqual(world.told.map(({ event }) => event._tag), ["Received", "Running", "Ended"])
     }))
 
+  it.effect("is not told twice by a sweep of the outbox that comes while it is settled", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const sweeps: Array<Effect.Effect<unknown>> = []
+      const worker = yield* makeWorker(world, {
+        name: "w1",
+        settled: Effect.suspend(() => Effect.all(sweeps))
+      })
+      sweeps.push(Effect.orDie(worker.sweep))
+      yield* worker.deliver(makeJob("a"))
+      yield* worker.idle
+      assert.deepStrictEqual(world.told.map(({ event }) => event._tag), ["Received", "Running", "Ended"])
+      assert.strictEqual(yield* worker.sweep, 0)
+    }))
+
   it.effect("that is delivered twice at once runs once, and both deliveries are acked", () =>
     Effect.gen(function*() {
       const world = makeWorld()

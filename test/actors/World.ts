@@ -103,6 +103,8 @@ export interface WorkerOptions {
   readonly logFails?: boolean
   /** Happens while the outcome is being written down. */
   readonly settling?: Effect.Effect<unknown>
+  /** Happens when it has been written down and before anybody knows. */
+  readonly settled?: Effect.Effect<unknown>
   /** A failing emitter's confirmation never comes while this is open. */
   readonly confirm?: Effect.Effect<void>
 }
@@ -162,7 +164,13 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
         ...real,
         claim: (request, claim) => flaky("claim", real.claim(request, claim)),
         settle: (claim, settlement, messages) =>
-          flaky("settle", Effect.andThen(options.settling ?? Effect.void, real.settle(claim, settlement, messages))),
+          flaky(
+            "settle",
+            (options.settling ?? Effect.void).pipe(
+              Effect.andThen(real.settle(claim, settlement, messages)),
+              Effect.tap(() => options.settled ?? Effect.void)
+            )
+          ),
         told: (rows) => flaky("told", real.told(rows))
       })
     })
