@@ -1,5 +1,5 @@
 /** An executor for deterministic tests: runs are scripts of events; what is alive is counted. */
-import type { Stream } from "effect";
+import type { Stream } from "effect"
 import { Context, Deferred, Effect, Layer } from "effect"
 import type { Outcome } from "../../schemas/Outcome.ts"
 import { type Assignment, Executor, type RunEvent, type StopRequest } from "./Executor.ts"
