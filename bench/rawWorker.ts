@@ -3,7 +3,7 @@
  * container, publishes the third, waits for the confirms, acks. No journal, no log, no limits.
  */
 import { connect } from "amqplib"
-import { Effect } from "effect"
+import { Effect, Fiber } from "effect"
 import * as Jobs from "../test/sandbox/Jobs.ts"
 import { makeBare } from "./bare.ts"
 
@@ -57,8 +57,10 @@ const serve = Effect.gen(function*() {
 }).pipe(Effect.scoped)
 
 const state = Jobs.stateDirectory()
+const serving = Effect.runFork(serve.pipe(Effect.provide(Jobs.layer("oci", state))))
 process.once("SIGTERM", () => {
-  Jobs.remove(state)
-  process.exit(0)
+  void Effect.runPromise(Fiber.interrupt(serving)).finally(() => {
+    Jobs.remove(state)
+    process.exit(0)
+  })
 })
-await Effect.runPromise(serve.pipe(Effect.provide(Jobs.layer("oci", state))))
