@@ -3,19 +3,20 @@ import { Effect, Layer, Stream } from "effect"
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Pools from "../../src/actors/Pools.ts"
 import { code } from "../../src/functions/Code.ts"
 import { command } from "../../src/functions/Command.ts"
+import * as Settings from "../../src/layers/config/Settings.ts"
 import { Executor } from "../../src/layers/executor/Executor.ts"
 import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
-import * as Sandboxes from "../../src/layers/sandbox/Sandboxes.ts"
 import { FunctionName } from "../../src/schemas/Ids.ts"
 import { type LimitsRequest, resolve, standardCeiling, standardDefaults } from "../../src/schemas/Limits.ts"
 import type { Outcome } from "../../src/schemas/Outcome.ts"
 import { WorkPath } from "../../src/schemas/Program.ts"
 import type { DriverName } from "../../src/schemas/SandboxClass.ts"
 import type { Usage } from "../../src/schemas/Usage.ts"
-import { standardClass } from "../../src/schemas/WorkerConfig.ts"
+import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerDrivers } from "../../src/wiring.ts"
 import { makeJob } from "../actors/World.ts"
 
@@ -45,8 +46,12 @@ export const stateDirectory = () => {
 /** One executor with one driver on a state directory of its own, which must be empty of sandboxes at the end. */
 export const layer = (driver: DriverName, state: string) =>
   SandboxExecutor.layer.pipe(
-    Layer.provide(Sandboxes.layerOnDemand),
-    Layer.provideMerge(Layer.mergeAll(layerDrivers(state, [driver]), Functions.layer([code, command])))
+    Layer.provide(Pools.layer({})),
+    Layer.provideMerge(Layer.mergeAll(
+      layerDrivers(state, [driver]),
+      Functions.layer([code, command]),
+      Settings.layer({ ...standardConfig, classes: [standardClass(driver, driver)] })
+    ))
   )
 
 export const run = Effect.fnUntraced(function*(driver: DriverName, wanted: Wanted) {

@@ -2,15 +2,12 @@
  * Starts processes without forking the worker: one tiny process does it, asked over a socket that then becomes the new
  * process' stdio. Forking the worker itself costs its main thread milliseconds, this a tenth of one.
  */
-import { Context, Deferred, Effect, Layer, Option, Schedule } from "effect"
-import type { Scope } from "effect"
-import { spawn } from "node:child_process"
-import { once } from "node:events"
+import { Context, Effect, Layer, Option, Schedule, type Scope } from "effect"
 import * as fs from "node:fs"
 import { mkdir, open } from "node:fs/promises"
 import { connect, type Socket } from "node:net"
 import { join } from "node:path"
-import { within } from "../Release.ts"
+import * as Companion from "./Companion.ts"
 import { codeOf, textOf } from "./Errno.ts"
 import { Host, HostError } from "./Host.ts"
 import { Native } from "./Native.ts"
@@ -51,11 +48,13 @@ export class Launcher extends Context.Service<Launcher, {
   readonly died: Effect.Effect<never, HostError>
 }>()("stoker/layers/host/Launcher") {}
 
+const REMEDY = "Run `stoker doctor`; without its launcher a worker can start nothing."
+
 const failed = (operation: string, reason: string, cause?: unknown) =>
   new HostError({
     operation,
     reason,
-    remedy: "Run `stoker doctor`; without its launcher a worker can start nothing.",
+    remedy: REMEDY,
     ...(cause === undefined ? {} : { cause })
   })
 
@@ -124,52 +123,6 @@ const launched = (stream: Socket, request: LaunchRequest): LaunchedProcess => {
   }
 }
 
-/** The process itself, listening in `folder`, until the scope closes; and its end, should it come before. */
-const start = Effect.fnUntraced(function*(program: string, folder: string, namespace: ReadonlyArray<string>) {
-  const operation = "start the launcher"
-  const died = yield* Deferred.make<never, HostError>()
-  const child = yield* Effect.acquireRelease(
-    Effect.sync(() => {
-      // By its name in the folder, so that the path is never too long for a socket; it goes to / itself.
-      const process = spawn(program, ["--serve", SOCKET, ...namespace], {
-        stdio: ["pipe", "pipe", "pipe"],
-        cwd: folder,
-        env: {}
-      })
-      process.stdin.on("error", () => {}) // it is told of by `exit`
-      return process
-    }),
-    (process) =>
-      Effect.promise(async () => {
-        if (process.pid === undefined || process.exitCode !== null || process.signalCode !== null) return
-        const gone = once(process, "exit")
-        process.stdin.end()
-        await gone
-      }).pipe(
-        within("the launcher", "2 seconds"),
-        Effect.andThen(Effect.sync(() => process.kill("SIGKILL"))) // of one that is stopped; the dead are not asked
-      )
-  )
-  let complaint = ""
-  child.stderr.on("data", (bytes: Buffer) => {
-    complaint = (complaint + bytes.toString("utf8")).slice(0, 1000)
-  })
-  const end = (reason: string) =>
-    Deferred.doneUnsafe(died, Effect.fail(failed(operation, `${reason} ${complaint.trim()}`.trim())))
-  child.on("error", (error) => end(error.message))
-  child.on("close", (code, signal) => end(`it ended (${signal ?? code})`))
-  yield* Effect.callback<void>((resume) => {
-    child.stdout.once("data", () => resume(Effect.void))
-  }).pipe(
-    Effect.raceFirst(Deferred.await(died)),
-    Effect.timeoutOrElse({
-      duration: "5 seconds",
-      orElse: () => Effect.fail(failed(operation, "it did not say that it is ready"))
-    })
-  )
-  return { died: Deferred.await(died) }
-})
-
 /** An address below the folder that fits into a socket's, however deep the folder lies: the scope holds it open. */
 const addressIn = (folder: string): Effect.Effect<string, HostError, Scope.Scope> =>
   Effect.acquireRelease(
@@ -191,11 +144,14 @@ const make = Effect.gen(function*() {
     catch: (cause) => failed("start the launcher", `${said} could not be made: ${textOf(cause)}`, cause)
   })
   const address = yield* addressIn(folder)
-  const { died } = yield* start(
-    launch,
-    folder,
-    Option.match(mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
-  )
+  const { died } = yield* Companion.start({
+    name: "launcher",
+    program: launch,
+    // By its name in the folder, so that the path is never too long for a socket; it goes to / itself.
+    args: ["--serve", SOCKET, ...Option.match(mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })],
+    cwd: folder,
+    remedy: REMEDY
+  })
   return Launcher.of({
     launch: (request) =>
       connected(address).pipe(

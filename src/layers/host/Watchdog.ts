@@ -1,13 +1,12 @@
 /** Starts the tiny process that outlives the worker by a second, only to kill what the worker left running. */
-import { Context, Deferred, Effect, Layer, Option } from "effect"
-import { spawn } from "node:child_process"
-import { once } from "node:events"
+import { Context, Effect, Layer, Option } from "effect"
 import { mkdir } from "node:fs/promises"
 import { join } from "node:path"
 import { Cgroups } from "../cgroup/Cgroup.ts"
 import { Ledger } from "../ledger/Ledger.ts"
 import { within } from "../Release.ts"
 import { recordCgroups } from "./CgroupRecord.ts"
+import * as Companion from "./Companion.ts"
 import { Host, HostError } from "./Host.ts"
 import { clearInstanceFiles } from "./InstanceFiles.ts"
 import { Native } from "./Native.ts"
@@ -29,13 +28,7 @@ export class Watchdog extends Context.Service<Watchdog, {
   readonly died: Effect.Effect<never, HostError>
 }>()("stoker/layers/host/Watchdog") {}
 
-const failed = (reason: string, cause?: unknown) =>
-  new HostError({
-    operation: "start the watchdog",
-    reason,
-    remedy: "Run `stoker doctor`; without a watchdog a killed worker could leave jobs running, so none are taken.",
-    ...(cause === undefined ? {} : { cause })
-  })
+const REMEDY = "Run `stoker doctor`; without a watchdog a killed worker could leave jobs running, so none are taken."
 
 const make = Effect.gen(function*() {
   const { watchdog } = yield* Native
@@ -48,12 +41,12 @@ const make = Effect.gen(function*() {
       within("the instance's files", "2 seconds")
     )
   )
-  const died = yield* Deferred.make<never, HostError>()
   yield* recordCgroups(host.paths.instance(host.instance), cgroups.directories)
   const roots = rootsOf(host.paths.instance(host.instance))
   yield* Effect.tryPromise({
     try: () => mkdir(roots, { mode: 0o711 }),
-    catch: (cause) => failed(`${roots} could not be made`, cause)
+    catch: (cause) =>
+      new HostError({ operation: "start the watchdog", reason: `${roots} could not be made`, remedy: REMEDY, cause })
   })
   const isRoot = process.getuid?.() === 0
   const args = [
@@ -61,40 +54,16 @@ const make = Effect.gen(function*() {
     ...(isRoot ? Option.match(cgroups.hybridMount, { onNone: () => [], onSome: (mount) => ["-u", mount] }) : []),
     ...cgroups.directories.flatMap((directory) => ["-c", directory])
   ]
-  const child = yield* Effect.acquireRelease(
-    Effect.sync(() => {
-      const process = spawn(watchdog, args, { stdio: ["pipe", "pipe", "pipe"] })
-      process.stdin.on("error", () => {}) // it is told of by `exit`
-      return process
-    }),
-    // "keep": an orderly end, the scopes have killed everything already.
-    (process) =>
-      Effect.promise(async () => {
-        if (process.exitCode !== null || process.signalCode !== null) return
-        const gone = once(process, "exit")
-        process.stdin.end("keep\n")
-        await gone
-      }).pipe(within("the watchdog", "2 seconds"))
-  )
-  let complaint = ""
-  child.stderr.on("data", (bytes: Buffer) => {
-    complaint = (complaint + bytes.toString("utf8")).slice(0, 1000)
+  const { died, pid } = yield* Companion.start({
+    name: "watchdog",
+    program: watchdog,
+    args,
+    remedy: REMEDY,
+    farewell: "keep\n" // an orderly end: the scopes have killed everything already
   })
-  const end = (reason: string) => Deferred.doneUnsafe(died, Effect.fail(failed(`${reason} ${complaint.trim()}`.trim())))
-  child.on("error", (error) => end(error.message))
-  child.on("exit", (code, signal) => end(`it ended (${signal ?? code})`))
-  yield* Effect.callback<void>((resume) => {
-    child.stdout.once("data", () => resume(Effect.void))
-  }).pipe(
-    Effect.raceFirst(Deferred.await(died)),
-    Effect.timeoutOrElse({
-      duration: "5 seconds",
-      orElse: () => Effect.fail(failed("it did not say that it is ready"))
-    })
-  )
   return Watchdog.of({
-    mountNamespace: isRoot ? Option.some(`/proc/${child.pid}/ns/mnt`) : Option.none(),
-    died: Deferred.await(died)
+    mountNamespace: isRoot ? Option.some(`/proc/${pid}/ns/mnt`) : Option.none(),
+    died
   })
 })
 
