@@ -1,0 +1,95 @@
+/** What a job actor writes down and answers for: claiming, settling, putting off, refusing, telling again. */
+import { Effect } from "effect"
+import { Settings } from "../layers/config/Settings.ts"
+import { Host } from "../layers/host/Host.ts"
+import type { Delivery } from "../layers/intake/Intake.ts"
+import { type Claim, type ClaimAnswer, Journal } from "../layers/journal/Journal.ts"
+import { describe, Outcome } from "../schemas/Outcome.ts"
+import type { Settlement } from "../schemas/Settlement.ts"
+import { noUsage } from "../schemas/Usage.ts"
+import type { JobPlan } from "./JobPlan.ts"
+import { type JobResult, rejected } from "./JobResult.ts"
+import { Outbox } from "./Outbox.ts"
+import { persist } from "./Persist.ts"
+import * as Teller from "./Teller.ts"
+
+/** A request with another one's id: told to its own sender and kept as a dead letter; the other job hears nothing. */
+export const refuse = Effect.fnUntraced(function*(delivery: Delivery, reason: string) {
+  const teller = yield* Teller.make(delivery, undefined)
+  const outcome = Outcome.cases.Rejected.make({ reason, remedy: "Send it again under an id of its own." })
+  const { event, owed } = yield* teller.conclude({ _tag: "Ended", outcome, usage: noUsage, output: [] })
+  yield* teller.settle(event, owed.map((message, row) => ({ row, message })))
+  yield* delivery.reject(reason)
+})
+
+/** Tells an outcome that was written down before to whoever asks again. */
+export const retell = Effect.fnUntraced(
+  function*(teller: Teller.Teller, { attempt, outcome, output, usage }: Settlement) {
+    teller.attempt(attempt)
+    const { event, owed } = yield* teller.conclude({ _tag: "Ended", outcome, usage, output })
+    yield* teller.settle(event, owed.map((message, row) => ({ row, message })))
+  }
+)
+
+/** The journal's answer, or why the request is none of its own. */
+export type Admission =
+  | { readonly _tag: "Refused"; readonly reason: string }
+  | ClaimAnswer
+
+/** Asks for the right to run it. */
+export const claim = Effect.fnUntraced(function*(delivery: Delivery) {
+  const journal = yield* Journal
+  const { leaseMs, maxAttempts } = yield* Settings
+  const { instance } = yield* Host
+  const attempts = maxAttempts * (delivery.attempt ?? 1)
+  return yield* persist("a claim", journal.claim(delivery, { instance, leaseMs, maxAttempts: attempts })).pipe(
+    Effect.catch((conflict) => Effect.succeed<Admission>({ _tag: "Refused", reason: conflict.message }))
+  )
+})
+
+/** The outcome and all it owes, written down together; then told, until everybody has confirmed. */
+export const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Teller, result: JobResult) {
+  const journal = yield* Journal
+  const outbox = yield* Outbox
+  const { event, owed } = yield* teller.conclude({
+    _tag: "Ended",
+    outcome: result.outcome,
+    usage: result.usage,
+    output: result.output
+  })
+  const settlement: Settlement = { ...result, attempt: held.attempt, endedAtMs: event.atMs }
+  const rows = yield* outbox.reserving(owed, persist("a settlement", journal.settle(held, settlement, owed)))
+  yield* Effect.logInfo(`job ${describe(result.outcome)}`).pipe(
+    Effect.annotateLogs({ outcome: result.outcome._tag, attempt: held.attempt })
+  )
+  yield* teller.settle(event, rows)
+  yield* outbox.confirmed(rows)
+})
+
+/** Tried again instead of settled, if its sender asked for that: the attempt is used up, the outcome is nobody's yet. */
+export const putOff = Effect.fnUntraced(function*(delivery: Delivery, held: Claim, outcome: Outcome) {
+  if (delivery.retry === undefined || !(yield* delivery.retry(outcome))) return false
+  const journal = yield* Journal
+  yield* persist("a retry", journal.postpone(held))
+  yield* Effect.logInfo(`job ${describe(outcome)}, and is tried again`)
+  return true
+})
+
+/**
+ * A job that may take longer than its transport lets it be held: acked now, and the journal's from here on. Or rejected,
+ * where the journal may not own it.
+ */
+export const longHeld = Effect.fnUntraced(function*(delivery: Delivery, held: Claim, { program }: JobPlan) {
+  const { hold } = delivery
+  const mayTakeMs = program.phases.reduce((sum, { limits }) => sum + limits.wallMs, 0)
+  if (hold === undefined || mayTakeMs <= hold.limitMs) return undefined
+  if (!hold.journalMayOwn) {
+    return rejected(
+      `its time limits add up to ${mayTakeMs} ms, and its broker lets a job be held for ${hold.limitMs} ms`,
+      "Lower its wall limit, or let this worker's own journal keep such jobs (ownLongJobs)."
+    )
+  }
+  const journal = yield* Journal
+  if (yield* persist("taking over a long job", journal.own(held))) yield* delivery.ack
+  return undefined
+})

@@ -1,0 +1,37 @@
+/** What is to be run, and where: decided before anything is held for it. */
+import { Effect } from "effect"
+import { Settings } from "../layers/config/Settings.ts"
+import { Functions } from "../layers/functions/Functions.ts"
+import type { Job } from "../schemas/Job.ts"
+import { resolve } from "../schemas/Limits.ts"
+import type { Program } from "../schemas/Program.ts"
+import type { SandboxClass } from "../schemas/SandboxClass.ts"
+import { rejected } from "./JobResult.ts"
+
+export interface JobPlan {
+  readonly class: SandboxClass
+  readonly program: Program
+}
+
+/** Class, limits and program of a job, or why it can never run. */
+export const plan = Effect.fnUntraced(function*(job: Job) {
+  const { classes, defaultClass } = yield* Settings
+  const wanted = job.class ?? defaultClass
+  const sandboxClass = classes.find(({ name }) => name === wanted)
+  if (sandboxClass === undefined) {
+    return yield* Effect.fail(
+      rejected(`there is no sandbox class ${wanted}`, `Use one of: ${classes.map(({ name }) => name).join(", ")}.`)
+    )
+  }
+  const { ceiling, defaults } = sandboxClass
+  const run = yield* Effect.mapError(
+    resolve(ceiling, defaults, job.limits),
+    (error) => rejected(error.message, "`stoker doctor` shows the classes and their limits.")
+  )
+  const program = yield* Effect.mapError(
+    (yield* Functions).program(job, { compile: ceiling, run }),
+    (error) => rejected(`${error.function}: ${error.reason}`, error.remedy)
+  )
+  const planned: JobPlan = { class: sandboxClass, program }
+  return planned
+})

@@ -1,0 +1,74 @@
+/** A job's run: its bytes go to the log, its facts to the teller, and its sandbox goes when it is over. */
+import { Cause, Deferred, Effect, Exit, Option, Scope, Stream } from "effect"
+import { Executor, type Run, type StopRequest } from "../layers/executor/Executor.ts"
+import { Log, type LogError, type LogWriter } from "../layers/log/Log.ts"
+import { nowMs } from "../layers/Now.ts"
+import { within } from "../layers/Release.ts"
+import { type Job, keyOf } from "../schemas/Job.ts"
+import { Outcome } from "../schemas/Outcome.ts"
+import type { JobPlan } from "./JobPlan.ts"
+import { type JobResult, unrun } from "./JobResult.ts"
+import type { Teller } from "./Teller.ts"
+
+const diskTrouble = (error: LogError) =>
+  Outcome.cases.SandboxFailed.make({ driver: "log", reason: error.reason, remedy: error.remedy })
+
+/** Follows a run to its outcome: bytes to the log, facts to the teller. */
+const follow = Effect.fnUntraced(function*(run: Run, writer: LogWriter, teller: Teller) {
+  let result: JobResult | undefined
+  const failed = yield* Effect.exit(Stream.runForEach(run.events, (event) => {
+    switch (event._tag) {
+      case "Output":
+        return writer.append(event.stream, event.bytes)
+      case "Ready":
+        return teller.tell({ _tag: "Running" })
+      case "PhaseStarted":
+        return teller.tell({ _tag: "PhaseStarted", phase: event.phase })
+      case "PhaseEnded":
+        return teller.tell({ _tag: "PhaseEnded", phase: event.phase, usage: event.usage })
+      case "Finished":
+        result = { ...unrun(event.outcome), usage: event.usage }
+        return Effect.void
+    }
+  }))
+  if (Exit.isFailure(failed)) {
+    const error = Cause.findErrorOption(failed.cause)
+    if (Option.isNone(error)) return yield* Effect.failCause(failed.cause as Cause.Cause<never>)
+    return unrun(diskTrouble(error.value))
+  }
+  return result ?? unrun(Outcome.cases.SandboxFailed.make({
+    driver: "executor",
+    reason: "the run ended without an outcome",
+    remedy: "This is a defect of Stoker; please report it."
+  }))
+})
+
+/** Runs what was planned; its sandbox goes as soon as the outcome is known, while that is being written down. */
+export const execute = Effect.fnUntraced(
+  function*(
+    job: Job,
+    attempt: number,
+    assigned: JobPlan,
+    stop: Deferred.Deferred<StopRequest>,
+    teller: Teller
+  ) {
+    const outer = yield* Effect.scope
+    const startedAtMs = yield* nowMs
+    const keepBytes = Math.max(...assigned.program.phases.map(({ limits }) => limits.outputBytes))
+    const writer = yield* Effect.result((yield* Log).open(keyOf(job), { attempt, keepBytes }))
+    if (writer._tag === "Failure") return unrun(diskTrouble(writer.failure))
+
+    const place = yield* Scope.make()
+    yield* Scope.addFinalizer(outer, Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")))
+    const run = yield* (yield* Executor).start({ job, attempt, ...assigned }).pipe(Scope.provide(place))
+    const stopper = yield* Effect.forkIn(Effect.flatMap(Deferred.await(stop), run.stop), place)
+    const result = yield* follow(run, writer.success, teller)
+    yield* Effect.forkIn(Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")), outer)
+    stopper.interruptUnsafe()
+
+    const output = yield* Effect.result(writer.success.end)
+    return output._tag === "Failure"
+      ? { ...result, outcome: diskTrouble(output.failure), startedAtMs }
+      : { ...result, output: output.success, startedAtMs }
+  }
+)
