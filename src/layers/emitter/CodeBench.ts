@@ -2,9 +2,8 @@
 import { Cache, Duration, Effect, Exit, Metric, Option, Schedule, Schema, type Scope } from "effect"
 import { CodeBenchReply } from "../../schemas/dialects/CodeBench.ts"
 import { ended, outputText, progress } from "../../schemas/dialects/CodeBenchStatus.ts"
-import { keyText } from "../../schemas/Ids.ts"
 import { JobEvent, type StreamSummary } from "../../schemas/JobEvent.ts"
-import type { Message } from "../../schemas/Message.ts"
+import { type Message, messageId } from "../../schemas/Message.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
 import { Amqp, type AmqpMessage } from "../amqp/Amqp.ts"
 import { Log } from "../log/Log.ts"
@@ -110,8 +109,7 @@ export const make = Effect.fnUntraced(function*(
     const reply = Option.getOrUndefined(decodeReply(telling.reply))
     const status = reply === undefined ? undefined : yield* statusOf(telling)
     if (reply === undefined || status === undefined) return []
-    const { attempt, key, seq } = telling.event
-    return [statusMessage(targets, reply.form, status, `${keyText(key)}#${attempt}.${seq}.0`)]
+    return [statusMessage(targets, reply.form, status, messageId(telling.event, 0))]
   })
 
   const put = AmqpSend.make({ amqp, unroutable, undeliverable })
