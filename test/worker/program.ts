@@ -1,7 +1,8 @@
 /** A worker as a program embeds it, for tests that kill it. `node program.ts STATE SLOTS`, AMQP_URL in the environment. */
 import { Effect, Layer, Logger, Redacted } from "effect"
 import * as Worker from "../../src/actors/Worker.ts"
-import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
+import { standardPool } from "../../src/schemas/PoolConfig.ts"
+import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerWorker } from "../../src/wiring.ts"
 
 const [state = "", slots = "2", leaseMs = "30000"] = process.argv.slice(2)
@@ -9,7 +10,15 @@ const url = process.env["AMQP_URL"]
 
 const worker = layerWorker({
   stateDirectory: state,
-  config: { ...standardConfig, slots: Number(slots), leaseMs: Number(leaseMs) },
+  config: {
+    ...standardConfig,
+    slots: Number(slots),
+    leaseMs: Number(leaseMs),
+    classes: [{
+      ...standardClass("oci", "oci"),
+      pool: { ...standardPool, minimum: 2, maximum: 4, refillPauseMs: 5 }
+    }]
+  },
   embedded: true,
   direct: "direct",
   ...(url === undefined ? {} : {
