@@ -3,6 +3,9 @@ import { Effect, Random } from "effect"
 import type { ProvisionFailed } from "../layers/sandbox/Sandbox.ts"
 import type { PoolConfig } from "../schemas/PoolConfig.ts"
 
+/** A driver that is missing or too old will not be there in ten seconds: who waits is told at once. */
+const isLasting = ({ step }: ProvisionFailed) => step === "driver"
+
 /** Failures in a row. Times are milliseconds of a monotonic clock. */
 interface Trouble {
   readonly sinceMs: number
@@ -38,14 +41,14 @@ export interface PoolFault {
 export const make = (name: string, config: PoolConfig): PoolFault => {
   const { backoffMaxMs, backoffMs, failFastMs } = config
   let trouble: Trouble | undefined
-  const answer = (nowMs: number) =>
-    trouble !== undefined && nowMs >= trouble.sinceMs + failFastMs ? trouble.error : undefined
+  const answersAtMs = ({ error, sinceMs }: Trouble) => isLasting(error) ? sinceMs : sinceMs + failFastMs
+  const answer = (nowMs: number) => trouble !== undefined && nowMs >= answersAtMs(trouble) ? trouble.error : undefined
   return {
     error: () => trouble?.error,
     forMs: (nowMs) => nowMs - (trouble?.sinceMs ?? nowMs),
     mayTry: (nowMs) => nowMs >= (trouble?.retryAtMs ?? nowMs),
     answer,
-    changesAtMs: () => trouble === undefined ? [] : [trouble.retryAtMs, trouble.sinceMs + failFastMs],
+    changesAtMs: () => trouble === undefined ? [] : [trouble.retryAtMs, answersAtMs(trouble)],
     failed: Effect.fnUntraced(function*(error, beganMs, nowMs) {
       const before = trouble
       if (before !== undefined && beganMs < before.lastAtMs) {

@@ -224,6 +224,16 @@ describe("a pool", () => {
       yield* take(a)
     }))
 
+  it.effect("answers at once when the driver itself is not there: waiting would not help", () =>
+    Effect.gen(function*() {
+      const absent = SandboxTest.failed("no crun", "oci", "driver")
+      const fake = SandboxTest.makeDriver({ provision: () => Effect.fail(absent) })
+      const a = pooled("a", { minimum: 1, maximum: 1, failFastMs: 60_000 })
+      const { take } = yield* open([fake], [a])
+      yield* settled
+      assert.include((yield* Effect.flip(take(a))).reason, "no crun")
+    }))
+
   it.effect("that keeps none warm finds out by itself too that a long trouble is over", () =>
     Effect.gen(function*() {
       const fake = SandboxTest.makeDriver({ provision: () => Effect.fail(SandboxTest.failed("disk full")) })

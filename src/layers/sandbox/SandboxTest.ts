@@ -48,8 +48,8 @@ export interface FakeDriver {
   readonly lose: (id: SandboxId) => void
 }
 
-export const failed = (reason: string, driver: DriverName = "oci") =>
-  new ProvisionFailed({ driver, step: "start", reason, remedy: "Change the script of the test." })
+export const failed = (reason: string, driver: DriverName = "oci", step: ProvisionFailed["step"] = "start") =>
+  new ProvisionFailed({ driver, step, reason, remedy: "Change the script of the test." })
 
 /** Prints nothing and exits with 0. */
 const quiet = (phase: Phase): Stream.Stream<PhaseEvent> =>
