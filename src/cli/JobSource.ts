@@ -78,6 +78,8 @@ const readInput = (path: string, remedy: string) =>
   Effect.tryPromise({
     try: async () => {
       const stat: Stats = await fs.stat(path)
+      // A pipe without a writer would never end, not even by a signal: the read waits in the kernel.
+      if (!stat.isFile()) throw new Error(stat.isDirectory() ? "it is a directory" : "it is not a regular file")
       if (stat.size > MOST_INPUT) throw new Error(`it has ${stat.size} bytes, more than a job can take along (32 MiB)`)
       return { content: await fs.readFile(path), executable: (stat.mode & constants.S_IXUSR) !== 0 }
     },

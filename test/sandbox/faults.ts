@@ -216,6 +216,19 @@ export const suite = (driver: DriverName, capabilities: ReadonlySet<Capability>)
             assert.match(refusals, /mount.*(permission denied|not permitted|must be superuser)/i)
           }))
 
+        it.effect("what the kernel counts for each user, no job can take from another one or from the host", () =>
+          Effect.gen(function*() {
+            const map = () => run(shell("cat /proc/self/uid_map; sleep 1"))
+            const maps = yield* Effect.all([map(), map()], { concurrency: 2 })
+            const [one, other] = maps.map(({ stdout }) => stdout.toString().trim().split(/\s+/)[1])
+            assert.notStrictEqual(one, other)
+            assert.isAbove(Number(one), 0x6fff_ffff)
+            const watching = yield* run(python(
+              "import ctypes,errno\nc=ctypes.CDLL(None,use_errno=True)\nfor f in (c.inotify_init, lambda: c.inotify_init1(0)): print(f(), errno.errorcode[ctypes.get_errno()])"
+            ))
+            assert.strictEqual(watching.stdout.toString(), "-1 EMFILE\n-1 EMFILE\n")
+          }))
+
         it.effect("the job cannot signal, trace or read the guest", () =>
           Effect.gen(function*() {
             const ran = yield* run(python(

@@ -13,13 +13,14 @@ import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { bundleConfig } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
+import * as IdRanges from "./oci/IdRanges.ts"
 import { makeRootfs } from "./oci/Rootfs.ts"
 import { compile } from "./oci/Seccomp.ts"
 import { seccompProfile } from "./oci/SeccompProfile.ts"
 import { type Check, type Driver, ProvisionFailed } from "./Sandbox.ts"
 
-/** Host ids behind the sandbox's 0–65535. No account of the host lies there by Debian's policy (subordinate ids). */
-const FIRST_UID = 100_000
+/** Host groups behind the sandbox's 0–65535. No group of the host lies there by Debian's policy (subordinate ids). */
+const FIRST_GID = 100_000
 
 /** The skeleton's name among the roots. */
 const ROOT = "oci"
@@ -54,11 +55,13 @@ export const make = Effect.gen(function*() {
   const { host } = hosted
   const own = (...parts: ReadonlyArray<string>) => hosted.instancePath(host.instance, ...parts)
   const stateRoot = own("crun")
+  const idRanges = IdRanges.make(host.instance)
   const bundles = new Map<string, string>()
 
   const writeBundle = Effect.fnUntraced(function*(
     name: string,
     disk: { readonly bytes: number; readonly inodes: number },
+    firstUid: number,
     seccompBpf: string | undefined
   ) {
     const seccomp = seccompProfile(process.arch)
@@ -71,7 +74,8 @@ export const make = Effect.gen(function*() {
       })
     }
     const bundle = own("bundles", name)
-    const config = bundleConfig({ rootfs: join(SHOWN_AT, ROOT), disk, firstUid: FIRST_UID, seccomp, seccompBpf })
+    const rootfs = join(SHOWN_AT, ROOT)
+    const config = bundleConfig({ rootfs, disk, firstUid, firstGid: FIRST_GID, seccomp, seccompBpf })
     yield* io(`writing ${bundle}`, async () => {
       await fs.mkdir(bundle, { recursive: true, mode: 0o711 })
       await fs.writeFile(join(bundle, "config.json"), JSON.stringify(config))
@@ -84,9 +88,9 @@ export const make = Effect.gen(function*() {
     const version = yield* Crun.version(crun)
     yield* io("making the root skeleton", async () => {
       await fs.mkdir(own("crun"), { recursive: true, mode: 0o700 })
-      await makeRootfs(join(rootsOf(own()), ROOT), native.guest, FIRST_UID)
+      await makeRootfs(join(rootsOf(own()), ROOT), native.guest, FIRST_GID)
     })
-    const plain = yield* writeBundle("seccomp", { bytes: 65_536, inodes: 16 }, undefined)
+    const plain = yield* writeBundle("seccomp", { bytes: 65_536, inodes: 16 }, FIRST_GID, undefined)
     const enter = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
     const bpf = yield* compile({
       crun: [native.launch, ...enter, "--", crun, ...Crun.globals(stateRoot)],
@@ -102,8 +106,9 @@ export const make = Effect.gen(function*() {
   }))
 
   const bundleFor = Effect.fnUntraced(function*(disk: { readonly bytes: number; readonly inodes: number }) {
-    const name = `${disk.bytes}-${disk.inodes}`
-    const bundle = bundles.get(name) ?? (yield* writeBundle(name, disk, yield* prepare))
+    const firstUid = yield* idRanges.take
+    const name = `${disk.bytes}-${disk.inodes}-${firstUid}`
+    const bundle = bundles.get(name) ?? (yield* writeBundle(name, disk, firstUid, yield* prepare))
     bundles.set(name, bundle)
     return bundle
   })

@@ -1,4 +1,5 @@
 /** An OCI bundle (runtime-spec 1.0.2) whose pid 1 is the guest and whose root is the host's /usr, read-only. */
+import { RANGE } from "./IdRanges.ts"
 import type { seccompProfile } from "./SeccompProfile.ts"
 
 export interface BundleOptions {
@@ -8,8 +9,10 @@ export interface BundleOptions {
    */
   readonly rootfs: string
   readonly disk: { readonly bytes: number; readonly inodes: number }
-  /** Host ids that the sandbox's 0–65535 are mapped to. */
+  /** Host users that the sandbox's 0–65535 are mapped to: its own, see `IdRanges.ts`. */
   readonly firstUid: number
+  /** Host groups behind the sandbox's: the same for all, so that one guest in the skeleton serves all. */
+  readonly firstGid: number
   readonly seccomp: NonNullable<ReturnType<typeof seccompProfile>>
   /** The same profile compiled (base64 of the kernel's filter program): saves crun most of its start-up time. */
   readonly seccompBpf: string | undefined
@@ -35,7 +38,7 @@ const tmpfs = (destination: string, mode: string, options: ReadonlyArray<string>
 export const bundleConfig = (options: BundleOptions) => {
   const { bytes, inodes } = options.disk
   const size = [`size=${bytes}`, `nr_inodes=${inodes}`]
-  const ids = [{ containerID: 0, hostID: options.firstUid, size: 65_536 }]
+  const mapped = (hostID: number) => [{ containerID: 0, hostID, size: RANGE }]
   return {
     ociVersion: "1.0.2",
     hostname: "sandbox",
@@ -79,8 +82,8 @@ export const bundleConfig = (options: BundleOptions) => {
     ],
     linux: {
       namespaces: ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"].map((type) => ({ type })),
-      uidMappings: ids,
-      gidMappings: ids,
+      uidMappings: mapped(options.firstUid),
+      gidMappings: mapped(options.firstGid),
       rootfsPropagation: "private",
       seccomp: options.seccomp,
       maskedPaths: [

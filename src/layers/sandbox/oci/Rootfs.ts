@@ -17,9 +17,9 @@ nogroup:x:65534:
 const copied = ["ld.so.cache", "ld.so.conf", "localtime", "mime.types"]
 
 /**
- * Makes the skeleton in `directory`. `uid` is the host id of the sandbox's root, who alone may run the guest.
+ * Makes the skeleton in `directory`. `gid` is the host id of the group of the sandboxes' roots, who alone may run the guest.
  */
-export const makeRootfs = async (directory: string, guest: string, uid: number): Promise<void> => {
+export const makeRootfs = async (directory: string, guest: string, gid: number): Promise<void> => {
   for (
     const path of ["usr", "etc/alternatives", "proc", "dev", "sys", "tmp", "work", "run", "root", dirname(GUEST_PATH)]
   ) {
@@ -37,6 +37,6 @@ export const makeRootfs = async (directory: string, guest: string, uid: number):
   for (const file of copied) await fs.copyFile(`/etc/${file}`, join(directory, "etc", file)).catch(() => {})
   const inside = join(directory, GUEST_PATH)
   await fs.copyFile(guest, inside)
-  await fs.chown(inside, uid, uid)
-  await fs.chmod(inside, 0o500)
+  await fs.chown(inside, 0, gid)
+  await fs.chmod(inside, 0o550)
 }

@@ -7,6 +7,7 @@
  */
 
 const EPERM = 1
+const EMFILE = 24
 const ENOSYS = 38
 const EAFNOSUPPORT = 97
 
@@ -15,8 +16,8 @@ const names = (text: string): ReadonlyArray<string> => text.split(/\s+/).filter(
 const files = names(`
   access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
   fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fremovexattr
-  fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch inotify_init
-  inotify_init1 inotify_rm_watch ioctl lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lsetxattr
+  fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch
+  inotify_rm_watch ioctl lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lsetxattr
   lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2
   read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile setxattr splice stat
   statfs statx symlink symlinkat sync_file_range tee truncate umask unlink unlinkat ustat utime utimensat utimes
@@ -65,6 +66,12 @@ const forbidden = names(`
   syslog umount2 unshare uselib userfaultfd vhangup
 `)
 
+/**
+ * Refused as if the user had all it may have, which programs answer by polling. The kernel counts inotify instances for
+ * the maker of the user namespace too, who is the host's root: one job could leave the host with none (128 in all).
+ */
+const exhausted = ["inotify_init", "inotify_init1"]
+
 /** CLONE_NEWTIME and all other CLONE_NEW* flags of clone(2). */
 const CLONE_NEW = 0x7E020080
 
@@ -92,6 +99,7 @@ export const seccompProfile = (arch: string) => {
     syscalls: [
       { names: [...files, ...memory, ...processes, ...waiting, ...talking], action: allow },
       { names: forbidden, action: refuse, errnoRet: EPERM },
+      { names: exhausted, action: refuse, errnoRet: EMFILE },
       ...socketFamilies.map((family) => ({ names: ["socket"], action: allow, args: equals(family) })),
       {
         names: ["socket"],
