@@ -17,7 +17,7 @@ export const exitCodes: ReadonlyArray<readonly [code: string, meaning: string]> 
   ["128+n", "the program was killed by signal n"],
   [`${exitCode.timeLimit}`, "it reached its wall or CPU time limit"],
   [`${exitCode.outOfMemory}`, "it ran out of memory"],
-  [`${exitCode.outputLimit}`, "it wrote more than its output limit"],
+  [`${exitCode.outputLimit}`, "it was killed for writing more than its output limit (--over-output kill)"],
   [`${exitCode.stopped}`, "it was stopped (Ctrl-C)"],
   [`${exitCode.rejected}`, "the job was rejected: it could never run as asked"],
   [`${exitCode.trouble}`, "no sandbox could be made, or the worker had trouble"],

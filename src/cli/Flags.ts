@@ -2,7 +2,7 @@
 import { Config, Effect, Option, Result, Schema } from "effect"
 import { Argument, CliError, Flag } from "effect/cli"
 import { type JobKey, JobKey as JobKeySchema } from "../schemas/Ids.ts"
-import { LimitsRequest, standardDefaults } from "../schemas/Limits.ts"
+import { LimitsRequest, OutputPolicy, standardDefaults } from "../schemas/Limits.ts"
 import { formatBytes, formatMicros, parseBytes, parseDuration, parseNumber } from "./Units.ts"
 
 /** `--state` */
@@ -81,6 +81,7 @@ export const limits = {
   ),
   memoryBytes: limit("memory", "memoryBytes", parseBytes, "SIZE", "Memory, with its files (default 256M)"),
   diskBytes: limit("disk", "diskBytes", parseBytes, "SIZE", "Files in its workspace (default 512M)"),
+  fileBytes: limit("file-size", "fileBytes", parseBytes, "SIZE", "Any one file it writes (default 64M)"),
   pids: limit("pids", "pids", parseNumber, "N", "Processes and threads (default 64)"),
   cpus: limit("cpus", "cpus", parseNumber, "N", "Cores, 0.5 is half of one (default 1)"),
   outputBytes: limit(
@@ -89,11 +90,17 @@ export const limits = {
     parseBytes,
     "SIZE",
     "Kept output, of stdout and stderr each; the middle of more is left out (default 1M)"
+  ),
+  outputPolicy: Flag.Literals("over-output", OutputPolicy.literals).pipe(
+    Flag.withDescription("What more output does: truncate leaves out its middle (default), kill ends the job"),
+    Flag.optional
   )
 }
 
 /** The limits that were given. Who asks for more elapsed time wants to use it. */
-export const limitsOf = (flags: { readonly [K in keyof typeof limits]: Option.Option<number> }): LimitsRequest => {
+export const limitsOf = (
+  flags: { readonly [K in keyof typeof limits]: Option.Option<number | OutputPolicy> }
+): LimitsRequest => {
   const given: LimitsRequest = Object.fromEntries(
     Object.entries(flags).flatMap(([name, value]) => Option.isSome(value) ? [[name, value.value]] : [])
   )

@@ -1,6 +1,6 @@
 /** Where Stoker keeps its things when no flag says so. */
 import { Config, Effect, Option } from "effect"
-import { statSync } from "node:fs"
+import { access } from "node:fs/promises"
 import { homedir } from "node:os"
 import { join, resolve } from "node:path"
 import { usageFailure } from "./CliFailure.ts"
@@ -20,14 +20,25 @@ export const stateDirectory = Effect.fnUntraced(function*(flag: Option.Option<st
   return resolve(Option.getOrElse(Option.orElse(flag, () => stoker), usual))
 })
 
-/** For commands that only read: a directory that some worker has used. */
-export const existingState = Effect.fnUntraced(function*(flag: Option.Option<string>) {
-  const directory = yield* stateDirectory(flag)
-  if (statSync(join(directory, "journal.sqlite"), { throwIfNoEntry: false }) === undefined) {
-    return yield* usageFailure(
+const unusable = (directory: string, cause: unknown) => {
+  const code = cause instanceof Error && "code" in cause ? cause.code : undefined
+  return code === "ENOENT"
+    ? usageFailure(
       `no job has run yet with the state directory ${directory}`,
       "Name the worker's directory with --state or STOKER_STATE, or run something first: stoker run -- uname -a"
     )
-  }
+    : usageFailure(
+      `the state directory ${directory} cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`,
+      "Run this as the user the worker runs as, or name another directory with --state or STOKER_STATE."
+    )
+}
+
+/** For commands that only read: a directory that some worker has used. */
+export const existingState = Effect.fnUntraced(function*(flag: Option.Option<string>) {
+  const directory = yield* stateDirectory(flag)
+  yield* Effect.tryPromise({
+    try: () => access(join(directory, "journal.sqlite")),
+    catch: (cause) => unusable(directory, cause)
+  })
   return directory
 })

@@ -85,8 +85,8 @@ const forPipe: View = {
   ended: (report) => say(`stoker: ${summary(report, style(false))}`)
 }
 
-/** The program's output and nothing else. */
-const quiet: View = { ...forPipe, gap: () => Effect.void, note: () => Effect.void, ended: () => Effect.void }
+/** The program's output and nothing else, except that some of it is missing: that is never left unsaid. */
+const quiet: View = { ...forPipe, note: () => Effect.void, ended: () => Effect.void }
 
 /** Bytes as JSON: text where it is UTF-8, else base64. */
 const encoded = (bytes: Uint8Array) => {

@@ -49,6 +49,28 @@ describe("stoker run", () => {
     assert.deepStrictEqual({ code, stdout }, { code: 0, stdout: "0\n" })
   })
 
+  it("refuses a source that is a pipe, which no signal could end the reading of", async () => {
+    execFileSync("mkfifo", [join(stoker.folder, "pipe.py")])
+    const { code, stderr } = await stoker.run(["run", "pipe.py"])
+    assert.match(stderr, /pipe\.py cannot be read: it is not a regular file/)
+    assert.strictEqual(code, 1)
+  })
+
+  it("says also with -q that output was left out, and ends a job over its limit when asked to", async () => {
+    const long = ["--output-limit", "10", "--", "seq", "1", "100000"]
+    const kept = await stoker.run(["run", "-q", ...long])
+    assert.match(kept.stderr, /bytes of stdout left out here \(--output-limit keeps more\)/)
+    assert.strictEqual(kept.code, 0)
+    assert.strictEqual((await stoker.run(["run", "-q", "--over-output", "kill", ...long])).code, 122)
+  })
+
+  it("tells a state directory that is no directory from one that no worker has used", async () => {
+    write("plain", "")
+    const { code, stderr } = await stoker.run(["list", "--state", "plain"])
+    assert.match(stderr, /the state directory .*plain cannot be read: ENOTDIR.*--state/s)
+    assert.strictEqual(code, 1)
+  })
+
   it("passes bytes through exactly, each stream to its own", async () => {
     const bytes = Buffer.from(Array.from({ length: 70_000 }, (_, index) => (index * 7) % 256))
     write("bytes", bytes)
