@@ -57,7 +57,7 @@ export const publish = (report: Report): boolean => {
   const kept = {
     ...report,
     commit: git("rev-parse", "--short", "HEAD"),
-    changed: git("status", "--porcelain", "--untracked-files=no") !== "",
+    changed: git("status", "--porcelain", "--untracked-files=no", "--", ":!bench/results") !== "",
     at: new Date().toISOString(),
     machine: host
   }

@@ -1,8 +1,8 @@
 /** The command line as users start it, from source, over a state directory of the test's own. */
 import { type ChildProcess, spawn } from "node:child_process"
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { projectEnv } from "../support/Run.ts"
 import { projectRoot } from "../support/Tree.ts"
 
@@ -116,6 +116,21 @@ export class Stoker {
     return [...below("ledger"), ...below("starting"), ...files, ...groups, ...processes]
   }
 
+  /** What a janitor would do for workers that ended at once: without the state directory none knows of them. */
+  private removeCgroups(): void {
+    const instances = join(this.state, "instances")
+    const names = new Set(existsSync(instances) ? readdirSync(instances).map((name) => `stoker-${name}`) : [])
+    if (names.size === 0) return
+    const groups = readdirSync("/sys/fs/cgroup", { recursive: true, encoding: "utf8" })
+    for (const path of groups.filter((path) => names.has(basename(path)))) {
+      try {
+        rmdirSync(join("/sys/fs/cgroup", path))
+      } catch {
+        // Not empty, or shown in two hierarchies and gone with the first: `leftovers` is what judges.
+      }
+    }
+  }
+
   /** Ends what still runs and removes the folder. */
   async dispose(): Promise<void> {
     for (const started of this.running) {
@@ -125,6 +140,7 @@ export class Stoker {
       started.kill("SIGTERM")
       await started.ended
     }
+    this.removeCgroups()
     rmSync(this.folder, { recursive: true, force: true })
   }
 }
