@@ -2,7 +2,7 @@
  * A small world for the job actor: what survives a worker's death (journal, broker, what was told) and what does not.
  * A worker can be made to die at any named step; what it was doing then never goes on.
  */
-import { Deferred, Effect, Exit, Layer, Schema, Scope, Stream } from "effect"
+import { Deferred, Effect, Exit, Layer, Scope, Stream } from "effect"
 import * as Desk from "../../src/actors/Desk.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
 import * as Outbox from "../../src/actors/Outbox.ts"
@@ -18,7 +18,6 @@ import type { Delivery } from "../../src/layers/intake/Intake.ts"
 import { Journal, JournalError } from "../../src/layers/journal/Journal.ts"
 import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
 import { Log, LogError, type LogWriter } from "../../src/layers/log/Log.ts"
-import * as Function from "../../src/schemas/Function.ts"
 import { FunctionName, InstanceId, IntakeName, JobId, keyText, Owner } from "../../src/schemas/Ids.ts"
 import { type Job, keyOf } from "../../src/schemas/Job.ts"
 import type { JobEvent } from "../../src/schemas/JobEvent.ts"
@@ -26,6 +25,7 @@ import type { LimitsRequest } from "../../src/schemas/Limits.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
 import type { WorkerConfig } from "../../src/schemas/WorkerConfig.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
+import { say } from "../support/Say.ts"
 
 export { finished, type Script } from "../../src/layers/executor/ExecutorTest.ts"
 
@@ -116,18 +116,6 @@ export const makeJob = (id: string, limits: LimitsRequest = {}): Job => ({
   function: FunctionName.make("say"),
   args: { word: "hello" },
   limits
-})
-
-const say = Function.make({
-  name: FunctionName.make("say"),
-  description: "says a word",
-  args: Schema.Struct({ word: Schema.String }),
-  program: ({ word }, limits) =>
-    Effect.succeed({
-      files: [],
-      phases: [{ name: "run", argv: ["echo", word], env: {}, stdin: new Uint8Array(), limits: limits.run }],
-      artefacts: []
-    })
 })
 
 /** A worker in that world. `died` is done when it has reached its last step; nothing of it moves from then on. */

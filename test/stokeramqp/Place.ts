@@ -1,6 +1,6 @@
 /** A virtual host with Stoker's own dialect on it: workers without sandboxes, and raw clients that know only AMQP. */
 import { type Channel, connect, type ConsumeMessage, type Options } from "amqplib"
-import { Context, Effect, Fiber, Layer, Logger, Queue, Redacted, Schema, type Scope, Stream } from "effect"
+import { Context, Effect, Fiber, Layer, Logger, Queue, Redacted, type Scope, Stream } from "effect"
 import * as ControlLive from "../../src/actors/ControlLive.ts"
 import * as Desk from "../../src/actors/Desk.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
@@ -20,10 +20,10 @@ import * as StokerIntake from "../../src/layers/intake/Stoker.ts"
 import * as StokerControl from "../../src/layers/intake/StokerControl.ts"
 import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
 import * as LogMemory from "../../src/layers/log/LogMemory.ts"
-import * as Function from "../../src/schemas/Function.ts"
-import { FunctionName, InstanceId } from "../../src/schemas/Ids.ts"
+import { InstanceId } from "../../src/schemas/Ids.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { Broker } from "../support/Broker.ts"
+import { say } from "../support/Say.ts"
 
 export const ask = <A>(promise: () => Promise<A>) => Effect.promise(promise)
 
@@ -35,18 +35,6 @@ export const silent = Logger.layer([])
 /** The transport on that virtual host; closing the scope closes it. */
 export const transport = ({ url }: Broker, instance: string) =>
   Layer.build(Layer.fresh(AmqpLib.layer({ url: Redacted.make(url), instance })).pipe(Layer.provide(silent)))
-
-const say = Function.make({
-  name: FunctionName.make("say"),
-  description: "says a word",
-  args: Schema.Struct({ word: Schema.String }),
-  program: ({ word }, limits) =>
-    Effect.succeed({
-      files: [],
-      phases: [{ name: "run", argv: ["echo", word], env: {}, stdin: new Uint8Array(), limits: limits.run }],
-      artefacts: []
-    })
-})
 
 export interface WorkerOptions {
   readonly instance: string

@@ -1,5 +1,5 @@
 /** Sends an emitter's messages over AMQP until they are confirmed. What nobody takes is counted, never an error. */
-import { Effect, Metric } from "effect"
+import { Effect, Metric, Schedule } from "effect"
 import type { Message } from "../../schemas/Message.ts"
 import type { Amqp, AmqpError, AmqpMessage } from "../amqp/Amqp.ts"
 
@@ -20,6 +20,9 @@ export interface Sending {
   /** Somebody may have deleted it since: the next `prepare` declares it again. */
   readonly forget: Effect.Effect<void>
 }
+
+/** How an emitter goes on with declaring what the broker does not take at once: 5 tries within some 1.5 s. */
+export const patience = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 4 }))
 
 /** AMQP's short strings end at 255 bytes; a longer id is told apart by its tail, which has attempt and number. */
 export const shortId = (id: string): string => (id.length <= 255 ? id : id.slice(id.length - 255))

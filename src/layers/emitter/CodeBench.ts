@@ -1,5 +1,5 @@
 /** Tells the clients of the CodeBench worker, in their own words, how their jobs fare. */
-import { Cache, Duration, Effect, Exit, Metric, Option, Schedule, Schema, type Scope } from "effect"
+import { Cache, Duration, Effect, Exit, Metric, Option, Schema, type Scope } from "effect"
 import { CodeBenchReply } from "../../schemas/dialects/CodeBench.ts"
 import { ended, outputText, progress } from "../../schemas/dialects/CodeBenchStatus.ts"
 import { JobEvent, type StreamSummary } from "../../schemas/JobEvent.ts"
@@ -52,7 +52,6 @@ const amqpMessage = (message: Message, content: StatusContent): AmqpMessage => (
 
 /** Jobs whose status queue is known to be there. A forgotten one costs a declare. */
 const knownQueues = 10_000
-const patience = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 4 }))
 
 /** The emitter. Begins to declare the status exchange at once, so that clients find it before the first job. */
 export const make = Effect.fnUntraced(function*(
@@ -68,7 +67,7 @@ export const make = Effect.fnUntraced(function*(
   const ready = yield* Cache.makeWith(
     (queue: string) =>
       (queue === "" ? amqp.ensure(exchangeTopology(targets)) : amqp.declareOrUse(queueSpec(targets, queue))).pipe(
-        Effect.retry(patience)
+        Effect.retry(AmqpSend.patience)
       ),
     {
       capacity: knownQueues,

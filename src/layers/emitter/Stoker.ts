@@ -1,5 +1,5 @@
 /** Tells JobEvents to the exchange `stoker.events`, and to the reply queue a job was sent with. */
-import { Cache, Duration, Effect, Exit, Metric, Option, Schedule, Schema, type Scope } from "effect"
+import { Cache, Duration, Effect, Exit, Metric, Option, Schema, type Scope } from "effect"
 import { eventOf, outputOf } from "../../schemas/dialects/StokerEvent.ts"
 import { StokerReply } from "../../schemas/dialects/StokerJob.ts"
 import { type Message, messageId } from "../../schemas/Message.ts"
@@ -32,7 +32,6 @@ export const undeliverable = Metric.counter("stoker_events_undeliverable", {
 const decodeReply = Schema.decodeUnknownOption(StokerReply)
 const utf8 = new TextEncoder()
 const nobody: StokerReply = { dialect: "stoker" }
-const patience = Schedule.exponential("100 millis").pipe(Schedule.jittered, Schedule.upTo({ times: 4 }))
 
 const amqpMessage = (message: Message, content: EventContent): AmqpMessage => ({
   exchange: content.exchange,
@@ -55,7 +54,7 @@ export const make = Effect.fnUntraced(function*(
   const log = yield* Log
   const outputBytes = options.outputBytes ?? 256 * 1024
   const ready = yield* Cache.makeWith(
-    (_exchange: "exchange") => amqp.ensure(eventsTopology).pipe(Effect.retry(patience)),
+    (_exchange: "exchange") => amqp.ensure(eventsTopology).pipe(Effect.retry(AmqpSend.patience)),
     {
       capacity: 1,
       timeToLive: (exit) => Exit.isFailure(exit) ? 0 : Duration.infinity

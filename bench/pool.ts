@@ -1,20 +1,20 @@
 /**
- * What the pool costs and gives on this machine. usage: node test/pool/measure.ts
- * Prints one line per figure; needs root and crun for all but the first.
+ * What the pool costs and gives on this machine. usage: node bench/pool.ts
+ * Prints one line per figure; needs root and crun for all but the first. No part of `npm run bench`: it has no floor yet.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect, Exit, Layer, Schedule, Scope, Stream } from "effect"
-import * as Pools from "../../src/actors/Pools.ts"
-import * as Settings from "../../src/layers/config/Settings.ts"
-import { Sandboxes } from "../../src/layers/sandbox/Sandboxes.ts"
-import * as SandboxTest from "../../src/layers/sandbox/SandboxTest.ts"
-import { standardDefaults } from "../../src/schemas/Limits.ts"
-import { baseEnv, type Phase } from "../../src/schemas/Program.ts"
-import type { SandboxClass } from "../../src/schemas/SandboxClass.ts"
-import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
-import { layerDrivers } from "../../src/wiring.ts"
-import * as Jobs from "../sandbox/Jobs.ts"
-import { diskOf, pooled } from "./Fixture.ts"
+import * as Pools from "../src/actors/Pools.ts"
+import * as Settings from "../src/layers/config/Settings.ts"
+import { Sandboxes } from "../src/layers/sandbox/Sandboxes.ts"
+import * as SandboxTest from "../src/layers/sandbox/SandboxTest.ts"
+import { standardDefaults } from "../src/schemas/Limits.ts"
+import { baseEnv, type Phase } from "../src/schemas/Program.ts"
+import type { SandboxClass } from "../src/schemas/SandboxClass.ts"
+import { standardConfig } from "../src/schemas/WorkerConfig.ts"
+import { layerDrivers } from "../src/wiring.ts"
+import { diskOf, pooled } from "../test/pool/Fixture.ts"
+import * as Jobs from "../test/sandbox/Jobs.ts"
 
 const say = (what: string, values: ReadonlyArray<number>, unit: string) => {
   const sorted = values.toSorted((a, b) => a - b)
