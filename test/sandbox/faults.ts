@@ -229,6 +229,18 @@ export const suite = (driver: DriverName, capabilities: ReadonlySet<Capability>)
             assert.strictEqual(watching.stdout.toString(), "-1 EMFILE\n-1 EMFILE\n")
           }))
 
+        it.effect("a job that holds all descriptors in flight it may leaves the next one its own", () =>
+          Effect.gen(function*() {
+            const flood = (before: number, after: number) =>
+              run(python(
+                `import array,os,socket,time\ntime.sleep(${before})\nheld=0; keep=[]\ntry:\n  for i in range(40):\n    pair=socket.socketpair(); keep.append(pair); f=os.open('/dev/null',0)\n    for j in range(20):\n      pair[0].sendmsg([b'x'],[(socket.SOL_SOCKET,socket.SCM_RIGHTS,array.array('i',[f]*50))]); held+=50\nexcept OSError as e: print(held, e.errno, flush=True)\ntime.sleep(${after})`
+              ))
+            const both = yield* Effect.all([flood(0, 2), flood(1, 0)], { concurrency: 2 })
+            const [first, second] = both.map(({ stdout }) => stdout.toString())
+            assert.match(first ?? "", /^[1-9]\d* 109\n$/)
+            assert.strictEqual(second, first)
+          }))
+
         it.effect("the job cannot signal, trace or read the guest", () =>
           Effect.gen(function*() {
             const ran = yield* run(python(
