@@ -4,18 +4,43 @@ import { ClassName } from "./Ids.ts"
 import { standardCeiling, standardDefaults } from "./Limits.ts"
 import { HostBudget } from "./PoolConfig.ts"
 import { SandboxClass } from "./SandboxClass.ts"
+import { PriorityWeights, standardWeights } from "./Terms.ts"
+
+const span = Schema.Int.check(
+  Schema.isBetween({ minimum: 0, maximum: 10 * 366 * 86_400_000 }, { expected: "milliseconds, ten years at most" })
+)
+
+/** How long what is over is kept. Milliseconds. */
+export const Retention = Schema.Struct({
+  /** A repeat of a job that ended less than this ago is answered again instead of run again. */
+  dedupeMs: span,
+  /** Ended jobs and their logs; at least `dedupeMs`. */
+  jobsMs: span,
+  /** Dead letters of the embedded queue. Those at a broker are kept until they are dropped. */
+  deadLettersMs: span
+})
+export type Retention = typeof Retention.Type
 
 export const WorkerConfig = Schema.Struct({
   /** Jobs that run at once. */
   slots: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 })),
   /** Jobs taken from their intakes that may wait for a slot. */
   waiting: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 100_000 })),
+  /** Whose turn it is while jobs of several priorities wait. */
+  weights: PriorityWeights,
+  /** Jobs of one owner that run at once. Absent: as many as there are slots. */
+  ownerSlots: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 }))),
+  /** Rows the embedded queue may hold; more are refused. */
+  queueMaximum: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100_000_000 })),
   /** How long a claim holds without being renewed; it is renewed three times as often. */
   leaseMs: Schema.Int.check(Schema.isBetween({ minimum: 1000, maximum: 3_600_000 })),
   /** How often a job may begin when its workers die under it. */
   maxAttempts: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 })),
   /** A drain gives running jobs this long before it hands them back. */
   drainMs: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 86_400_000 })),
+  retention: Retention,
+  /** With less than this free in the state directory no new job is taken. Bytes. */
+  diskReserveBytes: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 50 })),
   /** What all sandboxes may hold together. */
   budget: HostBudget,
   /** A job whose limits exceed what its broker lets it be held may be kept by this worker's own journal alone. */
@@ -39,9 +64,13 @@ export const standardClass = (name: string, driver: SandboxClass["driver"]): San
 export const standardConfig: WorkerConfig = {
   slots: 2,
   waiting: 64,
+  weights: standardWeights,
+  queueMaximum: 1_000_000,
   leaseMs: 30_000,
   maxAttempts: 2,
   drainMs: 30_000,
+  retention: { dedupeMs: 86_400_000, jobsMs: 7 * 86_400_000, deadLettersMs: 30 * 86_400_000 },
+  diskReserveBytes: 64 * 1024 * 1024,
   budget: {},
   ownLongJobs: false,
   classes: [standardClass("oci", "oci")],

@@ -1,15 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Option, Result } from "effect"
 import { decode as decodeEvent, encode, outputOf, routingKeyOf } from "../../src/schemas/dialects/StokerEvent.ts"
-import {
-  backoffOf,
-  decode,
-  type DecodeOptions,
-  standardRetry,
-  type StokerMessage
-} from "../../src/schemas/dialects/StokerJob.ts"
+import { decode, type DecodeOptions, type StokerMessage } from "../../src/schemas/dialects/StokerJob.ts"
 import { JobId, Owner } from "../../src/schemas/Ids.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
+import { backoffOf, standardRetry } from "../../src/schemas/Terms.ts"
 
 const nowMs = 1_800_000_000_000
 const options: DecodeOptions = {

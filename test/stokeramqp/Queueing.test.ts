@@ -1,7 +1,8 @@
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Queue } from "effect"
-import { jobsTopology, levels, queueOf, waits } from "../../src/layers/intake/StokerTopology.ts"
+import { jobsTopology, queueOf, waits } from "../../src/layers/intake/StokerTopology.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
+import { priorities } from "../../src/schemas/Terms.ts"
 import { Broker } from "../support/Broker.ts"
 import { acquireBroker, acquireRaw, amqpOf, ask, queueIs, say1, served, startIntake } from "./Place.ts"
 
@@ -17,15 +18,15 @@ describe("Stoker's queues", { timeout: 60_000 }, () => {
     Effect.gen(function*() {
       const broker = yield* acquireBroker
       const amqp = yield* amqpOf(broker)
-      for (const level of levels) yield* amqp.ensure(jobsTopology(queueOf(level)))
+      for (const level of priorities) yield* amqp.ensure(jobsTopology(queueOf(level)))
       const raw = yield* acquireRaw(broker)
       for (const level of ["low", "normal", "high"] as const) {
         for (let n = 0; n < 40; n++) raw.send(say1(`${level}-${n}`), {}, queueOf(level))
       }
-      for (const level of levels) yield* queueIs(broker, queueOf(level), 40)
+      for (const level of priorities) yield* queueIs(broker, queueOf(level), 40)
       // One slot: the next is taken when the one before is acked.
       const { arrived } = yield* startIntake(broker, { slots: 1, weights: { high: 16, normal: 4, low: 1 } })
-      for (const level of levels) yield* served(broker, queueOf(level))
+      for (const level of priorities) yield* served(broker, queueOf(level))
       const order: Array<string> = []
       while (order.length < 120) {
         const delivery = yield* Queue.take(arrived)

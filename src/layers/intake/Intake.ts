@@ -2,6 +2,7 @@
 import { Context, type Effect, type Stream } from "effect"
 import type { IntakeName } from "../../schemas/Ids.ts"
 import type { Outcome } from "../../schemas/Outcome.ts"
+import type { Priority } from "../../schemas/Terms.ts"
 import type { Request } from "../journal/Journal.ts"
 
 /** A job as an intake hands it over. Exactly one of `ack`, `reject`, `giveBack` is used; none of them fails. */
@@ -14,6 +15,8 @@ export interface Delivery extends Request {
   readonly reject: (reason: string) => Effect.Effect<void>
   /** Not started here: hand it to another worker or to us later. */
   readonly giveBack: Effect.Effect<void>
+  /** Before which others it begins. Absent: `normal`. */
+  readonly priority?: Priority
   /** Which try of the sender's this is, 1 for the first; each may take the configured attempts. Absent: 1. */
   readonly attempt?: number
   /**

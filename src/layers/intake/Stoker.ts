@@ -1,17 +1,18 @@
 /** The door of Stoker's own AMQP dialect: one quorum queue per priority, delays, tries with backoff, dead letters. */
 import { Clock, Effect, Exit, Fiber, FiberSet, Option, Result, type Scope, Stream } from "effect"
-import {
-  backoffOf,
-  decode,
-  intake,
-  type RetryPolicy,
-  standardRetry,
-  type Submission,
-  type Trust
-} from "../../schemas/dialects/StokerJob.ts"
+import { decode, intake, type Submission, type Trust } from "../../schemas/dialects/StokerJob.ts"
 import { keyText, Owner } from "../../schemas/Ids.ts"
 import { keyOf } from "../../schemas/Job.ts"
 import { describe, type Outcome } from "../../schemas/Outcome.ts"
+import {
+  backoffOf,
+  priorities,
+  type Priority,
+  type PriorityWeights,
+  type RetryPolicy,
+  standardRetry,
+  standardWeights
+} from "../../schemas/Terms.ts"
 import { Amqp, type AmqpDelivery } from "../amqp/Amqp.ts"
 import * as Keeping from "../deadletters/Keeping.ts"
 import type { Emitter } from "../emitter/Emitter.ts"
@@ -19,7 +20,7 @@ import * as AmqpHandOver from "./AmqpHandOver.ts"
 import type { Delivery, Intake } from "./Intake.ts"
 import { requestHash } from "./RequestHash.ts"
 import * as StokerRefusal from "./StokerRefusal.ts"
-import { jobsTopology, type Level, levels, queueOf, standardWeights } from "./StokerTopology.ts"
+import { jobsTopology, queueOf } from "./StokerTopology.ts"
 import * as StokerWaiting from "./StokerWaiting.ts"
 
 export interface StokerIntakeOptions {
@@ -35,7 +36,7 @@ export interface StokerIntakeOptions {
   readonly defaultOwner?: Owner
   /** Refuse messages without such a user. Default false. */
   readonly requireUser?: boolean
-  readonly weights?: Readonly<Record<Level, number>>
+  readonly weights?: PriorityWeights
   /** For messages that do not say otherwise. */
   readonly retry?: RetryPolicy
   /** How long the broker lets a delivery be held, with a margin. Milliseconds, default 25 minutes. */
@@ -51,7 +52,7 @@ export interface StokerIntakeOptions {
 }
 
 /** A delivery of this door tells all there is to tell. */
-export type StokerDelivery = Delivery & Required<Pick<Delivery, "attempt" | "retry" | "hold">>
+export type StokerDelivery = Delivery & Required<Pick<Delivery, "attempt" | "priority" | "retry" | "hold">>
 
 export interface StokerIntake extends Intake {
   readonly deliveries: Stream.Stream<StokerDelivery>
@@ -69,9 +70,9 @@ const returnLimit = "2 seconds"
  * in one line for a slot, and one that has ended is followed by one of its level: so these are the shares of the slots
  * while every level has jobs.
  */
-export const shares = (slots: number, weights: Readonly<Record<Level, number>>): Readonly<Record<Level, number>> => {
+export const shares = (slots: number, weights: PriorityWeights): Readonly<Record<Priority, number>> => {
   const least = Math.min(weights.high, weights.normal, weights.low)
-  const share = (level: Level) => Math.ceil((slots * weights[level]) / least)
+  const share = (level: Priority) => Math.ceil((slots * weights[level]) / least)
   return { high: share("high"), normal: share("normal"), low: share("low") }
 }
 
@@ -150,7 +151,8 @@ export const make = Effect.fnUntraced(function*(
       return false
     })
 
-  const deliveryOf = (raw: AmqpDelivery, submission: Submission): StokerDelivery => ({
+  const deliveryOf = (raw: AmqpDelivery, submission: Submission, priority: Priority): StokerDelivery => ({
+    priority,
     job: submission.job,
     hash: requestHash(submission.job),
     reply: submission.reply,
@@ -165,7 +167,7 @@ export const make = Effect.fnUntraced(function*(
   })
 
   /** The message as a delivery with its last moment, or nothing: then it is being refused, or put aside. */
-  const accept = Effect.fnUntraced(function*(raw: AmqpDelivery) {
+  const accept = Effect.fnUntraced(function*(raw: AmqpDelivery, priority: Priority) {
     const nowMs = yield* Clock.currentTimeMillis
     const decoded = decode(StokerRefusal.messageOf(raw), {
       trust,
@@ -182,16 +184,16 @@ export const make = Effect.fnUntraced(function*(
       yield* settle(raw, putAside(raw, submission, {}, 0))
       return undefined
     }
-    return { ...deliveryOf(raw, submission), raw, expiresAtMs: submission.expiresAtMs }
+    return { ...deliveryOf(raw, submission, priority), raw, expiresAtMs: submission.expiresAtMs }
   })
 
   const prefetch = shares(options.slots, weights)
-  const deliveries = AmqpHandOver.merge(levels.map((level) => {
+  const deliveries = AmqpHandOver.merge(priorities.map((level) => {
     const queue = queueOf(level, options.queue)
     return {
       weight: weights[level],
       deliveries: amqp.consume(queue, { prefetch: prefetch[level], topology: jobsTopology(queue, deadQueue) }).pipe(
-        Stream.mapEffect(accept),
+        Stream.mapEffect((raw) => accept(raw, level)),
         Stream.filter((accepted) => accepted !== undefined)
       )
     }

@@ -2,18 +2,12 @@
  * What Stoker declares at a broker for itself, as data. Durable queues are quorum queues with an explicit delivery limit
  * and a dead-letter target. No argument is used that RabbitMQ 4 refuses or 3.10 ignores.
  */
+import type { Priority } from "../../schemas/Terms.ts"
 import type { Topology } from "../amqp/Amqp.ts"
 import { deadTopology, defaultDeadQueue } from "../deadletters/Keeping.ts"
 
-/** Priorities: one queue each, because quorum queues of 3.10 have none. */
-export const levels = ["high", "normal", "low"] as const
-export type Level = (typeof levels)[number]
-
-/** Which share of the slots a level has while all have jobs. Low is slow, never starved. */
-export const standardWeights: Readonly<Record<Level, number>> = { high: 4, normal: 2, low: 1 }
-
-/** Clients publish to these through the default exchange. */
-export const queueOf = (level: Level, prefix = "stoker.jobs"): string =>
+/** One queue for each priority, because quorum queues of 3.10 have none. Clients publish to these through the default exchange. */
+export const queueOf = (level: Priority, prefix = "stoker.jobs"): string =>
   level === "normal" ? prefix : `${prefix}.${level}`
 
 /**

@@ -7,6 +7,7 @@ import { ClassName, FunctionName, IntakeName, JobId, Owner } from "../Ids.ts"
 import type { Job } from "../Job.ts"
 import { LimitsRequest } from "../Limits.ts"
 import { Outcome } from "../Outcome.ts"
+import type { RetryPolicy } from "../Terms.ts"
 
 /** The door's name in job keys, and the dialect's in replies. */
 export const intake = IntakeName.make("stoker")
@@ -63,22 +64,6 @@ export class StokerInvalid extends Schema.TaggedError<StokerInvalid>()("StokerIn
     return `not a Stoker job: ${this.reason}. ${this.remedy}`
   }
 }
-
-/** Which outcomes are tried again, how often and how soon. */
-export interface RetryPolicy {
-  readonly on: ReadonlyArray<Outcome["_tag"]>
-  /** With the first one. 1 never tries again. */
-  readonly maxAttempts: number
-  /** Milliseconds before the second try. */
-  readonly backoffMs: number
-}
-
-/** The failures that are nobody's but ours, three tries, after 1 s and 2 s. */
-export const standardRetry: RetryPolicy = { on: ["SandboxFailed", "Lost"], maxAttempts: 3, backoffMs: 1000 }
-
-/** Milliseconds before try `attempt + 1`: doubled each time, at most an hour. */
-export const backoffOf = ({ backoffMs }: RetryPolicy, attempt: number): number =>
-  Math.min(backoffMs * 2 ** Math.min(attempt - 1, 30), 3_600_000)
 
 /** Whose word is taken for who owns a job. */
 export interface Trust {
