@@ -111,7 +111,7 @@ const brokerUser = ({ url }: AmqpWiring) => {
 }
 
 /** Both dialects over one pair of connections. */
-const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, slots }: WorkerConfig) {
+const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, slots, weights }: WorkerConfig) {
   const [CodeBenchIntake, CodeBenchEmitter, StokerIntake, StokerEmitter] = yield* Effect.promise(() =>
     Promise.all([
       import("./layers/intake/CodeBench.ts"),
@@ -128,7 +128,7 @@ const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, sl
     emitters: [codeBench, stoker],
     intakes: [
       yield* CodeBenchIntake.make({ queues, emitter: codeBench }),
-      yield* StokerIntake.make({ slots, emitter: stoker, user: brokerUser(amqp), ownLongJobs })
+      yield* StokerIntake.make({ slots, weights, emitter: stoker, user: brokerUser(amqp), ownLongJobs })
     ]
   }
 })

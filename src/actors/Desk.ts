@@ -1,15 +1,16 @@
 /** What all job actors of one worker share: room to run, the claims to be renewed, and who watches. */
-import { Context, Effect, Layer, PubSub, Semaphore } from "effect"
+import { Context, Effect, Layer, PubSub } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import type { Claim } from "../layers/journal/Journal.ts"
 import type { JobEvent } from "../schemas/JobEvent.ts"
+import * as Admission from "./Admission.ts"
 
 /** Events a watcher may lag behind before it loses the oldest. */
 const WATCHER_LAG = 4096
 
 export class Desk extends Context.Service<Desk, {
-  /** One permit for each job that runs. */
-  readonly slots: Semaphore.Semaphore
+  /** A slot for each job that runs. */
+  readonly admission: Admission.Admission
   /** Claims held now; the keeper renews them. */
   readonly claims: Map<string, Claim>
   readonly watchers: PubSub.PubSub<JobEvent>
@@ -18,9 +19,9 @@ export class Desk extends Context.Service<Desk, {
 export const layer = Layer.effect(
   Desk,
   Effect.gen(function*() {
-    const { slots } = yield* Settings
+    const settings = yield* Settings
     return Desk.of({
-      slots: yield* Semaphore.make(slots),
+      admission: Admission.make(settings),
       claims: new Map(),
       watchers: yield* PubSub.sliding<JobEvent>(WATCHER_LAG)
     })

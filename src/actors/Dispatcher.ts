@@ -1,8 +1,8 @@
 /**
  * Turns deliveries into job actors: one for each key, so that a repeat joins the run it repeats. Bounded: an intake
- * waits while as many jobs are in hand as may run and wait.
+ * waits while as many of its jobs are in hand as may run and wait. Each has room of its own: none fills another's.
  */
-import { Context, Effect, Exit, Layer, Scope, Semaphore } from "effect"
+import { Context, Deferred, Effect, Exit, Layer, Scope, Semaphore } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import type { Emitters } from "../layers/emitter/Emitter.ts"
 import type { Executor, StopRequest } from "../layers/executor/Executor.ts"
@@ -11,7 +11,7 @@ import type { Host } from "../layers/host/Host.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import type { Claim, Journal } from "../layers/journal/Journal.ts"
 import type { Log } from "../layers/log/Log.ts"
-import { type JobKey, keyText } from "../schemas/Ids.ts"
+import { type IntakeName, type JobKey, keyText } from "../schemas/Ids.ts"
 import { keyOf } from "../schemas/Job.ts"
 import * as Actor from "./Actor.ts"
 import type { Desk } from "./Desk.ts"
@@ -43,13 +43,28 @@ const make = Effect.gen(function*() {
   const services = yield* Effect.context<
     Desk | Emitters | Executor | Functions | Host | Journal | Log | Outbox | Settings
   >()
-  const room = slots + waiting
-  const places = yield* Semaphore.make(room)
   const jobs = new Map<string, InHand>()
+  const rooms = new Map<string, Semaphore.Semaphore>()
+  const roomOf = (door: IntakeName) => {
+    const room = rooms.get(door) ?? Semaphore.makeUnsafe(slots + waiting)
+    rooms.set(door, room)
+    return room
+  }
+  let inHand = 0
+  let idlers: ReadonlyArray<Deferred.Deferred<void>> = []
+  const left = Effect.sync(() => {
+    inHand -= 1
+    if (inHand > 0) return
+    const called = idlers
+    // Before they are called: one of them may come back at once.
+    idlers = []
+    for (const idler of called) Deferred.doneUnsafe(idler, Effect.void)
+  })
   const scope = yield* Scope.fork(yield* Effect.scope)
 
   /** A job's actor, which leaves the table and its place when it ends, however it ends. */
-  const begin = Effect.fnUntraced(function*(key: string, delivery: Delivery) {
+  const begin = Effect.fnUntraced(function*(key: string, delivery: Delivery, room: Semaphore.Semaphore) {
+    inHand += 1
     const own = yield* Scope.fork(scope)
     const ref = yield* Actor.start<Job.JobMessage, never, never>(
       { name: `job ${key}`, capacity: 8, restart: Actor.noRestart },
@@ -59,9 +74,10 @@ const make = Effect.gen(function*() {
     yield* ref.ended.pipe(
       // A defect in the actor itself: the job is not settled, so it goes back where it came from.
       Effect.catch(() => Effect.andThen(Effect.sleep("1 second"), delivery.giveBack)),
-      Effect.ensuring(Effect.sync(() => jobs.delete(key))),
+      Effect.ensuring(Effect.sync(() => jobs.get(key)?.ref === ref && jobs.delete(key))),
       Effect.andThen(Scope.close(own, Exit.void)),
-      Effect.ensuring(Semaphore.release(places, 1)),
+      Effect.ensuring(left),
+      Effect.ensuring(Semaphore.release(room, 1)),
       Effect.forkIn(scope)
     )
   })
@@ -75,9 +91,10 @@ const make = Effect.gen(function*() {
           const attached = yield* Effect.result(known.ref.tell({ _tag: "Attach", delivery }))
           if (attached._tag === "Success") return
         }
-        yield* Effect.onInterrupt(restore(Semaphore.take(places, 1)), () => delivery.giveBack)
+        const room = roomOf(delivery.job.intake)
+        yield* Effect.onInterrupt(restore(Semaphore.take(room, 1)), () => delivery.giveBack)
         // A conflicting request gets an actor too, beside the one it conflicts with: the journal refuses it.
-        yield* begin(jobs.has(key) ? `${key} (again)` : key, delivery)
+        yield* begin(jobs.has(key) ? `${key} (again)` : key, delivery, room)
       })
     )
 
@@ -95,9 +112,13 @@ const make = Effect.gen(function*() {
         const job = jobs.get(keyText(claim.key))
         return job === undefined ? Effect.void : Effect.ignore(job.ref.tell({ _tag: "ClaimLost" }))
       }),
-    inHand: Effect.sync(() => jobs.size),
-    // All places free: every job has ended and given up its own.
-    idle: Semaphore.withPermits(places, room)(Effect.void),
+    inHand: Effect.sync(() => inHand),
+    idle: Effect.suspend(() => {
+      if (inHand === 0) return Effect.void
+      const idler = Deferred.makeUnsafe<void>()
+      idlers = [...idlers, idler]
+      return Deferred.await(idler)
+    }),
     abort: Scope.close(scope, Exit.void)
   })
 })

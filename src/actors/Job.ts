@@ -3,7 +3,7 @@
  * the messages it owes before anybody is told, and told before the delivery is acked: after a crash on any line,
  * redelivery or the outbox finishes it.
  */
-import { Clock, Deferred, Effect, Queue, Semaphore } from "effect"
+import { Clock, Deferred, Effect, Queue } from "effect"
 import type { StopRequest } from "../layers/executor/Executor.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type ClaimLost, Journal } from "../layers/journal/Journal.ts"
@@ -12,6 +12,7 @@ import { keyOf } from "../schemas/Job.ts"
 import { Outcome } from "../schemas/Outcome.ts"
 import type { Usage } from "../schemas/Usage.ts"
 import type { Mailbox } from "./Actor.ts"
+import type { Admission, Applicant } from "./Admission.ts"
 import { Desk } from "./Desk.ts"
 import * as Books from "./JobBooks.ts"
 import { plan } from "./JobPlan.ts"
@@ -127,6 +128,7 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
     const stop = yield* Deferred.make<StopRequest>()
     const lost = yield* Deferred.make<void>()
     const deliveries = [delivery]
+    const applicant: Applicant = { owner: delivery.job.owner, priority: delivery.priority ?? "normal" }
     const receivedAt = yield* monotonic
     yield* Effect.forkScoped(Effect.ignore(listen(mailbox, deliveries, stop, lost)))
     const teller = yield* Teller.make(delivery, desk.watchers)
@@ -134,7 +136,7 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
     const body = Effect.gen(function*() {
       yield* teller.tell({ _tag: "Received" })
       while (true) {
-        const end = yield* admitted(desk.slots, stop, live(delivery, teller, stop, receivedAt))
+        const end = yield* admitted(desk.admission.admit(applicant), stop, live(delivery, teller, stop, receivedAt))
         if (end !== "held") return end
         yield* Effect.sleep(HELD_PAUSE)
       }
@@ -157,13 +159,13 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
 
 /** Waits for a slot and lives in it. A stop that comes before there is room does not wait for it. */
 const admitted = <A, E, R>(
-  slots: Semaphore.Semaphore,
+  admit: ReturnType<Admission["admit"]>,
   stop: Deferred.Deferred<StopRequest>,
   life: Effect.Effect<A, E, R>
 ) =>
   Effect.suspend(() => {
     let inside = false
-    const waiting = Semaphore.withPermits(slots, 1)(Effect.suspend(() => {
+    const waiting = admit(Effect.suspend(() => {
       inside = true
       return Effect.map(life, (end) => ({ end }))
     }))

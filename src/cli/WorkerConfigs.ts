@@ -78,7 +78,9 @@ export const configForWorker = Effect.fnUntraced(function*(options: {
     ...standardConfig,
     classes,
     defaultClass: defaultClass.name,
-    slots
+    slots,
+    // More than the broker hands out at once, so that no level is held up behind another.
+    waiting: Math.max(standardConfig.waiting, 8 * slots)
   }
   return config
 })

@@ -274,7 +274,8 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
     deliver,
     died: Deferred.await(died),
     stop: (job: Job, graceMs = 0) => dispatcher.stop(keyOf(job), { reason: "enough", graceMs }),
-    idle: dispatcher.idle,
+    // The outbox strikes off what was told a moment later.
+    idle: Effect.andThen(dispatcher.idle, Effect.repeat(Effect.yieldNow, { times: 20 })),
     abort: dispatcher.abort,
     sweep: outbox.sweep,
     journal: yield* Effect.provideContext(Journal, context),
