@@ -10,7 +10,7 @@ import * as Launcher from "../../src/layers/host/Launcher.ts"
 import * as Native from "../../src/layers/host/Native.ts"
 import { Watchdog } from "../../src/layers/host/Watchdog.ts"
 import * as HostSandbox from "../../src/layers/sandbox/HostSandbox.ts"
-import { standardCeiling } from "../../src/schemas/Limits.ts"
+import { standardClass } from "../../src/schemas/WorkerConfig.ts"
 import { layerDrivers } from "../../src/wiring.ts"
 import { eventually, isAlive, look } from "../guest/Native.ts"
 
@@ -141,7 +141,7 @@ describe("Launcher", () => {
             command: (id) => ["crun", "--root", join(directory, "crun"), "run", "--bundle", "/nowhere", id],
             paths: () => [],
             verify: () => Effect.void
-          }, standardCeiling)))
+          }, standardClass("oci", "oci"))))
           assert.strictEqual(failed.step, "start")
           assert.match(failed.reason, /it ended: .*\/nowhere/)
           assert.deepStrictEqual(readdirSync(join(directory, "said")), [])

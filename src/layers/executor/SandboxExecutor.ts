@@ -1,5 +1,5 @@
 /** Runs a job in a sandbox of its class: take, put, phases under their limits, artefacts. Drivers stay simple for it. */
-import { Cause, Clock, Deferred, Effect, Exit, Layer, Option, Queue, Scope, Stream } from "effect"
+import { Cause, Clock, Deferred, Effect, Exit, Fiber, Layer, Option, Queue, Scope, Stream } from "effect"
 import type { Artefact } from "../../schemas/JobEvent.ts"
 import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
 import type { Phase } from "../../schemas/Program.ts"
@@ -122,11 +122,7 @@ const runPhase = Effect.fnUntraced(
     let report: { readonly exit: PhaseExit; readonly usage: PhaseUsage } | undefined
 
     yield* emit({ _tag: "PhaseStarted", phase: phase.name })
-    yield* Effect.forkScoped(watchTime(sandbox, phase, decide))
-    yield* Effect.forkScoped(Effect.flatMap(Deferred.await(stop), (request) => decide({ _tag: "Stop", request })))
-    yield* Effect.forkScoped(Effect.flatMap(Deferred.await(verdict), (what) => carryOut(sandbox, what)))
-
-    const exit = yield* sandbox.run(phase).pipe(
+    const running = yield* sandbox.run(phase).pipe(
       Stream.runForEach((event) => {
         switch (event._tag) {
           case "Started":
@@ -148,8 +144,13 @@ const runPhase = Effect.fnUntraced(
             return Effect.void
         }
       }),
-      Effect.exit
+      // On its way before anybody begins to watch it: what is to be done first comes first.
+      Effect.forkScoped({ startImmediately: true })
     )
+    yield* Effect.forkScoped(watchTime(sandbox, phase, decide))
+    yield* Effect.forkScoped(Effect.flatMap(Deferred.await(stop), (request) => decide({ _tag: "Stop", request })))
+    yield* Effect.forkScoped(Effect.flatMap(Deferred.await(verdict), (what) => carryOut(sandbox, what)))
+    const exit = yield* Fiber.await(running)
     const usage: PhaseUsage = {
       ...(report?.usage ?? { phase: phase.name, wallMicros: micros(began, yield* monotonic) }),
       stdoutBytes: produced.stdout,
@@ -218,11 +219,15 @@ const carry = Effect.fnUntraced(
     }
 
     const asked = yield* monotonic
-    const taken = yield* sandboxes.take(assignment.class, disk(assignment)).pipe(
+    const taking = yield* sandboxes.take(assignment.class, disk(assignment)).pipe(
       Scope.provide(scope),
-      Effect.raceFirst(Effect.flip(Deferred.await(stop))),
-      Effect.result
+      Effect.forkScoped({ startImmediately: true })
     )
+    // One that stood ready is here already.
+    const taken = yield* (taking.pollUnsafe() ?? Fiber.join(taking).pipe(
+      Effect.raceFirst(Effect.flip(Deferred.await(stop))),
+      Effect.onInterrupt(() => Fiber.interrupt(taking))
+    )).pipe(Effect.result)
     if (taken._tag === "Failure") {
       return yield* finish("_tag" in taken.failure ? provisionFailed(taken.failure) : stopped(taken.failure))
     }
@@ -269,7 +274,7 @@ const make = Effect.gen(function*() {
         )
       ),
       Effect.andThen(Queue.end(events)),
-      Effect.forkScoped
+      Effect.forkScoped({ startImmediately: true })
     )
     const run: Run = {
       events: Stream.fromQueue(events),

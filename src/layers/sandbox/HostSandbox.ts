@@ -10,9 +10,9 @@ import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import type { Limits } from "../../schemas/Limits.ts"
 import { baseEnv, type Phase } from "../../schemas/Program.ts"
-import type { DriverName } from "../../schemas/SandboxClass.ts"
+import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
 import type { PhaseUsage } from "../../schemas/Usage.ts"
-import { type Cgroup, type CgroupError, Cgroups, type CgroupUsage } from "../cgroup/Cgroup.ts"
+import { type Cgroup, type CgroupError, type CgroupLimits, Cgroups, type CgroupUsage } from "../cgroup/Cgroup.ts"
 import { recordedCgroups } from "../host/CgroupRecord.ts"
 import { Host } from "../host/Host.ts"
 import { Launcher, saidOf } from "../host/Launcher.ts"
@@ -54,8 +54,46 @@ const cgroupLimits = (limits: Limits, ownPids: number) => ({
   cpus: limits.cpus
 })
 
+/** The kernel counts user and system time in ticks, so they are shares of the time it counts in nanoseconds. */
+const shares = (total: number | undefined, user: number | undefined, system: number | undefined) => {
+  if (total === undefined || user === undefined || system === undefined) return { user: undefined, system: undefined }
+  const whole = user + system
+  const share = whole === 0 ? 0 : Math.round((total * user) / whole)
+  return { user: share, system: total - share }
+}
+
 const difference = (after: number | undefined, before: number | undefined) =>
   after === undefined ? undefined : Math.max(0, after - (before ?? 0))
+
+const sameLimits = (one: CgroupLimits, other: CgroupLimits) =>
+  one.memoryBytes === other.memoryBytes && one.swapBytes === other.swapBytes && one.pids === other.pids &&
+  one.cpus === other.cpus
+
+/** How a sandbox stands between its phases. */
+interface Standing {
+  /** Those its cgroup has now. */
+  limits: CgroupLimits
+  /** Counters as they were when it became ready: the first phase need not wait for them to be read. */
+  baseline: Baseline | undefined
+}
+
+interface Baseline {
+  readonly usage: CgroupUsage
+  /** The kernel counts the peak of memory from here on. */
+  readonly isFresh: boolean
+  /** Page cache charged to it: what a compiler has read; the program is not to blame for it. */
+  readonly cachedBytes: number
+}
+
+const baselineOf = Effect.fnUntraced(function*(cgroup: Cgroup) {
+  const isFresh = yield* cgroup.resetPeak
+  const baseline: Baseline = {
+    isFresh,
+    usage: yield* cgroup.usage,
+    cachedBytes: (yield* cgroup.memory).cacheBytes ?? 0
+  }
+  return baseline
+})
 
 /** What the phase used: counters since its beginning, peaks as they stand. */
 const phaseUsage = (
@@ -66,10 +104,16 @@ const phaseUsage = (
   memoryPeakBytes: number | undefined,
   ownPids: number
 ): PhaseUsage => {
+  const cpuMicros = difference(after.cpuMicros, before.cpuMicros)
+  const { system, user } = shares(
+    cpuMicros,
+    difference(after.cpuUserMicros, before.cpuUserMicros),
+    difference(after.cpuSystemMicros, before.cpuSystemMicros)
+  )
   const measured = {
-    cpuMicros: difference(after.cpuMicros, before.cpuMicros),
-    cpuUserMicros: difference(after.cpuUserMicros, before.cpuUserMicros),
-    cpuSystemMicros: difference(after.cpuSystemMicros, before.cpuSystemMicros),
+    cpuMicros,
+    cpuUserMicros: user,
+    cpuSystemMicros: system,
     memoryPeakBytes,
     pidsPeak: after.pidsPeak === undefined ? undefined : Math.max(0, after.pidsPeak - ownPids),
     throttledMicros: difference(after.throttledMicros, before.throttledMicros),
@@ -135,15 +179,34 @@ export const make = Effect.gen(function*() {
     return { ...env, ...recipe.env?.(id), ...Object.fromEntries(own) }
   }
 
-  const runPhase = (recipe: Recipe, id: SandboxId, cgroup: Cgroup, link: GuestLink.GuestLink, phase: Phase) =>
+  /** The phase's limits in force, and the counters before it. As little as can be while a program waits to begin. */
+  const enter = Effect.fnUntraced(function*(recipe: Recipe, cgroup: Cgroup, standing: Standing, phase: Phase) {
+    const limits = cgroupLimits(phase.limits, recipe.ownPids)
+    if (!sameLimits(limits, standing.limits)) yield* cgroup.limit(limits)
+    standing.limits = limits
+    const { baseline } = standing
+    standing.baseline = undefined
+    if (baseline === undefined) return yield* baselineOf(cgroup)
+    // The guest has answered questions since.
+    const { cpuMicros } = yield* cgroup.now
+    return { ...baseline, usage: { ...baseline.usage, cpuMicros } }
+  })
+
+  const runPhase = (
+    recipe: Recipe,
+    id: SandboxId,
+    cgroup: Cgroup,
+    link: GuestLink.GuestLink,
+    standing: Standing,
+    phase: Phase
+  ) =>
     Stream.unwrap(Effect.gen(function*() {
       const lost = (error: CgroupError) =>
         new SandboxLost({ driver: recipe.driver, reason: error.message, remedy: error.remedy, cause: error })
-      yield* Effect.mapError(cgroup.limit(cgroupLimits(phase.limits, recipe.ownPids)), lost)
-      const isFresh = yield* cgroup.resetPeak
-      const before = yield* Effect.mapError(cgroup.usage, lost)
-      // What a compiler has read stays charged to the sandbox as page cache; the program is not to blame for it.
-      const cachedBefore = phase.name === "compile" ? 0 : (yield* Effect.mapError(cgroup.memory, lost)).cacheBytes ?? 0
+      const { cachedBytes, isFresh, usage: before } = yield* Effect.mapError(
+        enter(recipe, cgroup, standing, phase),
+        lost
+      )
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
       const began = yield* monotonic
       const { limits } = phase
@@ -162,7 +225,7 @@ export const make = Effect.gen(function*() {
       const ended = Effect.fnUntraced(function*(exit: PhaseExit, maxRssBytes: number) {
         const wallMicros = Number(((yield* monotonic) - began) / 1000n)
         const after = yield* Effect.mapError(cgroup.usage, lost)
-        const peak = difference(after.memoryPeakBytes, cachedBefore)
+        const peak = difference(after.memoryPeakBytes, phase.name === "compile" ? 0 : cachedBytes)
         // Cgroup v2 before Linux 6.12 cannot begin its peak again: then the largest process, as far as the peak bears it out.
         const bounded = peak === undefined || isFresh || phase.name === "compile" ? peak : Math.min(peak, maxRssBytes)
         const usage = phaseUsage(phase, wallMicros, before, after, bounded, recipe.ownPids)
@@ -187,12 +250,12 @@ export const make = Effect.gen(function*() {
       )
     }))
 
-  const provision = Effect.fnUntraced(function*(recipe: Recipe, limits: Limits) {
+  const provision = Effect.fnUntraced(function*(recipe: Recipe, { ceiling, defaults }: SandboxClass) {
     const gone = (row: LedgerRow) => clear(recipe, cgroups.open(row.id), row.instance, row.id)
     // The row first, so it is struck last, and only when all it names is proven gone.
     const row = yield* Effect.mapError(ledger.hold(recipe.driver, gone), failed(recipe, "ledger"))
     const cgroup = yield* cgroups.make(row.id).pipe(
-      Effect.tap((made) => made.limit(cgroupLimits(limits, recipe.ownPids))),
+      Effect.tap((made) => made.limit(cgroupLimits(ceiling, recipe.ownPids))),
       Effect.mapError(failed(recipe, "cgroup"))
     )
     if (recipe.prepare !== undefined) yield* recipe.prepare(row.id)
@@ -213,12 +276,18 @@ export const make = Effect.gen(function*() {
       Effect.mapError(failed(recipe, "start"))
     )
     yield* recipe.verify(cgroup)
+    // What most phases ask for, so that they find it done.
+    const standing: Standing = yield* Effect.gen(function*() {
+      const limits = cgroupLimits(defaults, recipe.ownPids)
+      yield* cgroup.limit(limits)
+      return { limits, baseline: yield* baselineOf(cgroup) }
+    }).pipe(Effect.mapError(failed(recipe, "cgroup")))
     const sandbox: Sandbox = {
       id: row.id,
       driver: recipe.driver,
       place: cgroup.path,
       put: (files) => Effect.forEach(files, link.put, { discard: true }),
-      run: (phase) => runPhase(recipe, row.id, cgroup, link, phase),
+      run: (phase) => runPhase(recipe, row.id, cgroup, link, standing, phase),
       signal: link.signal,
       lost: link.lost,
       kill: Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` }),

@@ -156,7 +156,7 @@ export const make = Effect.gen(function*() {
     name: "oci",
     capabilities: new Set(["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage"]),
     provision: Effect.fn("Oci.provision")(function*(sandboxClass, disk) {
-      return yield* hosted.provision(recipe(yield* bundleFor(disk)), sandboxClass.ceiling)
+      return yield* hosted.provision(recipe(yield* bundleFor(disk)), sandboxClass)
     }),
     reap: (row) => hosted.reap(recipe(""), row),
     check: Effect.gen(function*() {

@@ -53,7 +53,7 @@ export const make = Effect.gen(function*() {
     name: "process",
     capabilities: new Set(["memory-limit", "cpu-limit", "pids-limit", "usage"]),
     provision: Effect.fn("Process.provision")(function*(sandboxClass) {
-      return yield* hosted.provision(recipe, sandboxClass.ceiling)
+      return yield* hosted.provision(recipe, sandboxClass)
     }),
     reap: (row) => hosted.reap(recipe, row),
     check: Effect.succeed([{
