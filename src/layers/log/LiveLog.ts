@@ -10,6 +10,7 @@ import type { Preamble } from "./LogFormat.ts"
 import { encodePreamble, identityOf } from "./LogFormat.ts"
 import type { LogHandle } from "./LogHandle.ts"
 import { readPart } from "./LogPart.ts"
+import { LogRecent } from "./LogRecent.ts"
 import type { Place, Range } from "./LogRun.ts"
 import { advance, assemble, placeOf, start } from "./LogRun.ts"
 import type { LogSource } from "./LogSource.ts"
@@ -78,6 +79,7 @@ export const makeLiveLog = Effect.fnUntraced(function*(
 ): Effect.fn.Return<LiveLog> {
   const runDetached = Effect.runForkWith(yield* Effect.context())
   const tally = new LogTally(preamble.keepBytes)
+  const recent = new LogRecent()
   const ending = Semaphore.makeUnsafe(1)
   const forReaders = new LogNews()
   const forWriters = new LogNews()
@@ -189,6 +191,7 @@ export const makeLiveLog = Effect.fnUntraced(function*(
       if (bytes.length === 0) return Effect.void
       const place = tally.produced
       const head = tally.accept(stream, bytes)
+      recent.push(stream, place, bytes)
       if (head.length > 0) toFile(stream, place, head)
       if (head.length < bytes.length && forReaders.isAwaited) hasTailNews = true
       pump()
@@ -215,6 +218,7 @@ export const makeLiveLog = Effect.fnUntraced(function*(
       yield* settled
       if (failure !== undefined) return yield* failedEnd(failure)
       tally.forgetTails()
+      recent.clear()
       return ended()?.summaries ?? []
     },
     ending.withPermit.bind(ending),
@@ -237,13 +241,18 @@ export const makeLiveLog = Effect.fnUntraced(function*(
     if (file?.end !== undefined) return yield* file.handle.use(readStored(file, range))
     // Before the file is read: what reaches it meanwhile lies behind.
     const limit = limitOf(range.stream)
+    const extent = () => ({ limit, lost: tally.lost, headEnd: file?.head.bytesEnd ?? start })
+    const newest = failure === undefined && tally.keepsFrom(range.stream, range.offset)
+      ? recent.from(range.stream, range.offset, range.maxBytes)
+      : undefined
+    if (newest !== undefined) return assemble(range, newest, extent())
     const runs = file === undefined
       ? []
       : yield* file.handle.use(readPart(file.head, file.handle, range.stream, range.offset, range.maxBytes))
     // It may have ended meanwhile, and the tail gone to the file.
     if (stored?.end !== undefined) return yield* stored.handle.use(readStored(stored, range))
     runs.push(...tally.tailRuns(range.stream, range.offset, range.maxBytes))
-    return assemble(range, runs, { limit, lost: tally.lost, headEnd: file?.head.bytesEnd ?? start })
+    return assemble(range, runs, extent())
   })
 
   return {

@@ -4,7 +4,7 @@ import type { StreamSummary } from "../../schemas/JobEvent.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
 import type { LogStream } from "./Log.ts"
 import { LogRing } from "./LogRing.ts"
-import type { Extent, Place, Run } from "./LogRun.ts"
+import type { Extent, Lost, Place, Run } from "./LogRun.ts"
 
 /** More is not held in memory for one stream: above 64 MiB of kept output the head gets the larger share. */
 const mostTailBytes = 32 * 1024 * 1024
@@ -69,6 +69,14 @@ export class LogTally {
       stdout: { from: this.headBytes, to: stdout.start },
       stderr: { from: this.headBytes, to: stderr.start }
     }
+  }
+
+  /** Whether all is kept that was produced from the offset on. In both streams' order: whether all is kept at all. */
+  keepsFrom(stream: LogStream, offset: number): boolean {
+    const { stderr, stdout } = this.lost
+    const isWhole = (lost: Lost) => lost.from === lost.to
+    if (stream === "all") return isWhole(stdout) && isWhole(stderr)
+    return isWhole(this.lost[stream]) || offset >= this.lost[stream].to
   }
 
   summaries(): ReadonlyArray<StreamSummary> {

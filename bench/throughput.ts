@@ -1,0 +1,115 @@
+/**
+ * Jobs a second from the embedded queue, each in an oci sandbox of its own with the pool's refill included, against a
+ * shell loop that only starts bare crun containers, two at a time.
+ */
+import { Effect, Schedule } from "effect"
+import { spawn } from "node:child_process"
+import { once } from "node:events"
+import { join } from "node:path"
+import { requestHash } from "../src/layers/intake/RequestHash.ts"
+import { Journal } from "../src/layers/journal/Journal.ts"
+import * as JournalSqlite from "../src/layers/journal/JournalSqlite.ts"
+import { FunctionName, IntakeName, JobId, Owner } from "../src/schemas/Ids.ts"
+import type { Job } from "../src/schemas/Job.ts"
+import { isSuccess } from "../src/schemas/Outcome.ts"
+import * as Jobs from "../test/sandbox/Jobs.ts"
+import { projectEnv } from "../test/support/Run.ts"
+import { bareCommand } from "./bare.ts"
+import { publish, round } from "./report.ts"
+
+const JOBS = Number(process.argv[2] ?? 2000)
+const BARE = Number(process.argv[3] ?? 600)
+const SLOTS = process.argv[4] ?? "2"
+
+/** Not counted: until V8 has compiled what is hot and the pool has its size. */
+const WARM_UP = Math.floor(JOBS / 5)
+
+const shell = async (script: string) => {
+  const began = performance.now()
+  const child = spawn("/bin/sh", ["-c", script], { stdio: ["ignore", "ignore", "inherit"] })
+  const [code] = await once(child, "exit")
+  if (code !== 0) throw new Error(`the shell loop ended with ${code}`)
+  return (performance.now() - began) / 1000
+}
+
+/** Containers a second. */
+const floor = Effect.gen(function*() {
+  const command = yield* bareCommand(["/bin/true"])
+  const loop = (prefix: string, count: number) =>
+    `seq ${count} | xargs -P 2 -I{} ${command(`${prefix}{}`).map((part) => `'${part}'`).join(" ")}`
+  yield* Effect.promise(() => shell(loop("warm", 50)))
+  const seconds = yield* Effect.promise(() => shell(loop("bare", BARE)))
+  return BARE / seconds
+}).pipe(Effect.scoped)
+
+const jobOf = (n: number): Job => ({
+  id: JobId.make(`bench-${n}`),
+  owner: Owner.make("bench"),
+  intake: IntakeName.make("embedded"),
+  function: FunctionName.make("command"),
+  args: { argv: ["/bin/true"] },
+  limits: {}
+})
+
+/** All of them at once into the queue, and then what was written down about each. */
+const stoker = Effect.gen(function*() {
+  const journal = yield* Journal
+  yield* Effect.forEach(
+    Array.from({ length: JOBS }, (_, n) => jobOf(n)),
+    (job) => journal.submit({ job, hash: requestHash(job), reply: null }),
+    { concurrency: "unbounded", discard: true }
+  )
+  const records = yield* journal.list({ state: "ended", limit: JOBS }).pipe(
+    Effect.filterOrFail((ended) => ended.length === JOBS),
+    Effect.retry(Schedule.spaced("500 millis"))
+  )
+  const ends = records.flatMap(({ settlement }) => settlement === undefined ? [] : [settlement.endedAtMs])
+  const failed = records.filter(({ settlement }) => settlement === undefined || !isSuccess(settlement.outcome))
+  const [first = 0] = ends.toSorted((a, b) => a - b).slice(WARM_UP)
+  return { rate: (JOBS - WARM_UP) / ((Math.max(...ends) - first) / 1000), failed: failed.length }
+})
+
+const bareState = Jobs.stateDirectory()
+const bare = await Effect.runPromise(floor.pipe(Effect.provide(Jobs.layer("oci", bareState))))
+Jobs.remove(bareState)
+
+const state = Jobs.stateDirectory()
+const child = spawn(
+  join(import.meta.dirname, "..", "dist", "stoker"),
+  ["worker", "--state", state, "--slots", SLOTS],
+  { env: projectEnv, stdio: ["ignore", "ignore", "pipe"] }
+)
+let said = ""
+child.stderr.on("data", (bytes: Buffer) => said = (said + bytes.toString()).slice(-4000))
+await new Promise((resolve) => setTimeout(resolve, 2000))
+const { failed, rate } = await Effect.runPromise(
+  stoker.pipe(Effect.provide(JournalSqlite.layer({ filename: join(state, "journal.sqlite") })))
+).catch((error: unknown) => {
+  throw new Error(said, { cause: error })
+})
+const gone = once(child, "exit")
+child.kill("SIGTERM")
+await gone
+Jobs.remove(state)
+
+const held = publish({
+  name: "throughput",
+  figures: {
+    jobs: JOBS,
+    slots: Number(SLOTS),
+    failed,
+    "shell loop, bare crun two at a time, containers/s": round(bare),
+    "stoker, embedded queue, jobs/s": round(rate),
+    "share of the shell loop, %": round((100 * rate) / bare)
+  },
+  claims: [
+    {
+      claim: "shell loop of bare crun to jobs from the embedded queue",
+      measured: bare / rate,
+      bound: 1 / 0.65,
+      unit: "×"
+    },
+    { claim: "jobs not successful", measured: failed, bound: 0, unit: "" }
+  ]
+})
+process.exit(held ? 0 : 1)
