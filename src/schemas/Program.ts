@@ -56,3 +56,37 @@ export const baseEnv: Readonly<Record<string, string>> = {
   TMPDIR: "/tmp",
   LANG: "C.UTF-8"
 }
+
+const utf8 = new TextEncoder()
+
+/** What `ofRun` takes. Text is UTF-8. */
+export interface RunOptions {
+  /** Program and arguments; the program is looked up in the PATH of the environment. */
+  readonly argv: readonly [string, ...Array<string>]
+  /** Usually the `run` limits a function is asked with. */
+  readonly limits: Limits
+  /** Files of the workspace by their path in it. They can be read and written, not executed. */
+  readonly files?: Readonly<Record<string, string | Uint8Array>>
+  /** On top of `baseEnv`; the same name replaces. */
+  readonly env?: Readonly<Record<string, string>>
+  readonly stdin?: string | Uint8Array
+  /** Files to bring back. */
+  readonly artefacts?: ReadonlyArray<string>
+}
+
+/**
+ * A program of one phase, `run`. Throws when a path or an argument cannot be one (`WorkPath`, `ExecString`): a function
+ * that takes them from its job has them decoded by its Schema.
+ */
+export const ofRun = ({ argv, artefacts = [], env, files = {}, limits, stdin = "" }: RunOptions): Program => {
+  const bytes = (content: string | Uint8Array) => typeof content === "string" ? utf8.encode(content) : content
+  return Program.make({
+    files: Object.entries(files).map(([path, content]) => ({
+      path: WorkPath.make(path),
+      content: bytes(content),
+      executable: false
+    })),
+    phases: [{ name: "run", argv, env: { ...baseEnv, ...env }, stdin: bytes(stdin), limits }],
+    artefacts: artefacts.map((path) => WorkPath.make(path))
+  })
+}
