@@ -19,6 +19,7 @@ export const WorkPath = Schema.String.check(
 ).pipe(Schema.brand("WorkPath"))
 export type WorkPath = typeof WorkPath.Type
 
+/** A file put into the workspace before the first phase: mode 0755 if executable, else 0644. */
 export const ProgramFile = Schema.Struct({
   path: WorkPath,
   content: Schema.Uint8ArrayFromBase64,
@@ -30,6 +31,7 @@ export type ProgramFile = typeof ProgramFile.Type
 export const PhaseName = Schema.Literals(["compile", "run"])
 export type PhaseName = typeof PhaseName.Type
 
+/** One command and what it may use. */
 export const Phase = Schema.Struct({
   name: PhaseName,
   /** argv[0] is looked up in the PATH of `env`. */
@@ -41,6 +43,7 @@ export const Phase = Schema.Struct({
 })
 export type Phase = typeof Phase.Type
 
+/** All that is run for one job. */
 export const Program = Schema.Struct({
   files: Schema.Array(ProgramFile),
   phases: Schema.NonEmptyArray(Phase),

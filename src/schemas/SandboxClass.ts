@@ -13,6 +13,7 @@ export const DriverName = Schema.String.check(
 )
 export type DriverName = typeof DriverName.Type
 
+/** One kind of sandbox, by the name jobs ask for. */
 export const SandboxClass = Schema.Struct({
   name: ClassName,
   driver: DriverName,

@@ -3,6 +3,7 @@ import { Context, Effect, Layer } from "effect"
 import type { WorkerConfig } from "../../schemas/WorkerConfig.ts"
 import { distinct, type DuplicateName } from "./DuplicateName.ts"
 
+/** What this worker was configured with. */
 export class Settings extends Context.Service<Settings, WorkerConfig>()("stoker/layers/config/Settings") {}
 
 /** Fails when two sandbox classes have the same name. */

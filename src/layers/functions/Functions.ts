@@ -5,6 +5,7 @@ import type { Job } from "../../schemas/Job.ts"
 import type { Program } from "../../schemas/Program.ts"
 import { distinct, type DuplicateName } from "../config/DuplicateName.ts"
 
+/** What this worker can be asked to run. */
 export class Functions extends Context.Service<Functions, {
   readonly definitions: ReadonlyArray<Definition>
   /** Checks the arguments and makes the program; unknown names and wrong arguments say what would be right. */
