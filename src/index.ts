@@ -53,8 +53,10 @@ export {
   SandboxRefused
 } from "./layers/sandbox/Sandbox.ts"
 
-// What such things may need.
+// What such things may need, and why a worker may not start.
 export { PoolMisconfigured, Pools, type PoolsStats } from "./actors/Pools.ts"
+export { AmqpError, type AmqpStatus } from "./layers/amqp/Amqp.ts"
+export { CgroupUnavailable } from "./layers/cgroup/Cgroup.ts"
 export { DuplicateName } from "./layers/config/DuplicateName.ts"
 export { Settings } from "./layers/config/Settings.ts"
 export { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./layers/executor/Executor.ts"

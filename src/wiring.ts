@@ -83,7 +83,7 @@ export interface WorkerWiring<
   readonly doors?: Effect.Effect<Doors, DoorsE, DoorsR>
   /**
    * Further drivers, for the classes of `config` that name them; one called as a built-in one replaces it. Given: `Host`,
-   * `Cgroups`, `Ledger`, `Launcher`, `Watchdog`, `Native`.
+   * `Ledger`.
    */
   readonly drivers?: Effect.Effect<ReadonlyArray<Driver>, DriversE, DriversR>
   /** Where jobs are written down. Given: `Host`. Absent: SQLite in the state directory. */

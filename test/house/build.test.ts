@@ -47,6 +47,7 @@ describe("scripts/build", () => {
     const names = readdirSync(join(tree.path, "dist")).toSorted()
     assert.deepStrictEqual(names.filter((name) => !/-[\w-]{8}\.mjs$/.test(name)), [
       ".built",
+      "THIRD-PARTY.txt",
       "lib",
       "main.mjs",
       "native",
@@ -80,6 +81,12 @@ describe("scripts/build", () => {
     const { text } = await import(join(tree.path, "dist/lib/index.js")) as { readonly text: string }
     assert.strictEqual(text, "loaded when needed")
     assert.match(readFileSync(join(tree.path, "dist/lib/index.d.ts"), "utf8"), /^\/\*\* One\. \*\/\n/)
+  })
+
+  it("names what others wrote of the bundle, with its licence", () => {
+    const text = readFileSync(join(tree.path, "dist/THIRD-PARTY.txt"), "utf8")
+    assert.match(text, /^effect \d+\.\d+\.\d+\n\nMIT License\n\nCopyright /)
+    assert.notInclude(text, "amqplib")
   })
 
   it("bundles the worker as a file of its own", async () => {

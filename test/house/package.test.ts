@@ -102,14 +102,22 @@ describe("npm pack", () => {
   it("takes what is needed, and nothing else", () => {
     const known = [
       /^(package\.json|README\.md|LICENSE)$/,
-      /^dist\/(stoker|[\w-]+\.mjs)$/,
+      /^dist\/(stoker|THIRD-PARTY\.txt|[\w-]+\.mjs)$/,
       /^dist\/native\/(guest|launch|watchdog)$/,
       /^dist\/lib\/[\w/]+\.(js|d\.ts)$/,
       /^native\/([\w/]+\.[ch]|build)$/,
       /^examples\/[\w-]+\.(c|go|py|ts)$/
     ]
     assert.deepStrictEqual(files().filter((name) => !known.some((pattern) => pattern.test(name))), [])
-    for (const name of ["dist/lib/index.js", "dist/lib/testing.d.ts", "dist/main.mjs", "native/guest.c"]) {
+    for (
+      const name of [
+        "dist/THIRD-PARTY.txt",
+        "dist/lib/index.js",
+        "dist/lib/testing.d.ts",
+        "dist/main.mjs",
+        "native/guest.c"
+      ]
+    ) {
       assert.include(files(), name)
     }
     assert.isBelow(statSync(tarball).size, 2_300_000)
