@@ -248,8 +248,8 @@ const offering = <E, R>(layer: Layer.Layer<WorkerServices, E, R>): Layer.Layer<W
  * A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. It takes jobs
  * from when it is built until its scope closes. It is not built if its host lacks something (`HostError`,
  * `CgroupUnavailable`, `ProvisionFailed`), its state cannot be opened (`JournalError`, `LogError`, `LedgerError`), the
- * broker's address is none (`AmqpError`), a pool could never be (`PoolMisconfigured`), or two things have one name
- * (`DuplicateName`).
+ * broker's address is none (`AmqpError`), a STOKER_ variable of the environment is none (`ConfigError`), a pool could
+ * never be (`PoolMisconfigured`), or two things have one name (`DuplicateName`).
  */
 export const layerWorker = <
   DoorsE = never,
