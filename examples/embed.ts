@@ -1,48 +1,48 @@
 /**
- * Stoker inside an application: a worker as a layer, one job through the embedded queue, its output as it comes.
+ * Stoker inside a program: a worker as a layer, with a function, a door and an emitter of the program's own.
  *
- *   node examples/embed.ts        (as root, after `npm run setup`)
+ *   node examples/embed.ts /tmp/jobs       (as root, after `npm run setup`; STOKER_DRIVER=process needs less)
+ *   echo '{"function": "primes", "args": {"upTo": 30}}' >/tmp/first.json && mv /tmp/first.json /tmp/jobs/
  */
-import { Console, Effect, Fiber, Option, Stream } from "effect"
-import { Control, Ids, type Job, layerWorker, Outcome, requestHash, WorkerConfig } from "../src/index.ts"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Console, Effect, Layer, Stream } from "effect"
+import { FetchHttpClient } from "effect/http"
+import { Control, Ids, layerWorker, Outcome, Worker, WorkerConfig } from "stoker"
+import { folderIntake } from "./folder-intake.ts"
+import { primes } from "./function.ts"
+import { webhookEmitter } from "./webhook-emitter.ts"
 
-const job: Job.Job = {
-  intake: Ids.IntakeName.make("embedded"),
-  owner: Ids.Owner.make("local"),
-  // Yours to choose: the same id with the same request is the same job, and is not run twice.
-  id: Ids.JobId.make(`example-${process.pid}`),
-  function: Ids.FunctionName.make("code"),
-  args: { language: "python", source: "import os\nprint('hello from', os.uname().nodename)\n" },
-  limits: { wallMs: 5000 }
-}
+const driver = process.env["STOKER_DRIVER"] ?? "oci"
 
-const program = Effect.gen(function*() {
-  const control = yield* Control
-  // Listening before it is submitted: nothing is missed.
-  const listening = yield* control.events.pipe(
-    Stream.filter((event) => event.key.id === job.id),
-    Stream.tap((event) => Console.log("event", event._tag)),
-    Stream.filter((event) => event._tag === "Ended"),
-    Stream.runHead,
-    Effect.forkScoped({ startImmediately: true })
-  )
-  yield* control.submit({ job, hash: requestHash(job), reply: null })
-  const ended = yield* Fiber.join(listening)
-
-  const { entries } = yield* control.read(job, { stream: "stdout", offset: 0, maxBytes: 65_536, waitMs: 0 })
-  for (const entry of entries) {
-    if (entry._tag === "Bytes") yield* Console.log(new TextDecoder().decode(entry.bytes).trimEnd())
-  }
-  if (Option.isSome(ended)) yield* Console.log("it", Outcome.describe(ended.value.outcome))
+const worker = layerWorker({
+  stateDirectory: process.env["STOKER_STATE"] ?? "/tmp/stoker-example",
+  config: {
+    ...WorkerConfig.standardConfig,
+    classes: [WorkerConfig.standardClass(driver, driver)],
+    defaultClass: Ids.ClassName.make(driver)
+  },
+  // This and nothing else: no job brings its own code.
+  functions: [primes],
+  embedded: false,
+  doors: Effect.all({
+    intakes: Effect.all([folderIntake(process.argv[2] ?? "/tmp/jobs")]),
+    emitters: Effect.all([webhookEmitter])
+  })
 })
 
-await program.pipe(
-  Effect.scoped,
-  Effect.provide(layerWorker({
-    stateDirectory: process.env["STOKER_STATE"] ?? "/tmp/stoker-example",
-    config: WorkerConfig.standardConfig,
-    embedded: true,
-    direct: "direct"
-  })),
-  Effect.runPromise
+const program = Effect.gen(function*() {
+  const { events } = yield* Control
+  yield* Console.log("ready")
+  yield* Stream.runForEach(events, (event) =>
+    Console.log(
+      event.key.id,
+      event._tag === "Ended" ? Outcome.describe(event.outcome) : event._tag
+    )).pipe(Effect.raceFirst((yield* Worker).failure))
+})
+
+// An interrupt closes the worker: what runs is given back, and found again at the next start.
+program.pipe(
+  Effect.provide(worker.pipe(Layer.provide([NodeServices.layer, FetchHttpClient.layer]))),
+  NodeRuntime.runMain
 )

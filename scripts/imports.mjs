@@ -17,7 +17,9 @@ const mayImport = {
   cli: ["*"],
   "main.ts": ["*"],
   "wiring.ts": ["*"],
-  "index.ts": ["*"]
+  "wiringTest.ts": ["*"],
+  "index.ts": ["*"],
+  "testing.ts": ["*"]
 }
 
 /** Files that implement a driver; the group is the driver. Only wiring ("*" above) and the driver itself may name them. */

@@ -1,6 +1,6 @@
 /**
- * What an application that embeds Stoker imports: the schemas, the services' contracts, and the layers that make a
- * worker. What is not exported here may change at any time.
+ * What an application that embeds Stoker imports: the schemas, the services' contracts, and the layer that is a worker.
+ * What is not exported here may change at any time.
  */
 
 // Data.
@@ -9,21 +9,20 @@ export * as Ids from "./schemas/Ids.ts"
 export * as Job from "./schemas/Job.ts"
 export * as JobEvent from "./schemas/JobEvent.ts"
 export * as Limits from "./schemas/Limits.ts"
+export * as Message from "./schemas/Message.ts"
 export * as Outcome from "./schemas/Outcome.ts"
+export * as PoolConfig from "./schemas/PoolConfig.ts"
 export * as Program from "./schemas/Program.ts"
 export * as SandboxClass from "./schemas/SandboxClass.ts"
 export * as Settlement from "./schemas/Settlement.ts"
+export * as Terms from "./schemas/Terms.ts"
 export * as Usage from "./schemas/Usage.ts"
 export * as WorkerConfig from "./schemas/WorkerConfig.ts"
 
-// Contracts.
+// A worker as a program asks it.
 export { Worker, type WorkerFailed } from "./actors/Worker.ts"
 export { Control, JobNotFound, Overloaded } from "./layers/control/Control.ts"
-export { type Emitter, Emitters, type Telling } from "./layers/emitter/Emitter.ts"
-export { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./layers/executor/Executor.ts"
-export { Host, HostError } from "./layers/host/Host.ts"
 export { Direct, type Parting } from "./layers/intake/Direct.ts"
-export { type Delivery, type Intake, Intakes } from "./layers/intake/Intake.ts"
 export { requestHash } from "./layers/intake/RequestHash.ts"
 export { IdConflict, type JobRecord, Journal, JournalError, type Request } from "./layers/journal/Journal.ts"
 export {
@@ -35,11 +34,38 @@ export {
   type LogSlice,
   type ReadOptions
 } from "./layers/log/Log.ts"
-export { type Check, type Driver, Drivers, ProvisionFailed, type Sandbox } from "./layers/sandbox/Sandbox.ts"
 
-// The functions that every worker has.
+// What can be added to it.
+export { type Emitter, Emitters, type Telling } from "./layers/emitter/Emitter.ts"
+export { Functions } from "./layers/functions/Functions.ts"
+export { type Delivery, type Intake, Intakes } from "./layers/intake/Intake.ts"
+export {
+  type Capability,
+  type Check,
+  type Driver,
+  Drivers,
+  type Measurement,
+  type PhaseEvent,
+  type PhaseExit,
+  ProvisionFailed,
+  type Sandbox,
+  SandboxLost,
+  SandboxRefused
+} from "./layers/sandbox/Sandbox.ts"
+
+// What such things may need, and why a worker may not start.
+export { PoolMisconfigured, Pools, type PoolsStats } from "./actors/Pools.ts"
+export { AmqpError, type AmqpStatus } from "./layers/amqp/Amqp.ts"
+export { CgroupUnavailable } from "./layers/cgroup/Cgroup.ts"
+export { DuplicateName } from "./layers/config/DuplicateName.ts"
+export { Settings } from "./layers/config/Settings.ts"
+export { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./layers/executor/Executor.ts"
+export { Host, HostError, type HostPaths } from "./layers/host/Host.ts"
+export { Ledger, LedgerError, type LedgerRow } from "./layers/ledger/Ledger.ts"
+
+// The functions that a worker has when it is given none.
 export { code, CodeArgs } from "./functions/Code.ts"
 export { command, CommandArgs } from "./functions/Command.ts"
 
 // A worker, whole.
-export { type AmqpWiring, layerWorker, type WorkerWiring } from "./wiring.ts"
+export { type AmqpWiring, type Doors, layerWorker, type WorkerServices, type WorkerWiring } from "./wiring.ts"

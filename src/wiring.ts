@@ -11,8 +11,11 @@ import { code } from "./functions/Code.ts"
 import { command } from "./functions/Command.ts"
 import { Amqp, type AmqpStatus } from "./layers/amqp/Amqp.ts"
 import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
+import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
-import { Emitters } from "./layers/emitter/Emitter.ts"
+import type { Control } from "./layers/control/Control.ts"
+import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
+import type { Executor } from "./layers/executor/Executor.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
 import * as Functions from "./layers/functions/Functions.ts"
 import { Host } from "./layers/host/Host.ts"
@@ -23,14 +26,17 @@ import * as Watchdog from "./layers/host/Watchdog.ts"
 import * as Direct from "./layers/intake/Direct.ts"
 import * as Embedded from "./layers/intake/Embedded.ts"
 import { type Intake, Intakes } from "./layers/intake/Intake.ts"
+import type { Journal } from "./layers/journal/Journal.ts"
 import * as JournalSqlite from "./layers/journal/JournalSqlite.ts"
 import * as LedgerFiles from "./layers/ledger/LedgerFiles.ts"
+import type { Log } from "./layers/log/Log.ts"
 import * as LogFiles from "./layers/log/LogFiles.ts"
 import * as Oci from "./layers/sandbox/Oci.ts"
 import * as Process from "./layers/sandbox/Process.ts"
-import { Drivers, ProvisionFailed } from "./layers/sandbox/Sandbox.ts"
+import { type Driver, Drivers, ProvisionFailed } from "./layers/sandbox/Sandbox.ts"
+import type { Definition } from "./schemas/Function.ts"
 import type { DriverName } from "./schemas/SandboxClass.ts"
-import type { WorkerConfig } from "./schemas/WorkerConfig.ts"
+import { standardConfig, type WorkerConfig } from "./schemas/WorkerConfig.ts"
 
 /** The broker that CodeBench clients use. */
 export interface AmqpWiring {
@@ -40,15 +46,50 @@ export interface AmqpWiring {
   readonly onStatus?: (status: AmqpStatus) => Effect.Effect<void>
 }
 
-export interface WorkerWiring {
-  /** Made if it is not there. */
+/** Doors beside the worker's own, and who tells their senders. */
+export interface Doors {
+  readonly intakes?: ReadonlyArray<Intake>
+  readonly emitters?: ReadonlyArray<Emitter>
+}
+
+/**
+ * How a worker is made. Only the state directory has to be said: the rest is what `stoker worker` has, or replaces it.
+ * What the given effects and layers need, and how they can fail, shows in the type of the worker's layer, but for what
+ * each of them is given.
+ */
+export interface WorkerWiring<
+  DoorsE = never,
+  DoorsR = never,
+  DriversE = never,
+  DriversR = never,
+  JournalE = never,
+  JournalR = never,
+  LogE = never,
+  LogR = never
+> {
+  /** Made if it is not there. Workers and commands may share it. */
   readonly stateDirectory: string
-  readonly config: WorkerConfig
-  /** Serve the embedded queue's rows, which any process may have written. */
-  readonly embedded: boolean
-  /** The name, in job keys, of the door that `Direct.submit` is. */
-  readonly direct: string
+  /** Absent: `standardConfig`, two slots of the `oci` driver. */
+  readonly config?: WorkerConfig
+  /** What may be run: these and no others. Absent: `code` and `command`, which run whatever a job brings. */
+  readonly functions?: ReadonlyArray<Definition>
+  /** Serve the embedded queue's rows, which any process may have written. Absent: true. */
+  readonly embedded?: boolean
+  /** The name, in job keys, of the door that `Direct.submit` is. Absent: `direct`. */
+  readonly direct?: string
+  /** The broker, with both dialects' doors. Absent: none is reached for. */
   readonly amqp?: AmqpWiring
+  /** Further doors, made in the worker's scope. Given: `Direct`, `Host`, `Journal`, `Log`, `Settings`. */
+  readonly doors?: Effect.Effect<Doors, DoorsE, DoorsR>
+  /**
+   * Further drivers, for the classes of `config` that name them; one called as a built-in one replaces it. Given: `Host`,
+   * `Ledger`.
+   */
+  readonly drivers?: Effect.Effect<ReadonlyArray<Driver>, DriversE, DriversR>
+  /** Where jobs are written down. Given: `Host`. Absent: SQLite in the state directory. */
+  readonly journal?: Layer.Layer<Journal, JournalE, JournalR>
+  /** Where output is kept. Given: `Host`. Absent: files in the state directory. */
+  readonly log?: Layer.Layer<Log, LogE, LogR>
 }
 
 /** This process' place on the host: identity and paths. */
@@ -64,20 +105,37 @@ const makeDriver = Effect.fnUntraced(function*(name: DriverName) {
       return yield* Oci.make
     case "process":
       return yield* Process.make
-    case "firecracker":
-    case "qemu":
+    default:
       return yield* new ProvisionFailed({
         driver: name,
         step: "driver",
-        reason: "this version of Stoker does not have it",
-        remedy: "Use oci or process."
+        reason: "this worker does not have it",
+        remedy: "Use oci or process, or give the worker a driver of that name."
       })
   }
 })
 
+/** The drivers that were added, then those the classes name beside them. */
+const makeDrivers = Effect.fnUntraced(function*<E, R>(
+  names: ReadonlyArray<DriverName>,
+  own: Effect.Effect<ReadonlyArray<Driver>, E, R>
+) {
+  const added = yield* distinct("driver", yield* own)
+  const others = names.filter((name) => !added.some((driver) => driver.name === name))
+  return [...added, ...yield* Effect.forEach([...new Set(others)], makeDriver)]
+})
+
+/** None but the worker's own. */
+export const noDoors: Effect.Effect<Doors> = Effect.succeed({})
+const noDrivers: Effect.Effect<ReadonlyArray<Driver>> = Effect.succeed([])
+
 /** What makes, measures and removes sandboxes: Drivers, with Host, Native, Cgroups, Watchdog, Launcher and Ledger. */
-export const layerDrivers = (stateDirectory: string, names: ReadonlyArray<DriverName>) =>
-  Layer.effect(Drivers, Effect.forEach([...new Set(names)], makeDriver)).pipe(
+export const layerDrivers = <E = never, R = never>(
+  stateDirectory: string,
+  names: ReadonlyArray<DriverName>,
+  own: Effect.Effect<ReadonlyArray<Driver>, E, R> | typeof noDrivers = noDrivers
+) =>
+  Layer.effect(Drivers, makeDrivers(names, own)).pipe(
     Layer.provideMerge(Launcher.layer),
     Layer.provideMerge(Watchdog.layer),
     Layer.provideMerge(Layer.mergeAll(layerCgroups, LedgerFiles.layer, Native.layer)),
@@ -88,7 +146,7 @@ export const layerDrivers = (stateDirectory: string, names: ReadonlyArray<Driver
 class Broker extends Context.Service<Broker, Option.Option<Context.Context<Amqp>>>()("stoker/wiring/Broker") {}
 
 /** Loaded only when it is configured, so that nobody without a broker waits for it. */
-const layerBroker = (wiring: AmqpWiring | undefined) =>
+export const layerBroker = (wiring: AmqpWiring | undefined) =>
   Layer.effect(
     Broker,
     Effect.gen(function*() {
@@ -134,21 +192,24 @@ const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, sl
 })
 
 /** The doors the worker opens, and who tells their senders. */
-const layerDoors = ({ amqp, config, embedded }: WorkerWiring) =>
-  Layer.unwrap(Effect.gen(function*() {
-    const own: ReadonlyArray<Intake> = [
-      (yield* Direct.Direct).intake,
-      ...(embedded ? [(yield* Embedded.Embedded).intake] : [])
-    ]
-    const broker = yield* Broker
-    const { emitters, intakes } = amqp === undefined || Option.isNone(broker)
-      ? { emitters: [], intakes: [] }
-      : yield* dialects(amqp, config).pipe(Effect.provideContext(broker.value))
-    return Layer.merge(Layer.succeed(Intakes, [...own, ...intakes]), Layer.succeed(Emitters, emitters))
-  }))
+export const layerDoors = Effect.fnUntraced(function*<E, R>(
+  { amqp, embedded = true }: Pick<WorkerWiring, "amqp" | "embedded">,
+  doors: Effect.Effect<Doors, E, R>
+) {
+  const own = [(yield* Direct.Direct).intake, ...(embedded ? [(yield* Embedded.Embedded).intake] : [])]
+  const broker = yield* Broker
+  const brokered = amqp === undefined || Option.isNone(broker)
+    ? { emitters: [], intakes: [] }
+    : yield* dialects(amqp, yield* Settings.Settings).pipe(Effect.provideContext(broker.value))
+  const { emitters = [], intakes = [] } = yield* doors
+  return Layer.merge(
+    Layer.effect(Intakes, distinct("intake", [...own, ...brokered.intakes, ...intakes])),
+    Layer.effect(Emitters, distinct("emitter", [...brokered.emitters, ...emitters]))
+  )
+}, Layer.unwrap)
 
 /** Questions about jobs that come over the broker. */
-const layerBrokerControl = ({ amqp }: WorkerWiring) =>
+const layerBrokerControl = (amqp: AmqpWiring | undefined) =>
   Layer.effectDiscard(Effect.gen(function*() {
     const broker = yield* Broker
     if (amqp === undefined || Option.isNone(broker)) return
@@ -157,20 +218,71 @@ const layerBrokerControl = ({ amqp }: WorkerWiring) =>
     yield* StokerControl.make({ instance, user: brokerUser(amqp) }).pipe(Effect.provideContext(broker.value))
   }))
 
-/** A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. */
-export const layerWorker = (options: WorkerWiring) =>
-  layerBrokerControl(options).pipe(
-    Layer.provideMerge(ControlLive.layer),
-    Layer.provideMerge(Worker.layer),
-    Layer.provideMerge(Dispatcher.layer),
-    Layer.provideMerge(Layer.mergeAll(
-      Outbox.layer,
-      Desk.layer,
-      SandboxExecutor.layer.pipe(Layer.provideMerge(Pools.layer(options.config.budget))),
-      Functions.layer([code, command])
-    )),
-    Layer.provideMerge(layerDoors(options)),
-    Layer.provideMerge(Layer.mergeAll(Direct.layer(options.direct), Embedded.layer, layerBroker(options.amqp))),
-    Layer.provideMerge(Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer, Settings.layer(options.config))),
-    Layer.provideMerge(layerDrivers(options.stateDirectory, options.config.classes.map(({ driver }) => driver)))
+/** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
+export const layerActors = ControlLive.layer.pipe(
+  Layer.provideMerge(Worker.layer),
+  Layer.provideMerge(Dispatcher.layer),
+  Layer.provideMerge(Layer.merge(Outbox.layer, Desk.layer))
+)
+
+/** What a worker gives to the program around it. */
+export type WorkerServices =
+  | Control
+  | Direct.Direct
+  | Drivers
+  | Emitters
+  | Executor
+  | Functions.Functions
+  | Host
+  | Intakes
+  | Journal
+  | Log
+  | Pools.Pools
+  | Settings.Settings
+  | Worker.Worker
+
+/** The rest is the worker's own affair. */
+const offering = <E, R>(layer: Layer.Layer<WorkerServices, E, R>): Layer.Layer<WorkerServices, E, R> => layer
+
+/**
+ * A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. It takes jobs
+ * from when it is built until its scope closes. It is not built if its host lacks something (`HostError`,
+ * `CgroupUnavailable`, `ProvisionFailed`), its state cannot be opened (`JournalError`, `LogError`, `LedgerError`), the
+ * broker's address is none (`AmqpError`), a STOKER_ variable of the environment is none (`ConfigError`), a pool could
+ * never be (`PoolMisconfigured`), or two things have one name (`DuplicateName`).
+ */
+export const layerWorker = <
+  DoorsE = never,
+  DoorsR = never,
+  DriversE = never,
+  DriversR = never,
+  JournalE = never,
+  JournalR = never,
+  LogE = never,
+  LogR = never
+>(
+  options: WorkerWiring<DoorsE, DoorsR, DriversE, DriversR, JournalE, JournalR, LogE, LogR>
+) => {
+  const config = options.config ?? standardConfig
+  return offering(
+    layerBrokerControl(options.amqp).pipe(
+      Layer.provideMerge(layerActors),
+      Layer.provideMerge(Layer.merge(
+        SandboxExecutor.layer.pipe(Layer.provideMerge(Pools.layer(config.budget))),
+        Functions.layer(options.functions ?? [code, command])
+      )),
+      Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
+      Layer.provideMerge(
+        Layer.mergeAll(Direct.layer(options.direct ?? "direct"), Embedded.layer, layerBroker(options.amqp))
+      ),
+      Layer.provideMerge(Layer.mergeAll(
+        options.journal ?? JournalSqlite.layerHost(),
+        options.log ?? LogFiles.layer,
+        Settings.layer(config)
+      )),
+      Layer.provideMerge(
+        layerDrivers(options.stateDirectory, config.classes.map(({ driver }) => driver), options.drivers ?? noDrivers)
+      )
+    )
   )
+}

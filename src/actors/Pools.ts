@@ -26,6 +26,7 @@ export class PoolMisconfigured extends Schema.TaggedError<PoolMisconfigured>()("
   }
 }
 
+/** The pools at one moment. */
 export interface PoolsStats {
   /** Every class the worker has, and others that were asked for, in the order in which they became known. */
   readonly classes: ReadonlyArray<PoolStats>
@@ -34,6 +35,7 @@ export interface PoolsStats {
   readonly held: PoolBudget.Held
 }
 
+/** The worker's stock of sandboxes. */
 export class Pools extends Context.Service<Pools, {
   readonly stats: Effect.Effect<PoolsStats>
   /** Answers whoever waits, makes no more, and returns when what nobody took is gone. What is used goes on. */

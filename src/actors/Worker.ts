@@ -18,6 +18,7 @@ import { Pools } from "./Pools.ts"
 /** What cannot restart ends the worker. */
 export type WorkerFailed = Actor.ActorFailed | HostError
 
+/** The running worker: how it ends, by itself or when it is asked to. */
 export class Worker extends Context.Service<Worker, {
   /** Waits for the end nobody wants: fails when something was given up. */
   readonly failure: Effect.Effect<never, WorkerFailed>

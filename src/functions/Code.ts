@@ -1,7 +1,6 @@
 /** `code`: compiles sources, where the language has it so, and runs the result. */
 import { Effect, Result, Schema } from "effect"
 import { InvalidArguments, make, type PhaseLimits } from "../schemas/Function.ts"
-import { FunctionName } from "../schemas/Ids.ts"
 import { ExecString, type Phase, type Program, type ProgramFile, WorkPath } from "../schemas/Program.ts"
 import { ancestors, environment, inputFields, InputFile, programFiles, standardInput, textFile } from "./Inputs.ts"
 import { type Language, languageNames, languages } from "./Languages.ts"
@@ -111,7 +110,7 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
 
 /** Runs source code. A compile phase has the class's whole limits, the run phase the job's. */
 export const code = make({
-  name: FunctionName.make("code"),
+  name: "code",
   description: `runs source code in one of: ${
     languageNames.join(", ")
   }; compiles it first where the language needs it.`,

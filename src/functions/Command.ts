@@ -1,7 +1,6 @@
 /** `command`: runs a program that the sandbox already has. */
 import { Effect, Result, Schema } from "effect"
 import { InvalidArguments, make, type PhaseLimits } from "../schemas/Function.ts"
-import { FunctionName } from "../schemas/Ids.ts"
 import { ExecString, type Program } from "../schemas/Program.ts"
 import { environment, inputFields, InputFile, programFiles, type Refusal, standardInput } from "./Inputs.ts"
 
@@ -38,7 +37,7 @@ const toProgram = (args: CommandArgs, limits: PhaseLimits): Result.Result<Progra
 
 /** Runs one command in the workspace. */
 export const command = make({
-  name: FunctionName.make("command"),
+  name: "command",
   description: "runs a command: a list of program and arguments, or one line for the shell.",
   args: CommandArgs,
   program: (args, limits) => Effect.fromResult(toProgram(args, limits))

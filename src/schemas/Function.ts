@@ -1,6 +1,6 @@
 /** A named, typed definition of what can be run. CLI, doors and documentation are derived from it. */
 import { Effect, Schema } from "effect"
-import type { FunctionName } from "./Ids.ts"
+import { FunctionName } from "./Ids.ts"
 import type { Limits } from "./Limits.ts"
 import type { Program } from "./Program.ts"
 
@@ -31,9 +31,14 @@ export interface Definition {
   readonly program: (args: unknown, limits: PhaseLimits) => Effect.Effect<Program, InvalidArguments>
 }
 
-/** Names a function and binds its program to its arguments' type. */
+/**
+ * Names a function and binds its program to its arguments' type. A name that is none (`FunctionName`) throws where the
+ * function is defined. `program` sees arguments that `args` has decoded; what is still wrong with them is an
+ * `InvalidArguments`, and its job ends as `Rejected`.
+ */
 export const make = <Args, Encoded>(options: {
-  readonly name: FunctionName
+  readonly name: string
+  /** One sentence for help texts, which goes on after the name. */
   readonly description: string
   readonly args: Schema.Codec<Args, Encoded>
   readonly program: (args: Args, limits: PhaseLimits) => Effect.Effect<Program, InvalidArguments>
@@ -41,6 +46,7 @@ export const make = <Args, Encoded>(options: {
   const decode = Schema.decodeUnknownEffect(options.args, { errors: "all" })
   return {
     ...options,
+    name: FunctionName.make(options.name),
     program: (args, limits) =>
       decode(args).pipe(
         Effect.mapError((error) =>

@@ -4,6 +4,7 @@ import type { JobKey } from "./Ids.ts"
 import { ClassName, FunctionName, IntakeName, JobId, Owner } from "./Ids.ts"
 import { LimitsRequest } from "./Limits.ts"
 
+/** One job, as every door hands it over. */
 export const Job = Schema.Struct({
   id: JobId,
   owner: Owner,
@@ -19,6 +20,7 @@ export const Job = Schema.Struct({
 })
 export type Job = typeof Job.Type
 
+/** The job's identity. */
 export const keyOf = (job: Job): JobKey => ({ intake: job.intake, owner: job.owner, id: job.id })
 
 /** Where a job stands, as the journal knows it. */

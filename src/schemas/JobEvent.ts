@@ -29,6 +29,7 @@ const common = {
   atMs: Schema.Natural
 }
 
+/** One fact in a job's life. `Ended` is the last one, whatever attempt it belongs to. */
 export const JobEvent = Schema.TaggedUnion({
   /** A worker has the job in its hands. */
   Received: common,

@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import { keyText } from "./Ids.ts"
 import type { JobEvent } from "./JobEvent.ts"
 
+/** What an emitter rendered and will be asked to send. */
 export const Message = Schema.Struct({
   /** Stable over resends: `<job key>#<attempt>.<seq or end>.<n>`, so that a receiver can drop repeats. */
   id: Schema.NonEmptyString,

@@ -2,9 +2,11 @@
 import { Schema } from "effect"
 import { PhaseName } from "./Program.ts"
 
+/** A program's two outputs. */
 export const StreamName = Schema.Literals(["stdout", "stderr"])
 export type StreamName = typeof StreamName.Type
 
+/** Each way a job can end, and what is known of it then. */
 export const Outcome = Schema.TaggedUnion({
   /** The program ended by itself. `phase` is `compile` only when compiling failed. */
   Exited: { phase: PhaseName, code: Schema.Int },

@@ -19,6 +19,7 @@ export const WorkPath = Schema.String.check(
 ).pipe(Schema.brand("WorkPath"))
 export type WorkPath = typeof WorkPath.Type
 
+/** A file put into the workspace before the first phase: mode 0755 if executable, else 0644. */
 export const ProgramFile = Schema.Struct({
   path: WorkPath,
   content: Schema.Uint8ArrayFromBase64,
@@ -30,6 +31,7 @@ export type ProgramFile = typeof ProgramFile.Type
 export const PhaseName = Schema.Literals(["compile", "run"])
 export type PhaseName = typeof PhaseName.Type
 
+/** One command and what it may use. */
 export const Phase = Schema.Struct({
   name: PhaseName,
   /** argv[0] is looked up in the PATH of `env`. */
@@ -41,6 +43,7 @@ export const Phase = Schema.Struct({
 })
 export type Phase = typeof Phase.Type
 
+/** All that is run for one job. */
 export const Program = Schema.Struct({
   files: Schema.Array(ProgramFile),
   phases: Schema.NonEmptyArray(Phase),
@@ -55,4 +58,38 @@ export const baseEnv: Readonly<Record<string, string>> = {
   HOME: "/work",
   TMPDIR: "/tmp",
   LANG: "C.UTF-8"
+}
+
+const utf8 = new TextEncoder()
+
+/** What `ofRun` takes. Text is UTF-8. */
+export interface RunOptions {
+  /** Program and arguments; the program is looked up in the PATH of the environment. */
+  readonly argv: readonly [string, ...Array<string>]
+  /** Usually the `run` limits a function is asked with. */
+  readonly limits: Limits
+  /** Files of the workspace by their path in it. They can be read and written, not executed. */
+  readonly files?: Readonly<Record<string, string | Uint8Array>>
+  /** On top of `baseEnv`; the same name replaces. */
+  readonly env?: Readonly<Record<string, string>>
+  readonly stdin?: string | Uint8Array
+  /** Files to bring back. */
+  readonly artefacts?: ReadonlyArray<string>
+}
+
+/**
+ * A program of one phase, `run`. Throws when a path or an argument cannot be one (`WorkPath`, `ExecString`): a function
+ * that takes them from its job has them decoded by its Schema.
+ */
+export const ofRun = ({ argv, artefacts = [], env, files = {}, limits, stdin = "" }: RunOptions): Program => {
+  const bytes = (content: string | Uint8Array) => typeof content === "string" ? utf8.encode(content) : content
+  return Program.make({
+    files: Object.entries(files).map(([path, content]) => ({
+      path: WorkPath.make(path),
+      content: bytes(content),
+      executable: false
+    })),
+    phases: [{ name: "run", argv, env: { ...baseEnv, ...env }, stdin: bytes(stdin), limits }],
+    artefacts: artefacts.map((path) => WorkPath.make(path))
+  })
 }

@@ -4,9 +4,16 @@ import { ClassName } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 import { PoolConfig } from "./PoolConfig.ts"
 
-export const DriverName = Schema.Literals(["process", "oci", "firecracker", "qemu"])
+/**
+ * What makes a class's sandboxes: `oci` or `process`, which every worker has, or the name of a driver that was added.
+ * Lower-case letters, digits and '-', beginning with a letter.
+ */
+export const DriverName = Schema.String.check(
+  Schema.isPattern(/^[a-z][a-z0-9-]{0,31}$/, { expected: "a driver: lower-case letters, digits and '-'" })
+)
 export type DriverName = typeof DriverName.Type
 
+/** One kind of sandbox, by the name jobs ask for. */
 export const SandboxClass = Schema.Struct({
   name: ClassName,
   driver: DriverName,

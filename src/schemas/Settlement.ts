@@ -4,6 +4,7 @@ import { StreamSummary } from "./JobEvent.ts"
 import { Outcome } from "./Outcome.ts"
 import { Usage } from "./Usage.ts"
 
+/** How a job ended, what it used and what it printed. Times are milliseconds since 1970; absent start: it never ran. */
 export const Settlement = Schema.Struct({
   outcome: Outcome,
   usage: Usage,

@@ -20,6 +20,7 @@ const weight = Schema.Int.check(
 export const PriorityWeights = Schema.Struct({ high: weight, normal: weight, low: weight })
 export type PriorityWeights = typeof PriorityWeights.Type
 
+/** Of seven turns four, two and one. */
 export const standardWeights: PriorityWeights = { high: 4, normal: 2, low: 1 }
 
 /** An outcome by its name. */

@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { PhaseName } from "./Program.ts"
 
+/** What one phase used. Times are microseconds. */
 export const PhaseUsage = Schema.Struct({
   phase: PhaseName,
   /** Elapsed, by the host's monotonic clock. */
@@ -27,6 +28,7 @@ export const PhaseUsage = Schema.Struct({
 })
 export type PhaseUsage = typeof PhaseUsage.Type
 
+/** What a job used, waiting for its turn included. Times are microseconds. */
 export const Usage = Schema.Struct({
   /** From the worker's receipt to the claim. */
   queuedMicros: Schema.optionalKey(Schema.Natural),

@@ -21,6 +21,7 @@ export const Retention = Schema.Struct({
 })
 export type Retention = typeof Retention.Type
 
+/** All settings of one worker. Times are milliseconds. */
 export const WorkerConfig = Schema.Struct({
   /** Jobs that run at once. */
   slots: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 })),

@@ -1,29 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Option, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import * as Desk from "../../src/actors/Desk.ts"
-import * as Dispatcher from "../../src/actors/Dispatcher.ts"
-import * as Outbox from "../../src/actors/Outbox.ts"
-import { Pools } from "../../src/actors/Pools.ts"
 import * as Worker from "../../src/actors/Worker.ts"
 import { command } from "../../src/functions/Command.ts"
-import * as CgroupsTest from "../../src/layers/cgroup/CgroupsTest.ts"
-import * as Settings from "../../src/layers/config/Settings.ts"
-import { Emitters } from "../../src/layers/emitter/Emitter.ts"
 import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
-import * as Functions from "../../src/layers/functions/Functions.ts"
 import { HostError } from "../../src/layers/host/Host.ts"
-import * as HostTest from "../../src/layers/host/HostTest.ts"
-import { Launcher } from "../../src/layers/host/Launcher.ts"
 import { Watchdog } from "../../src/layers/host/Watchdog.ts"
-import { type Intake, Intakes } from "../../src/layers/intake/Intake.ts"
+import type { Intake } from "../../src/layers/intake/Intake.ts"
 import * as IntakeTest from "../../src/layers/intake/IntakeTest.ts"
-import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
-import * as LedgerMemory from "../../src/layers/ledger/LedgerMemory.ts"
-import * as LogMemory from "../../src/layers/log/LogMemory.ts"
-import { Drivers } from "../../src/layers/sandbox/Sandbox.ts"
 import { FunctionName, IntakeName } from "../../src/schemas/Ids.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
+import { layerBeside, layerCompanions } from "../../src/wiringTest.ts"
 import { endless, hello, makeJob } from "./World.ts"
 
 interface Options {
@@ -33,35 +20,19 @@ interface Options {
   readonly watchdogDies?: Deferred.Deferred<never, HostError>
 }
 
-/** The real supervisor, dispatcher and job actors over fakes of everything outside. */
-const worker = ({ drainMs = 10_000, intakes, script = hello, watchdogDies }: Options) =>
-  Worker.layer.pipe(
-    Layer.provideMerge(Dispatcher.layer),
-    Layer.provideMerge(Layer.mergeAll(Outbox.layer, Desk.layer)),
-    Layer.provideMerge(Layer.mergeAll(
-      Settings.layer({ ...standardConfig, drainMs }),
-      Layer.succeed(Intakes, intakes),
-      Layer.succeed(Emitters, []),
-      Layer.succeed(Drivers, []),
-      Layer.succeed(Pools, {
-        stats: Effect.succeed({ classes: [], limits: {}, held: { memoryBytes: 0, cpus: 0, sandboxes: 0 } }),
-        drain: Effect.void,
-        failure: Effect.never
-      }),
-      Layer.succeed(Launcher, { launch: () => Effect.die("nothing is launched here"), died: Effect.never }),
-      Layer.succeed(Watchdog, {
-        mountNamespace: Option.none(),
-        died: watchdogDies === undefined ? Effect.never : Deferred.await(watchdogDies)
-      }),
-      ExecutorTest.layerTest(script),
-      Functions.layer([command]),
-      JournalMemory.layerMemory,
-      LogMemory.layerMemory,
-      CgroupsTest.layerTest,
-      LedgerMemory.layerMemory
-    )),
-    Layer.provideMerge(HostTest.layerTest({ instance: "me" }))
-  )
+/** The real supervisor, dispatcher and job actors over stand-ins for everything outside. */
+const worker = ({ drainMs = 10_000, intakes, script = hello, watchdogDies }: Options) => {
+  const dying = Layer.succeed(Watchdog, {
+    mountNamespace: Option.none(),
+    died: watchdogDies === undefined ? Effect.never : Deferred.await(watchdogDies)
+  })
+  return layerBeside(Layer.merge(layerCompanions, dying), {
+    config: { ...standardConfig, drainMs },
+    functions: [command],
+    doors: Effect.succeed({ intakes }),
+    script
+  })
+}
 
 const request = (id: string) => ({
   job: { ...makeJob(id), function: FunctionName.make("command"), args: { argv: ["true"] } },

@@ -11,7 +11,7 @@ import { Emitters } from "../../src/layers/emitter/Emitter.ts"
 import * as EmitterTest from "../../src/layers/emitter/EmitterTest.ts"
 import { Executor, type RunEvent } from "../../src/layers/executor/Executor.ts"
 import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
-import { finished, type Script } from "../../src/layers/executor/ExecutorTest.ts"
+import { finished, printing, type Script } from "../../src/layers/executor/ExecutorTest.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
 import { Host } from "../../src/layers/host/Host.ts"
 import type { Delivery } from "../../src/layers/intake/Intake.ts"
@@ -40,14 +40,7 @@ export const output = (text: string): RunEvent => ({
 })
 
 /** Prints a line and exits with 0. */
-export const hello: Script = () =>
-  Stream.make<ReadonlyArray<RunEvent>>(
-    ready,
-    { _tag: "PhaseStarted", phase: "run" },
-    output("hello\n"),
-    { _tag: "PhaseEnded", phase: "run", usage: { phase: "run", wallMicros: 5 } },
-    finished(exited(0))
-  )
+export const hello = printing("hello\n")
 
 /** Runs until it is stopped, and then for the grace. */
 export const endless: Script = (_assignment, stop) =>

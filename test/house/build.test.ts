@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawn } from "node:child_process"
-import { readdirSync, statSync } from "node:fs"
+import { readdirSync, readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll, beforeAll } from "vitest"
 import { run } from "../support/Run.ts"
-import { Tree } from "../support/Tree.ts"
+import { projectRoot, Tree } from "../support/Tree.ts"
 
 const main = `import { Effect } from "effect"
 import process from "node:process"
@@ -32,9 +32,11 @@ beforeAll(async () => {
     "src/main.ts": main,
     "src/Lazy.ts": `export const text = "loaded when needed"\n`,
     "src/layers/journal/sqliteWorker.ts": `process.stdout.write("worker")\n`,
+    "src/index.ts": `/** One. */\nexport { text } from "./Lazy.ts"\n`,
+    "src/testing.ts": "export const two: number = 2\n",
     "build/native/guest": "#!/bin/sh\n",
     "old.cjs": oldNode
-  }).copy("scripts", "rolldown.config.mjs", "package.json").linkPackages()
+  }).copy("scripts", "rolldown.config.mjs", "tsconfig.json", "tsconfig.lib.json", "package.json").linkPackages()
   const { code, stderr } = await run(join(tree.path, "scripts/build"), [])
   assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
 })
@@ -45,6 +47,8 @@ describe("scripts/build", () => {
     const names = readdirSync(join(tree.path, "dist")).toSorted()
     assert.deepStrictEqual(names.filter((name) => !/-[\w-]{8}\.mjs$/.test(name)), [
       ".built",
+      "THIRD-PARTY.txt",
+      "lib",
       "main.mjs",
       "native",
       "sqliteWorker.mjs",
@@ -62,6 +66,29 @@ describe("scripts/build", () => {
     assert.strictEqual((await stoker("effect")).stdout, "effect runs")
   })
 
+  it("makes modules with declarations of what the package exports, and of the thread", async () => {
+    const names = readdirSync(join(tree.path, "dist/lib"), { recursive: true, encoding: "utf8" })
+    assert.deepStrictEqual(names.filter((name) => /\.(?:js|ts)$/.test(name)).toSorted(), [
+      "Lazy.d.ts",
+      "Lazy.js",
+      "index.d.ts",
+      "index.js",
+      "layers/journal/sqliteWorker.d.ts",
+      "layers/journal/sqliteWorker.js",
+      "testing.d.ts",
+      "testing.js"
+    ])
+    const { text } = await import(join(tree.path, "dist/lib/index.js")) as { readonly text: string }
+    assert.strictEqual(text, "loaded when needed")
+    assert.match(readFileSync(join(tree.path, "dist/lib/index.d.ts"), "utf8"), /^\/\*\* One\. \*\/\n/)
+  })
+
+  it("names what others wrote of the bundle, with its licence", () => {
+    const text = readFileSync(join(tree.path, "dist/THIRD-PARTY.txt"), "utf8")
+    assert.match(text, /^effect \d+\.\d+\.\d+\n\nMIT License\n\nCopyright /)
+    assert.notInclude(text, "amqplib")
+  })
+
   it("bundles the worker as a file of its own", async () => {
     assert.strictEqual((await run("node", [join(tree.path, "dist/sqliteWorker.mjs")])).stdout, "worker")
   })
@@ -71,6 +98,34 @@ describe("scripts/build", () => {
       .copy("scripts", "rolldown.config.mjs").linkPackages()
     assert.notStrictEqual((await run(join(broken.path, "scripts/build"), [])).code, 0)
     assert.deepStrictEqual(readdirSync(join(broken.path, "dist")), ["main.mjs"])
+  })
+})
+
+describe("scripts/manifest.mjs", () => {
+  const text = readFileSync(join(projectRoot, "package.json"), "utf8")
+  const act = (checkout: Tree, ...args: ReadonlyArray<string>) =>
+    run("node", [join(checkout.path, "scripts/manifest.mjs"), ...args])
+  const now = (checkout: Tree) => readFileSync(join(checkout.path, "package.json"), "utf8")
+
+  it("puts back what it took away, after a broken-off pack too", async () => {
+    using checkout = Tree.of({}).copy("scripts", "package.json")
+    await act(checkout, "publish")
+    assert.notInclude(now(checkout), "devDependencies")
+    const published = now(checkout)
+    // The one before never came to its end.
+    await act(checkout, "publish")
+    assert.strictEqual(now(checkout), published)
+    await act(checkout, "restore")
+    assert.strictEqual(now(checkout), text)
+    // Once more there is nothing to put back.
+    await act(checkout, "restore")
+    assert.strictEqual(now(checkout), text)
+  })
+
+  it("knows nothing else", async () => {
+    using checkout = Tree.of({}).copy("scripts", "package.json")
+    assert.strictEqual((await act(checkout, "x")).code, 64)
+    assert.strictEqual(now(checkout), text)
   })
 })
 

@@ -117,7 +117,7 @@ describe("Ledger in files", () => {
       const row = yield* ledger.hold("oci", () => Effect.succeed(true))
       const path = join(state, "ledger", `${row.id}.json`)
       const text = fs.readFileSync(path, "utf8")
-      for (const bad of ["", "{", JSON.stringify({ ...row, driver: "other" }), text.replace(row.id, "another")]) {
+      for (const bad of ["", "{", JSON.stringify({ ...row, driver: "Other!" }), text.replace(row.id, "another")]) {
         fs.writeFileSync(path, bad)
         const error = yield* Effect.flip(ledger.rows())
         assert.strictEqual(error._tag, "LedgerError")

@@ -103,6 +103,7 @@ export interface ConsumeOptions {
   readonly exclusive?: boolean
 }
 
+/** How the connections to the broker stand. */
 export interface AmqpStatus {
   /** Both connections are up. */
   readonly connected: boolean

@@ -23,6 +23,7 @@ export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
   }
 }
 
+/** What can be asked of a worker, by whoever stands at one of its doors. */
 export class Control extends Context.Service<Control, {
   /** Durable when it returns. The same request twice is one job. */
   readonly submit: (request: Request) => Effect.Effect<JobRecord, IdConflict | Overloaded | JournalError>

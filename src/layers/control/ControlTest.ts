@@ -58,4 +58,5 @@ const make = Effect.gen(function*() {
   })
 })
 
+/** Answers from memory; what is read comes from the given Log. */
 export const layerTest: Layer.Layer<Control, never, Log> = Layer.effect(Control, make)

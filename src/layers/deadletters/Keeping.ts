@@ -44,40 +44,42 @@ const cut = (letter: AmqpMessage): AmqpMessage => ({
   }
 })
 
-export const make = Effect.fnUntraced(function*(queue = defaultDeadQueue): Effect.fn.Return<Keeping, never, Amqp> {
-  const put = yield* Durably.make((letter, { reason }) => reason === "TooLarge" ? cut(letter) : undefined)
-  const topology = deadTopology(queue)
+export const make = Effect.fnUntraced(
+  function*(queue: string = defaultDeadQueue): Effect.fn.Return<Keeping, never, Amqp> {
+    const put = yield* Durably.make((letter, { reason }) => reason === "TooLarge" ? cut(letter) : undefined)
+    const topology = deadTopology(queue)
 
-  const keep = Effect.fn("DeadLetters.keep")(function*(
-    delivery: AmqpDelivery,
-    { reason, remedy, vouched }: Why
-  ) {
-    // A lifetime of its own would end it here as well.
-    const { expiration: _, headers, userId, ...properties } = delivery.properties
-    const { [header.owner]: __, ...sent } = senderHeaders(headers)
-    const message: AmqpMessage = {
-      exchange: "",
-      routingKey: queue,
-      body: delivery.body,
-      properties: {
-        ...properties,
-        ...(vouched === undefined ? {} : { userId: vouched.user }),
-        headers: {
-          ...sent,
-          ...(vouched === undefined ? {} : { [header.owner]: vouched.owner }),
-          [letterHeader.reason]: reason.slice(0, 500),
-          [letterHeader.remedy]: remedy.slice(0, 500),
-          [letterHeader.queue]: delivery.queue,
-          [letterHeader.exchange]: delivery.exchange,
-          [letterHeader.routingKey]: delivery.routingKey,
-          [letterHeader.time]: DateTime.formatIso(yield* DateTime.now),
-          // For people: the property of that name must be our own user's.
-          ...(userId === undefined ? {} : { [letterHeader.userId]: userId })
+    const keep = Effect.fn("DeadLetters.keep")(function*(
+      delivery: AmqpDelivery,
+      { reason, remedy, vouched }: Why
+    ) {
+      // A lifetime of its own would end it here as well.
+      const { expiration: _, headers, userId, ...properties } = delivery.properties
+      const { [header.owner]: __, ...sent } = senderHeaders(headers)
+      const message: AmqpMessage = {
+        exchange: "",
+        routingKey: queue,
+        body: delivery.body,
+        properties: {
+          ...properties,
+          ...(vouched === undefined ? {} : { userId: vouched.user }),
+          headers: {
+            ...sent,
+            ...(vouched === undefined ? {} : { [header.owner]: vouched.owner }),
+            [letterHeader.reason]: reason.slice(0, 500),
+            [letterHeader.remedy]: remedy.slice(0, 500),
+            [letterHeader.queue]: delivery.queue,
+            [letterHeader.exchange]: delivery.exchange,
+            [letterHeader.routingKey]: delivery.routingKey,
+            [letterHeader.time]: DateTime.formatIso(yield* DateTime.now),
+            // For people: the property of that name must be our own user's.
+            ...(userId === undefined ? {} : { [letterHeader.userId]: userId })
+          }
         }
       }
-    }
-    yield* put({ topology, queue, message })
-  })
+      yield* put({ topology, queue, message })
+    })
 
-  return { keep }
-})
+    return { keep }
+  }
+)

@@ -12,6 +12,7 @@ export interface Telling {
   readonly reply: Schema.Json
 }
 
+/** Tells somebody outside about jobs. It is asked about every job's events, whatever its door. */
 export interface Emitter {
   readonly name: string
   /** The messages this event owes, in the order they must be seen. Reads the log, sends nothing. */

@@ -7,6 +7,7 @@ import type { Emitter } from "./Emitter.ts"
 const toJson = Schema.encodeSync(Schema.toCodecJson(JobEvent))
 const fromJson = Schema.decodeUnknownSync(Schema.toCodecJson(JobEvent))
 
+/** Which events it tells, and what becomes of their messages. */
 export interface EmitterTestOptions {
   readonly name?: string
   readonly tells: (event: JobEvent) => boolean
@@ -17,6 +18,7 @@ export interface EmitterTestOptions {
   readonly onSent: (message: Message, event: JobEvent) => void
 }
 
+/** An emitter whose messages go to `onSent`. */
 export const make = (options: EmitterTestOptions): Emitter => {
   const name = options.name ?? "test"
   return {

@@ -15,6 +15,7 @@ export interface Assignment {
   readonly class: SandboxClass
 }
 
+/** What happens in a run, in order. */
 export type RunEvent =
   /** A sandbox is ready; how long that took. */
   | { readonly _tag: "Ready"; readonly place: string; readonly provisionMicros: number }
@@ -29,6 +30,7 @@ export type RunEvent =
     readonly artefacts: ReadonlyArray<Artefact & { readonly content: Uint8Array }>
   }
 
+/** Who wants an end, and how long it may take. Milliseconds. */
 export interface StopRequest {
   readonly reason: string
   /** Between SIGTERM and SIGKILL. */
@@ -42,6 +44,7 @@ export interface Run {
   readonly stop: (request: StopRequest) => Effect.Effect<void>
 }
 
+/** Runs jobs, one attempt at a time. */
 export class Executor extends Context.Service<Executor, {
   /** Begins the run; closing the scope ends and removes all of it. */
   readonly start: (assignment: Assignment) => Effect.Effect<Run, never, Scope.Scope>

@@ -1,7 +1,6 @@
 /** An executor for deterministic tests: runs are scripts of events; what is alive is counted. */
-import type { Stream } from "effect"
-import { Context, Deferred, Effect, Layer } from "effect"
-import type { Outcome } from "../../schemas/Outcome.ts"
+import { Context, Deferred, Effect, Layer, Stream } from "effect"
+import { Outcome } from "../../schemas/Outcome.ts"
 import { type Assignment, Executor, type RunEvent, type StopRequest } from "./Executor.ts"
 
 /** One run as a script; `stop` is done when somebody asked for its end. */
@@ -15,6 +14,17 @@ export const finished = (outcome: Outcome): RunEvent => ({
   artefacts: []
 })
 
+/** Runs at once: prints the text on stdout, and exits. */
+export const printing = (text: string, code = 0): Script => () =>
+  Stream.make<ReadonlyArray<RunEvent>>(
+    { _tag: "Ready", place: "/fake", provisionMicros: 1000 },
+    { _tag: "PhaseStarted", phase: "run" },
+    { _tag: "Output", stream: "stdout", bytes: new TextEncoder().encode(text) },
+    { _tag: "PhaseEnded", phase: "run", usage: { phase: "run", wallMicros: 5 } },
+    finished(Outcome.cases.Exited.make({ phase: "run", code }))
+  )
+
+/** What was run. */
 export class ExecutorTest extends Context.Service<ExecutorTest, {
   /** Runs whose scope is open. */
   readonly alive: Effect.Effect<number>
@@ -22,6 +32,7 @@ export class ExecutorTest extends Context.Service<ExecutorTest, {
   readonly begun: Effect.Effect<ReadonlyArray<Assignment>>
 }>()("stoker/layers/executor/ExecutorTest") {}
 
+/** Runs are what the script makes of them. */
 export const layerTest = (script: Script): Layer.Layer<Executor | ExecutorTest> => {
   let alive = 0
   const begun: Array<Assignment> = []

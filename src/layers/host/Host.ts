@@ -2,6 +2,7 @@
 import { Context, type Effect, Schema } from "effect"
 import type { InstanceId } from "../../schemas/Ids.ts"
 
+/** This machine could not do something, or lacks it. */
 export class HostError extends Schema.TaggedError<HostError>()("HostError", {
   operation: Schema.String,
   reason: Schema.String,
@@ -26,6 +27,7 @@ export interface HostPaths {
   readonly instance: (instance: InstanceId) => string
 }
 
+/** This worker's place on this machine. */
 export class Host extends Context.Service<Host, {
   readonly instance: InstanceId
   readonly paths: HostPaths

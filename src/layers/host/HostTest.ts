@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { InstanceId } from "../../schemas/Ids.ts"
 import { Host, HostError } from "./Host.ts"
 
+/** What that host pretends. */
 export interface TestHost {
   readonly instance?: string
   /** Nothing is written there by this layer. */

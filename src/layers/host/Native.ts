@@ -1,7 +1,8 @@
 /** The three small C programs: the guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker. */
 import { Context, Effect, Layer } from "effect"
-import { accessSync, constants } from "node:fs"
+import { accessSync, closeSync, constants, openSync, readSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { built } from "../Built.ts"
 import { HostError } from "./Host.ts"
 
 export class Native extends Context.Service<Native, {
@@ -10,35 +11,68 @@ export class Native extends Context.Service<Native, {
   readonly watchdog: string
 }>()("stoker/layers/host/Native") {}
 
-/** From source they lie in build/native, beside the bundle in native. */
+/** Where they are built to in a checkout, and where they lie in the package. */
 const directory = fileURLToPath(
-  import.meta.url.endsWith(".ts")
-    ? new URL("../../../build/native/", import.meta.url)
-    : new URL("./native/", import.meta.url)
+  {
+    source: new URL("../../../build/native/", import.meta.url),
+    modules: new URL("../../../native/", import.meta.url),
+    bundle: new URL("./native/", import.meta.url)
+  }[built]
 )
 
-/** Fails when one is missing: nothing can be run without them. */
-export const layer = Layer.effect(
-  Native,
-  Effect.gen(function*() {
-    const find = (program: string) =>
-      Effect.try({
-        try: () => {
-          accessSync(directory + program, constants.X_OK)
-          return directory + program
-        },
-        catch: (cause) =>
-          new HostError({
-            operation: `find the ${program} program`,
-            reason: `${directory}${program} is not an executable file`,
-            remedy: "Run `npm run setup`, which builds it with the machine's C compiler.",
-            cause
-          })
-      })
-    return Native.of({
-      guest: yield* find("guest"),
-      launch: yield* find("launch"),
-      watchdog: yield* find("watchdog")
-    })
-  })
+/** The script that builds them for this machine: it knows where to. */
+const builder = fileURLToPath(
+  {
+    source: new URL("../../../native/build", import.meta.url),
+    modules: new URL("../../../../native/build", import.meta.url),
+    bundle: new URL("../native/build", import.meta.url)
+  }[built]
 )
+
+/** `e_machine` of an ELF file by Node's name of the architecture (elf(5)). */
+const machines: ReadonlyMap<string, number> = new Map([["x64", 62], ["arm64", 183]])
+
+/** Why the file is no program of this machine, or nothing. Throws when it cannot be read or run. */
+const misfit = (file: string): string | undefined => {
+  accessSync(file, constants.X_OK)
+  const header = new Uint8Array(20)
+  const descriptor = openSync(file, "r")
+  try {
+    readSync(descriptor, header)
+  } finally {
+    closeSync(descriptor)
+  }
+  const found = new DataView(header.buffer).getUint16(18, true)
+  const wanted = machines.get(process.arch)
+  if (wanted === undefined || found === wanted) return undefined
+  const name = [...machines].find(([, machine]) => machine === found)?.[0] ?? "another machine"
+  return `${file} was built for ${name}, and this is ${process.arch}`
+}
+
+const find = (folder: string, program: string) =>
+  Effect.gen(function*() {
+    const file = folder + program
+    const operation = `find the ${program} program`
+    const remedy = `Run \`${builder}\`, which builds it with this machine's C compiler.`
+    const reason = yield* Effect.try({
+      try: () => misfit(file),
+      catch: (cause) => new HostError({ operation, reason: `${file} is not an executable file`, remedy, cause })
+    })
+    return reason === undefined ? file : yield* new HostError({ operation, reason, remedy })
+  })
+
+/** Those in a folder, whose name ends with a slash. Fails when one is missing or was built for another architecture. */
+export const layerFolder = (folder: string): Layer.Layer<Native, HostError> =>
+  Layer.effect(
+    Native,
+    Effect.gen(function*() {
+      return Native.of({
+        guest: yield* find(folder, "guest"),
+        launch: yield* find(folder, "launch"),
+        watchdog: yield* find(folder, "watchdog")
+      })
+    })
+  )
+
+/** Those of this checkout or package: nothing can be run without them. */
+export const layer = layerFolder(directory)

@@ -10,6 +10,7 @@ export type Parting =
   | { readonly _tag: "Rejected"; readonly reason: string }
   | { readonly _tag: "GivenBack" }
 
+/** Jobs of the program itself, handed over without a queue between. */
 export class Direct extends Context.Service<Direct, {
   readonly intake: Intake
   /** Hands the request over; the effect it gives waits for the parting. Not durable before its claim. */

@@ -31,6 +31,7 @@ export interface Delivery extends Request {
   readonly hold?: { readonly limitMs: number; readonly journalMayOwn: boolean }
 }
 
+/** A door. Its name is the `intake` of its jobs' keys. */
 export interface Intake {
   readonly name: IntakeName
   /** Never fails; interrupting it stops taking, and what was handed over can still be settled. */

@@ -4,8 +4,10 @@ import { IntakeName } from "../../schemas/Ids.ts"
 import type { Request } from "../journal/Journal.ts"
 import type { Delivery, Intake } from "./Intake.ts"
 
+/** Which of its three ends a delivery had. */
 export type Settled = "acked" | "rejected" | "given back"
 
+/** A door, what to put through it, and what became of that. */
 export interface IntakeTest {
   readonly intake: Intake
   readonly offer: (request: Request) => Effect.Effect<void>
@@ -13,6 +15,7 @@ export interface IntakeTest {
   readonly settled: ReadonlyArray<readonly [id: string, how: Settled]>
 }
 
+/** A door of that name, with nothing offered yet. */
 export const make = (name = "test"): Effect.Effect<IntakeTest> =>
   Effect.map(Queue.unbounded<Delivery>(), (queue) => {
     const settled: Array<readonly [string, Settled]> = []

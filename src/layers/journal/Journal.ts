@@ -5,6 +5,7 @@ import type { Job, JobState } from "../../schemas/Job.ts"
 import type { Message } from "../../schemas/Message.ts"
 import type { Settlement } from "../../schemas/Settlement.ts"
 
+/** The journal could not be read or written. Nothing of the operation was done, or all of it; it may be repeated. */
 export class JournalError extends Schema.TaggedError<JournalError>()("JournalError", {
   operation: Schema.String,
   reason: Schema.String,
@@ -70,6 +71,9 @@ export interface Owed {
   readonly message: Message
 }
 
+/**
+ * What the journal knows of a job. `receivedAtMs` is milliseconds since 1970; there is a settlement once it has ended.
+ */
 export interface JobRecord {
   readonly request: Request
   readonly state: JobState
@@ -79,6 +83,7 @@ export interface JobRecord {
   readonly settlement?: Settlement
 }
 
+/** Where jobs are written down. Each operation is one transaction, durable when it returns. */
 export class Journal extends Context.Service<Journal, {
   /** The embedded queue's door: a row in state `queued`, durable when this returns. A repeat answers with its record. */
   readonly submit: (request: Request) => Effect.Effect<JobRecord, IdConflict | JournalError>

@@ -11,6 +11,7 @@ export interface JournalState {
   readonly store: Store
 }
 
+/** The state of a journal that knows no job yet. */
 export const makeState = (): JournalState => ({ store: MemoryStore.make() })
 
 /** On a given state: build it twice to see what a second worker finds after the first one's crash. */

@@ -1,6 +1,7 @@
 /** The Effect side of the SQLite thread: starts it, hands it batches, replaces it when it dies, ends it with the scope. */
 import { Deferred, Duration, Effect, Schedule, type Scope } from "effect"
 import { Worker } from "node:worker_threads"
+import { built } from "../Built.ts"
 import * as Release from "../Release.ts"
 import * as GroupCommit from "./GroupCommit.ts"
 import { JournalError } from "./Journal.ts"
@@ -17,10 +18,12 @@ export interface SqliteThread {
   readonly crash: Effect.Effect<void>
 }
 
-/** From source the thread is the file beside this one; bundled, it is an entry of the bundle. */
-const entry = import.meta.url.endsWith(".ts")
-  ? new URL("./sqliteWorker.ts", import.meta.url)
-  : new URL("./sqliteWorker.mjs", import.meta.url)
+/** The thread is the file beside this one; bundled, it is an entry of the bundle. */
+const entry = {
+  source: new URL("./sqliteWorker.ts", import.meta.url),
+  modules: new URL("./sqliteWorker.js", import.meta.url),
+  bundle: new URL("./sqliteWorker.mjs", import.meta.url)
+}[built]
 
 /** Rows live briefly, so a small young generation does; it is what makes a thread's memory grow. */
 const resourceLimits = { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 256 }

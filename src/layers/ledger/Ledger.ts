@@ -3,6 +3,7 @@ import { Context, type Effect, Schema, type Scope } from "effect"
 import { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import { DriverName } from "../../schemas/SandboxClass.ts"
 
+/** A row could not be read, written or struck. A sandbox without its row is never made. */
 export class LedgerError extends Schema.TaggedError<LedgerError>()("LedgerError", {
   operation: Schema.String,
   reason: Schema.String,
@@ -23,6 +24,7 @@ export const LedgerRow = Schema.Struct({
 })
 export type LedgerRow = typeof LedgerRow.Type
 
+/** What is held on this host, row by row. */
 export class Ledger extends Context.Service<Ledger, {
   /**
    * Writes a row for a sandbox that is about to be made. When the scope closes, `isGone` is asked: true strikes the

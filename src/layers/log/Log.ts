@@ -5,6 +5,7 @@ import { JobKey as JobKeySchema } from "../../schemas/Ids.ts"
 import type { StreamSummary } from "../../schemas/JobEvent.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
 
+/** The log could not be read or written. */
 export class LogError extends Schema.TaggedError<LogError>()("LogError", {
   operation: Schema.Literals(["open", "append", "read", "end", "remove"]),
   reason: Schema.String,
@@ -26,12 +27,14 @@ export class LogNotFound extends Schema.TaggedError<LogNotFound>()("LogNotFound"
 /** `all` is both streams in order of arrival; its offsets count the produced bytes of both. */
 export type LogStream = StreamName | "all"
 
+/** A piece of a log, in order. */
 export type LogEntry =
   /** `offset` is the place of the first byte in the stream that was asked for. */
   | { readonly _tag: "Bytes"; readonly stream: StreamName; readonly offset: number; readonly bytes: Uint8Array }
   /** Bytes `from` (inclusive) to `to` (exclusive) were produced and not kept. */
   | { readonly _tag: "Gap"; readonly stream: StreamName; readonly from: number; readonly to: number }
 
+/** What one read gives. */
 export interface LogSlice {
   readonly entries: ReadonlyArray<LogEntry>
   /** Where the next read goes on. */
@@ -42,12 +45,14 @@ export interface LogSlice {
   readonly end?: LogEnd
 }
 
+/** What came of both streams, once nothing follows. */
 export interface LogEnd {
   readonly summaries: ReadonlyArray<StreamSummary>
   /** False when the worker died before it could write the end: the tail may be missing. */
   readonly complete: boolean
 }
 
+/** Where to read, how much, and how long to wait for it. */
 export interface ReadOptions {
   readonly stream: LogStream
   /** In produced bytes of that stream. Inside a gap: the rest of the gap is given first. */
@@ -70,6 +75,7 @@ export interface LogWriter {
   readonly end: Effect.Effect<ReadonlyArray<StreamSummary>, LogError>
 }
 
+/** Where jobs' output is kept. */
 export class Log extends Context.Service<Log, {
   /**
    * Opens a job's log for writing. A former attempt's output is replaced (`attempt` > 1): readers of it see their end.

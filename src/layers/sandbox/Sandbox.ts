@@ -49,6 +49,7 @@ export type PhaseExit =
   | { readonly _tag: "Exited"; readonly code: number }
   | { readonly _tag: "Signalled"; readonly signal: number }
 
+/** What happens while a phase runs, in order. */
 export type PhaseEvent =
   | { readonly _tag: "Started" }
   | { readonly _tag: "Output"; readonly stream: StreamName; readonly bytes: Uint8Array }

@@ -25,12 +25,14 @@ export interface Script {
   release: (id: SandboxId) => Effect.Effect<void>
 }
 
+/** One that was there. `disk` is what was asked for. */
 export interface MadeSandbox {
   readonly id: SandboxId
   readonly class: SandboxClass["name"]
   readonly disk: { readonly bytes: number; readonly inodes: number }
 }
 
+/** The driver, and what a test may see of it and do to it. */
 export interface FakeDriver {
   readonly driver: Driver
   readonly script: Script
@@ -48,6 +50,7 @@ export interface FakeDriver {
   readonly lose: (id: SandboxId) => void
 }
 
+/** What `provision` can fail with in a script. */
 export const failed = (reason: string, driver: DriverName = "oci", step: ProvisionFailed["step"] = "start") =>
   new ProvisionFailed({ driver, step, reason, remedy: "Change the script of the test." })
 
@@ -60,12 +63,14 @@ const quiet = (phase: Phase): Stream.Stream<PhaseEvent> =>
 
 const noPhase = new SandboxRefused({ operation: "signal", errno: 3, reason: "no phase runs" })
 
+/** What differs from a driver that makes a sandbox at once, whose programs exit with 0. */
 export interface FakeOptions extends Partial<Script> {
   readonly name?: DriverName
   /** Tells at once when a sandbox is lost; false leaves that to whoever asks. Default true. */
   readonly tellsLoss?: boolean
 }
 
+/** A fake driver, `oci` unless it is named otherwise. */
 export const makeDriver = (options: FakeOptions = {}): FakeDriver => {
   const name = options.name ?? "oci"
   const script: Script = {
@@ -142,5 +147,6 @@ export const makeDriver = (options: FakeOptions = {}): FakeDriver => {
   return { driver, script, alive, made, begun: () => begun, held: () => held, peak: () => peak, lose }
 }
 
+/** These are all drivers there are. */
 export const layer = (...fakes: ReadonlyArray<FakeDriver>): Layer.Layer<Drivers> =>
   Layer.succeed(Drivers, fakes.map(({ driver }) => driver))
