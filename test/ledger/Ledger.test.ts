@@ -52,11 +52,30 @@ const suite = (where: string, layer: Layer.Layer<Ledger, unknown>) => {
       Effect.gen(function*() {
         const ledger = yield* Ledger
         const proofs = [Effect.succeed(false), Effect.fail("no answer"), Effect.die("broken")]
-        for (const proof of proofs) yield* Effect.scoped(ledger.hold("process", () => proof))
+        const held = Effect.forEach(proofs, (proof) => Effect.scoped(ledger.hold("process", () => proof)))
+        const leaving = yield* Effect.forkChild(held, { startImmediately: true })
+        yield* TestClock.adjust("5 seconds")
+        yield* Fiber.join(leaving)
         const rows = yield* ledger.rows()
         assert.strictEqual(rows.length, 3)
         for (const row of rows) yield* ledger.strike(row)
         for (const row of rows) yield* ledger.strike(row)
+        assert.deepStrictEqual(yield* ledger.rows(), [])
+      })
+    )
+
+    promise(
+      "asks again when it is not gone yet",
+      Effect.gen(function*() {
+        const ledger = yield* Ledger
+        let asked = 0
+        const proof = Effect.sync(() => ++asked === 3)
+        const leaving = yield* Effect.forkChild(Effect.scoped(ledger.hold("process", () => proof)), {
+          startImmediately: true
+        })
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(leaving)
+        assert.strictEqual(asked, 3)
         assert.deepStrictEqual(yield* ledger.rows(), [])
       })
     )

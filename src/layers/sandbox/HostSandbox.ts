@@ -144,7 +144,7 @@ export const make = Effect.gen(function*() {
       rmSync(saidOf(host.paths.instance(instance), id), { force: true })
       return true
     }).pipe(
-      Effect.catchCause((cause) => Effect.as(Effect.logWarning(`sandbox ${id} is not gone yet`, cause), false))
+      Effect.catchCause((cause) => Effect.as(Effect.logDebug(`sandbox ${id} is not gone yet`, cause), false))
     )
 
   /** A guest under its cgroup's limits, and the link to it, until the scope says farewell. */
