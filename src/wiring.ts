@@ -1,11 +1,13 @@
 /** Puts the layers together; nothing else happens here. Laid beside ARCHITECTURE.md's picture it should look the same. */
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { Context, Effect, Layer, Option, Redacted, Stream } from "effect"
+import manifest from "../package.json" with { type: "json" }
 import * as ControlLive from "./actors/ControlLive.ts"
 import * as Desk from "./actors/Desk.ts"
 import * as Dispatcher from "./actors/Dispatcher.ts"
 import * as Outbox from "./actors/Outbox.ts"
 import * as Pools from "./actors/Pools.ts"
+import * as Sampler from "./actors/Sampler.ts"
 import * as Worker from "./actors/Worker.ts"
 import { code } from "./functions/Code.ts"
 import { command } from "./functions/Command.ts"
@@ -29,6 +31,7 @@ import * as LogFiles from "./layers/log/LogFiles.ts"
 import * as Oci from "./layers/sandbox/Oci.ts"
 import * as Process from "./layers/sandbox/Process.ts"
 import { Drivers, ProvisionFailed } from "./layers/sandbox/Sandbox.ts"
+import type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 import type { DriverName } from "./schemas/SandboxClass.ts"
 import type { WorkerConfig } from "./schemas/WorkerConfig.ts"
 
@@ -49,6 +52,8 @@ export interface WorkerWiring {
   /** The name, in job keys, of the door that `Direct.submit` is. */
   readonly direct: string
   readonly amqp?: AmqpWiring
+  /** Where traces, metrics and logs are sent. Absent: nowhere; the metrics are there for whoever asks. */
+  readonly telemetry?: OtlpOptions
 }
 
 /** This process' place on the host: identity and paths. */
@@ -157,10 +162,20 @@ const layerBrokerControl = ({ amqp }: WorkerWiring) =>
     yield* StokerControl.make({ instance, user: brokerUser(amqp) }).pipe(Effect.provideContext(broker.value))
   }))
 
+/** Loaded only where an endpoint is configured. Everything above it is traced and logged there. */
+const layerTelemetry = ({ telemetry }: WorkerWiring) =>
+  Layer.unwrap(Effect.gen(function*() {
+    if (telemetry === undefined) return Layer.empty
+    const { instance } = yield* Host
+    const Otlp = yield* Effect.promise(() => import("./layers/telemetry/Otlp.ts"))
+    return Otlp.layer(telemetry, { instance, version: manifest.version })
+  }))
+
 /** A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. */
 export const layerWorker = (options: WorkerWiring) =>
   layerBrokerControl(options).pipe(
     Layer.provideMerge(ControlLive.layer),
+    Layer.provideMerge(Sampler.layer(manifest.version)),
     Layer.provideMerge(Worker.layer),
     Layer.provideMerge(Dispatcher.layer),
     Layer.provideMerge(Layer.mergeAll(
@@ -172,5 +187,6 @@ export const layerWorker = (options: WorkerWiring) =>
     Layer.provideMerge(layerDoors(options)),
     Layer.provideMerge(Layer.mergeAll(Direct.layer(options.direct), Embedded.layer, layerBroker(options.amqp))),
     Layer.provideMerge(Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer, Settings.layer(options.config))),
+    Layer.provideMerge(layerTelemetry(options)),
     Layer.provideMerge(layerDrivers(options.stateDirectory, options.config.classes.map(({ driver }) => driver)))
   )
