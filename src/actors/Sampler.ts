@@ -4,12 +4,15 @@
  */
 import { Context, Effect, Layer, Schedule } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
+import { Functions } from "../layers/functions/Functions.ts"
 import { Host } from "../layers/host/Host.ts"
+import { Intakes } from "../layers/intake/Intake.ts"
 import { Journal } from "../layers/journal/Journal.ts"
 import * as EventLoop from "../layers/telemetry/EventLoop.ts"
 import type { Counter, Gauge, Labels } from "../layers/telemetry/Instrument.ts"
 import { begin, count, metrics } from "../layers/telemetry/Metrics.ts"
 import * as OwnProcess from "../layers/telemetry/OwnProcess.ts"
+import type { Outcome } from "../schemas/Outcome.ts"
 import * as Actor from "./Actor.ts"
 import { Pools, type PoolsStats } from "./Pools.ts"
 import type { PoolStats } from "./PoolStats.ts"
@@ -38,6 +41,23 @@ const makeTotals = (context: Context.Context<never>) => {
     seen.set(key, total)
   }
 }
+
+/** Stoker's own doing. An alert must have seen their series before the first rise, so they begin at 0. */
+const OWN_FAULTS: ReadonlyArray<Outcome["_tag"]> = ["SandboxFailed", "Lost"]
+
+const beginFaults = Effect.gen(function*() {
+  const context = yield* Effect.context<never>()
+  const { classes } = yield* Settings
+  const { definitions } = yield* Functions
+  for (const intake of yield* Intakes) {
+    for (const definition of definitions) {
+      for (const sandboxClass of classes) {
+        const labels = { intake: intake.name, function: definition.name, class: sandboxClass.name }
+        for (const outcome of OWN_FAULTS) count(context, metrics.jobs, { ...labels, outcome }, 0)
+      }
+    }
+  }
+})
 
 const make = Effect.fnUntraced(function*(version: string) {
   const context = yield* Effect.context<never>()
@@ -112,6 +132,7 @@ const make = Effect.fnUntraced(function*(version: string) {
   })
 
   begin(context)
+  yield* beginFaults
   set(metrics.build, { version, node: OwnProcess.nodeVersion, instance_id: instance }, 1)
   set(metrics.slots, {}, slots)
   set(metrics.waitingPlaces, {}, waiting)

@@ -50,6 +50,12 @@ const unlessClosed = <A>(sent: Effect.Effect<A, AmqpError>) =>
 export const givenUp = ({ undeliverable }: Counters, { id }: Message, why: string): Effect.Effect<void> =>
   Effect.andThen(Metric.update(undeliverable, 1), Effect.logError(`message ${id} given up: ${why}`))
 
+/** Shows what was never counted as 0: an alert must have seen a series before its first rise. */
+export const begin = (counters: Counters): Effect.Effect<void> =>
+  Effect.forEach(Object.values(counters), (counter: Metric.Counter<number>) => Metric.update(counter, 0), {
+    discard: true
+  })
+
 /** As `Emitter.send`: puts it in the order now, and gives the wait for its confirm. */
 export const make =
   ({ amqp, counters }: SendOptions) =>

@@ -102,6 +102,7 @@ export const make = Effect.fnUntraced(function*(
     return [statusMessage(targets, reply.form, status, messageId(telling.event, 0))]
   })
 
+  yield* AmqpSend.begin(counters)
   const put = AmqpSend.make({ amqp, counters })
   const send = (message: Message) => {
     const content = Option.getOrUndefined(contentOf(message))

@@ -74,6 +74,7 @@ export const make = Effect.fnUntraced(function*(
     )
   })
 
+  yield* AmqpSend.begin(counters)
   const put = AmqpSend.make({ amqp, counters })
   const send = (message: Message) => {
     const content = Option.getOrUndefined(contentOf(message))

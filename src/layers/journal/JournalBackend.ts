@@ -158,7 +158,9 @@ const measured = (perform: Perform): Perform => (doing, operation) =>
       Effect.sync(() => {
         const micros = Number((clock.monotonicTimeNanosUnsafe() - begun) / 1000n)
         observeMicros(context, metrics.journalOperation, labels, micros)
-        if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) count(context, metrics.journalErrors, labels)
+        // 0 counts too: an alert needs to have seen the series before its first rise.
+        const failed = Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+        count(context, metrics.journalErrors, labels, failed ? 1 : 0)
       }))
   })
 

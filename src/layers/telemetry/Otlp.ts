@@ -65,7 +65,11 @@ const reporting = (client: HttpClient.HttpClient): HttpClient.HttpClient => {
     ))
 }
 
-const layerClient = Layer.effect(HttpClient.HttpClient, Effect.map(HttpClient.HttpClient, reporting)).pipe(
+const layerClient = Layer.effect(
+  HttpClient.HttpClient,
+  // Seen as 0 before its first rise.
+  Effect.andThen(Metric.update(metrics.otlpFailures.series({}), 0), Effect.map(HttpClient.HttpClient, reporting))
+).pipe(
   Layer.provide(FetchHttpClient.layer)
 )
 
