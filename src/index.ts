@@ -42,4 +42,5 @@ export { code, CodeArgs } from "./functions/Code.ts"
 export { command, CommandArgs } from "./functions/Command.ts"
 
 // A worker, whole.
+export type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 export { type AmqpWiring, layerWorker, type WorkerWiring } from "./wiring.ts"
