@@ -52,7 +52,7 @@ const live = Effect.fnUntraced(
         {
           const lost = Outcome.cases.Lost.make({ attempts: answer.attempts })
           teller.attempt(answer.claim.attempt)
-          yield* telemetry.granted(answer.claim.attempt)
+          telemetry.granted(answer.claim.attempt)
           if (!(yield* Books.putOff(delivery, answer.claim, lost))) {
             yield* Books.settle(answer.claim, teller, unrun(lost))
           }
@@ -61,7 +61,7 @@ const live = Effect.fnUntraced(
       case "Granted": {
         const held = answer.claim
         teller.attempt(held.attempt)
-        yield* telemetry.granted(held.attempt)
+        telemetry.granted(held.attempt)
         yield* Effect.acquireRelease(
           Effect.sync(() => desk.claims.set(keyText(held.key), held)),
           () => Effect.sync(() => desk.claims.delete(keyText(held.key)))

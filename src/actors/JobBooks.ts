@@ -97,4 +97,4 @@ export const longHeld = Effect.fnUntraced(function*(delivery: Delivery, held: Cl
   const journal = yield* Journal
   if (yield* persist("taking over a long job", journal.own(held))) yield* delivery.ack
   return undefined
-}, attempting)
+})

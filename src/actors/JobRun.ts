@@ -8,7 +8,7 @@ import { type Job, keyOf } from "../schemas/Job.ts"
 import { Outcome } from "../schemas/Outcome.ts"
 import type { JobPlan } from "./JobPlan.ts"
 import { type JobResult, unrun } from "./JobResult.ts"
-import { attempting, JobTelemetry } from "./JobTelemetry.ts"
+import { JobTelemetry } from "./JobTelemetry.ts"
 import type { Teller } from "./Teller.ts"
 
 const diskTrouble = (error: LogError) =>
@@ -78,6 +78,5 @@ export const execute = Effect.fnUntraced(
     return output._tag === "Failure"
       ? { ...result, outcome: diskTrouble(output.failure), startedAtMs }
       : { ...result, output: output.success, startedAtMs }
-  },
-  attempting
+  }
 )

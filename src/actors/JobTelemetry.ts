@@ -2,7 +2,7 @@
  * What a job actor lets others know of its work: counts and times for the metrics, spans for the trace, ids for the log
  * lines. Counted here, where it happens: watchers of the events may lag behind and lose some.
  */
-import { Clock, Context, Effect, type Metric, type Scope } from "effect"
+import { Clock, Context, Effect, Metric } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Functions } from "../layers/functions/Functions.ts"
 import { Host } from "../layers/host/Host.ts"
@@ -26,8 +26,8 @@ export class JobTelemetry extends Context.Service<JobTelemetry, {
   readonly delivery: Delivery
   /** Around the asking for a claim. */
   readonly claiming: Step
-  /** The claim is granted: the job runs until the scope closes. */
-  readonly granted: (attempt: number) => Effect.Effect<void, never, Scope.Scope>
+  /** The claim is granted: the job runs from now on. */
+  readonly granted: (attempt: number) => void
   /** Around what belongs to the attempt that was granted last. */
   readonly attempting: Step
   /** A sandbox is there; how long that took. */
@@ -73,15 +73,22 @@ const standing = (context: Context.Context<never>) => {
   }
 }
 
+/** Only what metrics look up, and that a dozen times for each job: in a large context it costs more than the counting. */
+const metricsOf = (services: Context.Context<never>) =>
+  Context.make(Metric.MetricRegistry, Context.get(services, Metric.MetricRegistry)).pipe(
+    Context.add(Metric.CurrentMetricAttributes, Context.get(services, Metric.CurrentMetricAttributes))
+  )
+
 /** For one job, with what is to be put around all of its life. Plain code: it runs for each job. */
-const make = (delivery: Delivery, context: Context.Context<Functions | Host | Settings>) => {
-  const clock = Context.get(context, Clock.Clock)
+const make = (delivery: Delivery, services: Context.Context<Functions | Host | Settings>) => {
+  const context = metricsOf(services)
+  const clock = Context.get(services, Clock.Clock)
   const receivedAt = clock.currentTimeNanosUnsafe()
   const now = () => clock.currentTimeNanosUnsafe()
-  const { instance } = Context.get(context, Host)
-  const labels = labelsOf(delivery, context)
+  const { instance } = Context.get(services, Host)
+  const labels = labelsOf(delivery, services)
   const { intake } = labels
-  const trace = JobTrace.make(context, delivery.job, receivedAt)
+  const trace = JobTrace.make(services, delivery.job, receivedAt)
   trace.attribute("stoker.job.class", labels.class)
   trace.attribute("service.instance.id", instance)
 
@@ -122,16 +129,12 @@ const make = (delivery: Delivery, context: Context.Context<Functions | Host | Se
         claimedAt = now()
         return trace.step("stoker.claim")(effect)
       }),
-    granted: (granted) =>
-      Effect.acquireRelease(
-        Effect.sync(() => {
-          attempt = granted
-          trace.attribute("stoker.job.attempt", granted)
-          trace.past("stoker.queue", receivedAt, claimedAt)
-          stand("running")
-        }),
-        () => Effect.sync(() => stand(undefined))
-      ),
+    granted: (granted) => {
+      attempt = granted
+      trace.attribute("stoker.job.attempt", granted)
+      trace.past("stoker.queue", receivedAt, claimedAt)
+      stand("running")
+    },
     attempting: (effect) => Effect.annotateLogs(effect, { attempt }),
     provisioned: (micros) => {
       const at = now()

@@ -46,6 +46,7 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
     heartbeat: Duration.fromInputUnsafe(options.heartbeat ?? "10 seconds"),
     tls: options.tls
   })
+  const context = yield* Effect.context<never>()
   const status = yield* SubscriptionRef.make<AmqpStatus>({
     connected: false,
     publishing: false,
@@ -55,15 +56,14 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
     lastError: undefined
   })
   const note = (change: Partial<AmqpStatus>) =>
-    SubscriptionRef.updateAndGet(status, (now) => {
+    SubscriptionRef.update(status, (now) => {
       const next = { ...now, ...change }
-      return { ...next, connected: next.publishing && next.consuming }
-    }).pipe(Effect.flatMap(({ blocked, connected }) =>
-      Effect.andThen(
-        Metric.update(metrics.brokerConnected.series({}), connected ? 1 : 0),
-        Metric.update(metrics.brokerBlocked.series({}), blocked === undefined ? 0 : 1)
-      )
-    ))
+      const connected = next.publishing && next.consuming
+      // Here, so that gauges and status change in one order.
+      metrics.brokerConnected.series({}).updateUnsafe(connected ? 1 : 0, context)
+      metrics.brokerBlocked.series({}).updateUnsafe(next.blocked === undefined ? 0 : 1, context)
+      return { ...next, connected }
+    })
   /** Another one after the first is a reconnect. */
   const connects = (connection: "publish" | "consume") =>
     Metric.update(metrics.brokerConnects.series({ connection }), 1)

@@ -53,7 +53,10 @@ export const metrics = {
   }),
   jobsInHand: gauge("stoker_jobs_in_hand", { unit: "jobs", help: "Jobs taken and not yet parted with" }),
   jobsWaiting: gauge("stoker_jobs_waiting", { unit: "jobs", help: "Jobs in hand that were not granted to run yet" }),
-  jobsRunning: gauge("stoker_jobs_running", { unit: "jobs", help: "Jobs that run or are being settled" }),
+  jobsRunning: gauge("stoker_jobs_running", {
+    unit: "jobs",
+    help: "Jobs that were granted to run and are not parted with"
+  }),
   slots: gauge("stoker_slots", { unit: "jobs", help: "Jobs that may run at once" }),
   waitingPlaces: gauge("stoker_waiting_places", {
     unit: "jobs",
@@ -215,7 +218,8 @@ export const metrics = {
   loopDelay: gauge("stoker_event_loop_delay_seconds", {
     unit: "seconds",
     labels: ["statistic"],
-    help: "Delay of the event loop within the last 15 s: p50, p99, max. Above 0.1 everything is late"
+    help:
+      "Delay of the event loop within the last 15 s: p50, p99, max. Above 0.1 everything is late; below 0.05 it may hide"
   }),
   loopUtilization: gauge("stoker_event_loop_utilization_ratio", {
     unit: "ratio",
