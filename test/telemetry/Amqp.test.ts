@@ -1,6 +1,6 @@
 /** A trace goes through a broker: from the sender's header to the job's span, and on in what is told about the job. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Logger, Metric, Stream, Tracer } from "effect"
+import { Cause, Context, Effect, Layer, Logger, Metric, Stream, Tracer } from "effect"
 import { PrometheusMetrics } from "effect/observability"
 import * as Desk from "../../src/actors/Desk.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
@@ -17,8 +17,9 @@ import * as StokerIntake from "../../src/layers/intake/Stoker.ts"
 import { jobsTopology } from "../../src/layers/intake/StokerTopology.ts"
 import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
 import * as LogMemory from "../../src/layers/log/LogMemory.ts"
+import { Outcome } from "../../src/schemas/Outcome.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
-import { hello } from "../actors/World.ts"
+import { finished, hello, type Script } from "../actors/World.ts"
 import { say } from "../support/Say.ts"
 import { parse, valueOf } from "./Prometheus.ts"
 
@@ -27,11 +28,11 @@ const parentId = "b7ad6b7169203331"
 const bytes = (content: unknown) => new TextEncoder().encode(JSON.stringify(content))
 
 /** A worker without sandboxes at a broker in memory; its spans are kept if anybody wants them. */
-const worker = Effect.fnUntraced(function*(tracer?: Tracer.Tracer) {
+const worker = Effect.fnUntraced(function*(tracer?: Tracer.Tracer, script: Script = hello) {
   const emitters = Layer.effect(Emitters, Effect.map(StokerEmitter.make(), (emitter) => [emitter]))
   const layers = Dispatcher.layer.pipe(
     Layer.provideMerge(Layer.mergeAll(Outbox.layer, Desk.layer)),
-    Layer.provideMerge(Layer.mergeAll(emitters, Functions.layer([say]), ExecutorTest.layerTest(hello))),
+    Layer.provideMerge(Layer.mergeAll(emitters, Functions.layer([say]), ExecutorTest.layerTest(script))),
     Layer.provideMerge(Layer.mergeAll(
       JournalMemory.layerMemory,
       LogMemory.layerMemory,
@@ -104,6 +105,31 @@ describe("over a broker", () => {
       const provision = spans.find(({ name }) => name === "stoker.provision")?.status
       if (provision?._tag !== "Ended") assert.fail("its sandbox has no span")
       assert.strictEqual(provision.endTime - provision.startTime, 1_000_000n, "as long as the executor says it took")
+    }).pipe(Effect.scoped))
+
+  it.live("the span of a job that failed by Stoker's doing is an error, with the reason; a program's own failure is none", () =>
+    Effect.gen(function*() {
+      const { spans, tracer } = collecting()
+      const { send } = yield* worker(tracer, ({ job }) =>
+        Stream.make(finished(
+          job.id === "ours"
+            ? Outcome.cases.SandboxFailed.make({ driver: "oci", reason: "no room", remedy: "none" })
+            : Outcome.cases.Exited.make({ phase: "run", code: 3 })
+        )))
+      yield* send({ id: "ours", function: "say", args: { word: "hi" } })
+      yield* send({ id: "its-own", function: "say", args: { word: "hi" } })
+      const ended = Effect.sync(() =>
+        spans.filter(({ name, status }) => name === "stoker.job" && status._tag === "Ended")
+      )
+      const jobs = yield* Effect.repeat(ended, { until: (jobs) => jobs.length === 2 }).pipe(Effect.timeout("5 seconds"))
+      const exits = new Map(jobs.map(({ attributes, status }) => [
+        attributes.get("stoker.job.id"),
+        status._tag === "Ended" ? status.exit : undefined
+      ]))
+      assert.strictEqual(exits.get("its-own")?._tag, "Success")
+      const exit = exits.get("ours")
+      if (exit?._tag !== "Failure") assert.fail("no error")
+      assert.include(String(Cause.squash(exit.cause)), "no room")
     }).pipe(Effect.scoped))
 
   it.live("where nobody exports, the sender's own header goes on", () =>
