@@ -121,7 +121,10 @@ export const acquire = (answer: number | "never" = 200) => {
     request.on("end", () => {
       collector.headers.push(request.headers)
       if (answer === "never") return
-      take(request.url, Buffer.concat(chunks).toString())
+      const body = Buffer.concat(chunks)
+      // Protobuf is kept as it came: its texts can be found in it.
+      if (request.headers["content-type"] === "application/json") take(request.url, body.toString())
+      else collector.raw.push(body.toString("latin1"))
       response.writeHead(answer).end("{}")
     })
   })

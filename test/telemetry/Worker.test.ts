@@ -181,6 +181,21 @@ describe("telemetry over OTLP", () => {
       assert.isDefined(collector.metrics.find(({ name }) => name === "stoker_job_seconds")?.histogram)
     }))
 
+  it.live("goes as protobuf, which every collector takes, unless JSON is asked for", () =>
+    Effect.gen(function*() {
+      const collector = yield* acquire()
+      yield* scoped(Effect.gen(function*() {
+        const worker = yield* start({
+          driver: "process",
+          environment: { OTEL_EXPORTER_OTLP_ENDPOINT: collector.url }
+        })
+        yield* worker.run(commandJob("sent", ["true"]))
+      }))
+      assert.isTrue(collector.headers.every((headers) => headers["content-type"] === "application/x-protobuf"))
+      const all = collector.raw.join("")
+      for (const text of ["stoker.phase.run", "job succeeded", "stoker_jobs_total"]) assert.include(all, text)
+    }))
+
   it.live("a sender that does not sample is heeded, and a ratio keeps that share of the others", () =>
     Effect.gen(function*() {
       const collector = yield* acquire()
