@@ -68,4 +68,5 @@ export { code, CodeArgs } from "./functions/Code.ts"
 export { command, CommandArgs } from "./functions/Command.ts"
 
 // A worker, whole.
+export type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 export { type AmqpWiring, type Doors, layerWorker, type WorkerServices, type WorkerWiring } from "./wiring.ts"

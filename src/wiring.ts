@@ -1,11 +1,13 @@
 /** Puts the layers together; nothing else happens here. Laid beside ARCHITECTURE.md's picture it should look the same. */
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { Context, Effect, Layer, Option, Redacted, Stream } from "effect"
+import manifest from "../package.json" with { type: "json" }
 import * as ControlLive from "./actors/ControlLive.ts"
 import * as Desk from "./actors/Desk.ts"
 import * as Dispatcher from "./actors/Dispatcher.ts"
 import * as Outbox from "./actors/Outbox.ts"
 import * as Pools from "./actors/Pools.ts"
+import * as Sampler from "./actors/Sampler.ts"
 import * as Worker from "./actors/Worker.ts"
 import { code } from "./functions/Code.ts"
 import { command } from "./functions/Command.ts"
@@ -34,6 +36,7 @@ import * as LogFiles from "./layers/log/LogFiles.ts"
 import * as Oci from "./layers/sandbox/Oci.ts"
 import * as Process from "./layers/sandbox/Process.ts"
 import { type Driver, Drivers, ProvisionFailed } from "./layers/sandbox/Sandbox.ts"
+import type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 import type { Definition } from "./schemas/Function.ts"
 import type { DriverName } from "./schemas/SandboxClass.ts"
 import { standardConfig, type WorkerConfig } from "./schemas/WorkerConfig.ts"
@@ -90,6 +93,8 @@ export interface WorkerWiring<
   readonly journal?: Layer.Layer<Journal, JournalE, JournalR>
   /** Where output is kept. Given: `Host`. Absent: files in the state directory. */
   readonly log?: Layer.Layer<Log, LogE, LogR>
+  /** Where traces, metrics and logs are sent. Absent: nowhere; the metrics are there for whoever asks. */
+  readonly telemetry?: OtlpOptions
 }
 
 /** This process' place on the host: identity and paths. */
@@ -218,8 +223,17 @@ const layerBrokerControl = (amqp: AmqpWiring | undefined) =>
     yield* StokerControl.make({ instance, user: brokerUser(amqp) }).pipe(Effect.provideContext(broker.value))
   }))
 
+/** Loaded only where an endpoint is configured. Everything above it is traced and logged there. */
+const layerTelemetry = (telemetry: OtlpOptions | undefined) =>
+  Layer.unwrap(Effect.gen(function*() {
+    if (telemetry === undefined) return Layer.empty
+    const { instance } = yield* Host
+    const Otlp = yield* Effect.promise(() => import("./layers/telemetry/Otlp.ts"))
+    return Otlp.layer(telemetry, { instance, version: manifest.version })
+  }))
+
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
-export const layerActors = ControlLive.layer.pipe(
+export const layerActors = Layer.merge(ControlLive.layer, Sampler.layer(manifest.version)).pipe(
   Layer.provideMerge(Worker.layer),
   Layer.provideMerge(Dispatcher.layer),
   Layer.provideMerge(Layer.merge(Outbox.layer, Desk.layer))
@@ -238,6 +252,7 @@ export type WorkerServices =
   | Journal
   | Log
   | Pools.Pools
+  | Sampler.Sampler
   | Settings.Settings
   | Worker.Worker
 
@@ -280,6 +295,7 @@ export const layerWorker = <
         options.log ?? LogFiles.layer,
         Settings.layer(config)
       )),
+      Layer.provideMerge(layerTelemetry(options.telemetry)),
       Layer.provideMerge(
         layerDrivers(options.stateDirectory, config.classes.map(({ driver }) => driver), options.drivers ?? noDrivers)
       )

@@ -2,13 +2,14 @@
  * Finds what dead workers of this host left and removes it: rows of the ledger, then their cgroups and directory, then
  * their claims. Touches only instances whose lock is free, and forgets one only when nothing of it is left.
  */
-import { Effect, Schedule } from "effect"
+import { Effect, Metric, Schedule } from "effect"
 import { Cgroups } from "../layers/cgroup/Cgroup.ts"
 import { recordedCgroups } from "../layers/host/CgroupRecord.ts"
 import { Host } from "../layers/host/Host.ts"
 import { Journal } from "../layers/journal/Journal.ts"
 import { Ledger, type LedgerRow } from "../layers/ledger/Ledger.ts"
 import { Drivers } from "../layers/sandbox/Sandbox.ts"
+import { metrics } from "../layers/telemetry/Metrics.ts"
 import type { InstanceId } from "../schemas/Ids.ts"
 import { Outbox } from "./Outbox.ts"
 
@@ -71,6 +72,16 @@ const clearInstance = Effect.fnUntraced(function*(instance: InstanceId) {
   return { instances: 1, sandboxes, jobs, left: 0 }
 })
 
+const counted = Effect.fnUntraced(function*({ left, ...removed }: Swept) {
+  yield* Metric.update(metrics.janitorSweeps.series({}), 1)
+  yield* Metric.update(metrics.janitorLeft.series({}), left)
+  yield* Effect.forEach(
+    Object.entries(removed),
+    ([kind, count]) => Metric.update(metrics.janitorRemoved.series({ kind }), count),
+    { discard: true }
+  )
+})
+
 /** One round. What cannot be removed now is logged and left for the next. */
 export const sweep = Effect.gen(function*() {
   const instances = yield* dead
@@ -84,6 +95,7 @@ export const sweep = Effect.gen(function*() {
       )
     ))
   const total = swept.reduce(add, nothing)
+  yield* counted(total)
   if (total.instances + total.sandboxes > 0) {
     yield* Effect.logInfo("removed what dead workers left").pipe(Effect.annotateLogs({ ...total }))
   }

@@ -8,7 +8,6 @@ import type { StopRequest } from "../layers/executor/Executor.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type ClaimLost, Journal } from "../layers/journal/Journal.ts"
 import { keyText } from "../schemas/Ids.ts"
-import { keyOf } from "../schemas/Job.ts"
 import { Outcome } from "../schemas/Outcome.ts"
 import type { Usage } from "../schemas/Usage.ts"
 import type { Mailbox } from "./Actor.ts"
@@ -18,6 +17,7 @@ import * as Books from "./JobBooks.ts"
 import { plan } from "./JobPlan.ts"
 import { unrun } from "./JobResult.ts"
 import { execute } from "./JobRun.ts"
+import { around, attempting, JobTelemetry } from "./JobTelemetry.ts"
 import * as Teller from "./Teller.ts"
 
 export type JobMessage =
@@ -37,7 +37,8 @@ const live = Effect.fnUntraced(
     const journal = yield* Journal
     const desk = yield* Desk
     const asked = yield* monotonic
-    const answer = yield* Books.claim(delivery)
+    const telemetry = yield* JobTelemetry
+    const answer = yield* telemetry.claiming(Books.claim(delivery))
     const claimed = yield* monotonic
     switch (answer._tag) {
       case "Refused":
@@ -52,6 +53,7 @@ const live = Effect.fnUntraced(
         {
           const lost = Outcome.cases.Lost.make({ attempts: answer.attempts })
           teller.attempt(answer.claim.attempt)
+          telemetry.granted(answer.claim.attempt)
           if (!(yield* Books.putOff(delivery, answer.claim, lost))) {
             yield* Books.settle(answer.claim, teller, unrun(lost))
           }
@@ -60,6 +62,7 @@ const live = Effect.fnUntraced(
       case "Granted": {
         const held = answer.claim
         teller.attempt(held.attempt)
+        telemetry.granted(held.attempt)
         yield* Effect.acquireRelease(
           Effect.sync(() => desk.claims.set(keyText(held.key), held)),
           () => Effect.sync(() => desk.claims.delete(keyText(held.key)))
@@ -84,7 +87,8 @@ const live = Effect.fnUntraced(
             )
           ),
           // The worker is being drained: somebody else runs it, and this try does not count.
-          Effect.onInterrupt(() => Effect.ignore(journal.release(held)))
+          Effect.onInterrupt(() => Effect.ignore(journal.release(held))),
+          attempting
         )
         if (yield* Books.putOff(delivery, held, result.outcome)) return "settled" as const
         const usage: Usage = {
@@ -130,8 +134,9 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
     const deliveries = [delivery]
     const applicant: Applicant = { owner: delivery.job.owner, priority: delivery.priority ?? "normal" }
     const receivedAt = yield* monotonic
+    const telemetry = yield* JobTelemetry
     yield* Effect.forkScoped(Effect.ignore(listen(mailbox, deliveries, stop, lost)))
-    const teller = yield* Teller.make(delivery, desk.watchers)
+    const teller = yield* Teller.make(telemetry.delivery, desk.watchers)
 
     const body = Effect.gen(function*() {
       yield* teller.tell({ _tag: "Received" })
@@ -142,20 +147,28 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
       }
     })
     const lostClaim: Effect.Effect<"lost", ClaimLost> = Effect.as(Deferred.await(lost), "lost")
+    const giveBack = Effect.suspend(() =>
+      Effect.andThen(
+        telemetry.parted("given_back", deliveries.length),
+        Effect.forEach(deliveries, ({ giveBack }) => giveBack, { discard: true })
+      )
+    )
     const end = yield* Effect.raceFirst(body, lostClaim).pipe(
       Effect.catchTag("ClaimLost", () => Effect.succeed("lost" as const)),
-      Effect.onInterrupt(() => Effect.forEach(deliveries, ({ giveBack }) => giveBack, { discard: true }))
+      Effect.onInterrupt(() => giveBack)
     )
     switch (end) {
       case "settled":
+        yield* telemetry.parted("acked", deliveries.length)
         return yield* Effect.forEach(deliveries, ({ ack }) => ack, { discard: true })
       case "rejected":
-        return
+        return yield* telemetry.parted("rejected", 1)
       case "lost":
-        yield* Effect.logWarning("the job's claim was lost to another worker; nothing was written")
-        return yield* Effect.forEach(deliveries, ({ giveBack }) => giveBack, { discard: true })
+        telemetry.claimLost()
+        yield* attempting(Effect.logWarning("the job's claim was lost to another worker; nothing was written"))
+        return yield* giveBack
     }
-  }).pipe(Effect.annotateLogs({ job: keyText(keyOf(delivery.job)) }), Effect.scoped)
+  }).pipe(around(delivery), Effect.scoped)
 
 /** Waits for a slot and lives in it. A stop that comes before there is room does not wait for it. */
 const admitted = <A, E, R>(

@@ -9,6 +9,7 @@ import type { Settlement } from "../schemas/Settlement.ts"
 import { noUsage } from "../schemas/Usage.ts"
 import type { JobPlan } from "./JobPlan.ts"
 import { type JobResult, rejected } from "./JobResult.ts"
+import { attempting, JobTelemetry } from "./JobTelemetry.ts"
 import { Outbox } from "./Outbox.ts"
 import { persist } from "./Persist.ts"
 import * as Teller from "./Teller.ts"
@@ -51,6 +52,7 @@ export const claim = Effect.fnUntraced(function*(delivery: Delivery) {
 export const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Teller, result: JobResult) {
   const journal = yield* Journal
   const outbox = yield* Outbox
+  const telemetry = yield* JobTelemetry
   const { event, owed } = yield* teller.conclude({
     _tag: "Ended",
     outcome: result.outcome,
@@ -58,22 +60,25 @@ export const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Te
     output: result.output
   })
   const settlement: Settlement = { ...result, attempt: held.attempt, endedAtMs: event.atMs }
-  const rows = yield* outbox.reserving(owed, persist("a settlement", journal.settle(held, settlement, owed)))
+  const written = outbox.reserving(owed, persist("a settlement", journal.settle(held, settlement, owed)))
+  const rows = yield* telemetry.settling(written)
+  telemetry.settled(result.outcome, result.usage)
   yield* Effect.logInfo(`job ${describe(result.outcome)}`).pipe(
-    Effect.annotateLogs({ outcome: result.outcome._tag, attempt: held.attempt })
+    Effect.annotateLogs({ outcome: result.outcome._tag })
   )
-  yield* teller.settle(event, rows)
+  yield* telemetry.telling(teller.settle(event, rows))
   yield* outbox.confirmed(rows)
-})
+}, attempting)
 
 /** Tried again instead of settled, if its sender asked for that: the attempt is used up, the outcome is nobody's yet. */
 export const putOff = Effect.fnUntraced(function*(delivery: Delivery, held: Claim, outcome: Outcome) {
   if (delivery.retry === undefined || !(yield* delivery.retry(outcome))) return false
   const journal = yield* Journal
   yield* persist("a retry", journal.postpone(held))
+  ;(yield* JobTelemetry).putOff(outcome)
   yield* Effect.logInfo(`job ${describe(outcome)}, and is tried again`)
   return true
-})
+}, attempting)
 
 /**
  * A job that may take longer than its transport lets it be held: acked now, and the journal's from here on. Or rejected,

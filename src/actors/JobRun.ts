@@ -8,6 +8,7 @@ import { type Job, keyOf } from "../schemas/Job.ts"
 import { Outcome } from "../schemas/Outcome.ts"
 import type { JobPlan } from "./JobPlan.ts"
 import { type JobResult, unrun } from "./JobResult.ts"
+import { JobTelemetry } from "./JobTelemetry.ts"
 import type { Teller } from "./Teller.ts"
 
 const diskTrouble = (error: LogError) =>
@@ -15,16 +16,21 @@ const diskTrouble = (error: LogError) =>
 
 /** Follows a run to its outcome: bytes to the log, facts to the teller. */
 const follow = Effect.fnUntraced(function*(run: Run, writer: LogWriter, teller: Teller) {
+  const telemetry = yield* JobTelemetry
   let result: JobResult | undefined
   const failed = yield* Effect.exit(Stream.runForEach(run.events, (event) => {
     switch (event._tag) {
       case "Output":
+        telemetry.wrote(event.stream, event.bytes.length)
         return writer.append(event.stream, event.bytes)
       case "Ready":
+        telemetry.provisioned(event.provisionMicros)
         return teller.tell({ _tag: "Running" })
       case "PhaseStarted":
+        telemetry.phaseStarted()
         return teller.tell({ _tag: "PhaseStarted", phase: event.phase })
       case "PhaseEnded":
+        telemetry.phaseEnded(event.usage)
         return teller.tell({ _tag: "PhaseEnded", phase: event.phase, usage: event.usage })
       case "Finished":
         result = { ...unrun(event.outcome), usage: event.usage }
@@ -53,6 +59,7 @@ export const execute = Effect.fnUntraced(
     teller: Teller
   ) {
     const outer = yield* Effect.scope
+    const telemetry = yield* JobTelemetry
     const startedAtMs = yield* nowMs
     const keepBytes = Math.max(...assigned.program.phases.map(({ limits }) => limits.outputBytes))
     const writer = yield* Effect.result((yield* Log).open(keyOf(job), { attempt, keepBytes }))
@@ -66,7 +73,8 @@ export const execute = Effect.fnUntraced(
     yield* Effect.forkIn(Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")), outer)
     stopper.interruptUnsafe()
 
-    const output = yield* Effect.result(writer.success.end)
+    const output = yield* Effect.result(telemetry.endingLog(writer.success.end))
+    if (output._tag === "Success") telemetry.logEnded(output.success)
     return output._tag === "Failure"
       ? { ...result, outcome: diskTrouble(output.failure), startedAtMs }
       : { ...result, output: output.success, startedAtMs }

@@ -2,6 +2,7 @@
 import { Deferred, Effect, Option, type Redacted } from "effect"
 import { Worker } from "../actors/Worker.ts"
 import { Host } from "../layers/host/Host.ts"
+import * as OtlpOptions from "../layers/telemetry/OtlpOptions.ts"
 import type { WorkerConfig } from "../schemas/WorkerConfig.ts"
 import { layerWorker } from "../wiring.ts"
 import { ExitWith } from "./CliFailure.ts"
@@ -50,6 +51,7 @@ const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signal
   }
   if (config.classes.some(({ driver }) => driver === "process")) yield* Effect.logWarning(noIsolation)
 
+  const telemetry = yield* OtlpOptions.read
   const connected = yield* Deferred.make<void>()
   const serve = Effect.gen(function*() {
     const { instance, paths } = yield* Host
@@ -76,6 +78,7 @@ const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signal
       config,
       embedded: true,
       direct: "direct",
+      ...(telemetry === undefined ? {} : { telemetry }),
       ...(Option.isNone(options.amqp) ? {} : {
         amqp: {
           url: options.amqp.value,

@@ -249,34 +249,34 @@ describe("CodeBench emitter: what it sends", () => {
 
   it.effect("a status that nobody is bound for is counted, no error", () =>
     Effect.gen(function*() {
-      const before = (yield* Metric.value(CodeBench.unroutable)).count
+      const before = (yield* Metric.value(CodeBench.counters.unroutable)).count
       yield* withEmitter(recorder({ routed: false }), (emitter) => sendAll(emitter, life(job, toExchange)))
-      assert.strictEqual((yield* Metric.value(CodeBench.unroutable)).count - before, 3)
+      assert.strictEqual((yield* Metric.value(CodeBench.counters.unroutable)).count - before, 3)
     }))
 
   it.effect("a status refused is sent again after declaring again", () =>
     Effect.gen(function*() {
       const broker = recorder({ refuse: 1 })
-      const before = (yield* Metric.value(CodeBench.undeliverable)).count
+      const before = (yield* Metric.value(CodeBench.counters.undeliverable)).count
       yield* withEmitter(broker, (emitter) => sendAll(emitter, life(job, toExchange).slice(0, 1)))
       assert.deepStrictEqual(broker.asked.map((ask) => ask.split(" ")[0]), ["ensure", "publish", "ensure", "publish"])
-      assert.strictEqual((yield* Metric.value(CodeBench.undeliverable)).count, before)
+      assert.strictEqual((yield* Metric.value(CodeBench.counters.undeliverable)).count, before)
     }))
 
   it.effect("a status refused for good is counted and its wait ends", () =>
     Effect.gen(function*() {
-      const before = (yield* Metric.value(CodeBench.undeliverable)).count
+      const before = (yield* Metric.value(CodeBench.counters.undeliverable)).count
       yield* withEmitter(recorder({ refuse: 9 }), (emitter) =>
         Effect.gen(function*() {
           yield* sendAll(emitter, life(job, toExchange).slice(0, 1))
           yield* Effect.flatten(emitter.send({ id: "x", emitter: "codebench", content: { of: "another version" } }))
         }))
-      assert.strictEqual((yield* Metric.value(CodeBench.undeliverable)).count - before, 2)
+      assert.strictEqual((yield* Metric.value(CodeBench.counters.undeliverable)).count - before, 2)
     }))
 
   it.effect("a status that the closing transport did not confirm is still owed: its wait does not end", () =>
     Effect.gen(function*() {
-      const before = (yield* Metric.value(CodeBench.undeliverable)).count
+      const before = (yield* Metric.value(CodeBench.counters.undeliverable)).count
       yield* withEmitter(recorder({ refuse: 9, reason: "Closed" }), (emitter) =>
         Effect.gen(function*() {
           const sending = yield* sendAll(emitter, life(job, toExchange).slice(0, 1)).pipe(
@@ -285,7 +285,7 @@ describe("CodeBench emitter: what it sends", () => {
           yield* TestClock.adjust("1 hour")
           assert.isUndefined(sending.pollUnsafe())
         }))
-      assert.strictEqual((yield* Metric.value(CodeBench.undeliverable)).count, before)
+      assert.strictEqual((yield* Metric.value(CodeBench.counters.undeliverable)).count, before)
     }))
 
   it.effect("a queue that cannot be declared is tried again, and does not keep its statuses back for ever", () =>

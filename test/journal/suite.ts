@@ -287,6 +287,21 @@ export const suite = (name: string, place: Place) => {
         assert.deepStrictEqual(yield* journal.owed(10), second)
       }))
 
+    promise(
+      "what waits is counted: rows nobody has claimed, messages not struck off",
+      (journal) =>
+        Effect.gen(function*() {
+          assert.deepStrictEqual(yield* journal.counts, { queued: 0, owed: 0 })
+          for (const id of ["a", "b", "c"]) yield* journal.submit(Sample.request(id))
+          const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          assert.deepStrictEqual(yield* journal.counts, { queued: 2, owed: 0 })
+          const owed = yield* journal.settle(claim, Sample.settlement(1), ["1", "2"].map(Sample.message))
+          assert.deepStrictEqual(yield* journal.counts, { queued: 2, owed: 2 })
+          yield* journal.told(owed.map(({ row }) => row))
+          assert.deepStrictEqual(yield* journal.counts, { queued: 2, owed: 0 })
+        })
+    )
+
     promise("settling again writes nothing and answers with what is still owed", (journal) =>
       Effect.gen(function*() {
         const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))

@@ -143,11 +143,11 @@ describe("Stoker's own dialect, from message to reply", { timeout: 60_000 }, () 
       yield* served(broker)
       const raw = yield* acquireRaw(broker)
       yield* ask(() => raw.listen("#"))
-      const before = (yield* Metric.value(StokerEmitter.unroutable)).count
+      const before = (yield* Metric.value(StokerEmitter.counters.unroutable)).count
       raw.send(say1("j1"), { replyTo: "nobody-listens-here" })
       yield* ask(() => raw.until(5))
       yield* queueIs(broker, "stoker.jobs", 0)
-      assert.strictEqual((yield* Metric.value(StokerEmitter.unroutable)).count - before, 5)
+      assert.strictEqual((yield* Metric.value(StokerEmitter.counters.unroutable)).count - before, 5)
       assert.strictEqual(runs, 1)
       assert.isUndefined(yield* ask(() => broker.queue("nobody-listens-here")))
     }))

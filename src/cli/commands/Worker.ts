@@ -55,7 +55,8 @@ export const worker = Command.make(
 ).pipe(
   Command.withDescription(
     "Take jobs until told to stop: those of `stoker submit` in the same state directory and, with AMQP_URL, those of " +
-      "CodeBench clients and of the queues stoker.jobs. SIGTERM or Ctrl-C lets running jobs end; a second one ends them at once."
+      "CodeBench clients and of the queues stoker.jobs. SIGTERM or Ctrl-C lets running jobs end; a second one ends them at once. " +
+      "OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_ variables send traces, metrics and logs to an OpenTelemetry collector."
   ),
   Command.withShortDescription("Take jobs from RabbitMQ and the embedded queue"),
   Command.withExamples([

@@ -1,6 +1,7 @@
 import type { Redacted } from "effect"
-import { Deferred, Duration, Effect, Layer, Option, Schedule, Stream, SubscriptionRef } from "effect"
+import { Deferred, Duration, Effect, Layer, Metric, Option, Schedule, Stream, SubscriptionRef } from "effect"
 import type { ConnectionOptions } from "node:tls"
+import { metrics } from "../telemetry/Metrics.ts"
 import type { AmqpError, AmqpStatus, Topology } from "./Amqp.ts"
 import { Amqp } from "./Amqp.ts"
 import * as Connection from "./Connection.ts"
@@ -45,6 +46,7 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
     heartbeat: Duration.fromInputUnsafe(options.heartbeat ?? "10 seconds"),
     tls: options.tls
   })
+  const context = yield* Effect.context<never>()
   const status = yield* SubscriptionRef.make<AmqpStatus>({
     connected: false,
     publishing: false,
@@ -56,8 +58,15 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
   const note = (change: Partial<AmqpStatus>) =>
     SubscriptionRef.update(status, (now) => {
       const next = { ...now, ...change }
-      return { ...next, connected: next.publishing && next.consuming }
+      const connected = next.publishing && next.consuming
+      // Here, so that gauges and status change in one order.
+      metrics.brokerConnected.series({}).updateUnsafe(connected ? 1 : 0, context)
+      metrics.brokerBlocked.series({}).updateUnsafe(next.blocked === undefined ? 0 : 1, context)
+      return { ...next, connected }
     })
+  /** Another one after the first is a reconnect. */
+  const connects = (connection: "publish" | "consume") =>
+    Metric.update(metrics.brokerConnects.series({ connection }), 1)
   // Registered first, so the last to run.
   yield* Effect.addFinalizer(() => note({ publishing: false, consuming: false, blocked: undefined }))
   const fork = Effect.runForkWith(yield* Effect.context())
@@ -90,7 +99,10 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
   const publishingLife = Connection.supervise({
     endpoint,
     name: `stoker/${options.instance}/publish`,
-    onUp: Effect.andThen(Effect.sync(() => publisher.block(false)), note({ publishing: true, blocked: undefined })),
+    onUp: Effect.sync(() => publisher.block(false)).pipe(
+      Effect.andThen(connects("publish")),
+      Effect.andThen(note({ publishing: true, blocked: undefined }))
+    ),
     onDown: (lastError) => note({ publishing: false, blocked: undefined, lastError }),
     onBlocked: setBlocked,
     session: (link) =>
@@ -114,7 +126,7 @@ const make = Effect.fnUntraced(function*(options: AmqpOptions) {
   const consumingLife = Connection.supervise({
     endpoint,
     name: `stoker/${options.instance}/consume`,
-    onUp: note({ consuming: true }),
+    onUp: Effect.andThen(connects("consume"), note({ consuming: true })),
     onDown: (lastError) => note({ consuming: false, lastError }),
     onBlocked: () => {},
     session: (link) =>

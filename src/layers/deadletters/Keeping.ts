@@ -1,7 +1,8 @@
 /** Keeps AMQP messages that no job can be made of, each with the reason, where an operator finds them. */
-import { DateTime, Effect } from "effect"
+import { DateTime, Effect, Metric } from "effect"
 import { header } from "../../schemas/dialects/StokerJob.ts"
 import type { Amqp, AmqpDelivery, AmqpMessage, Topology } from "../amqp/Amqp.ts"
+import { metrics } from "../telemetry/Metrics.ts"
 import * as Durably from "./Durably.ts"
 import { letterHeader, senderHeaders } from "./LetterHeaders.ts"
 
@@ -78,6 +79,7 @@ export const make = Effect.fnUntraced(
         }
       }
       yield* put({ topology, queue, message })
+      yield* Metric.update(metrics.deadLetters.series({}), 1)
     })
 
     return { keep }

@@ -1,5 +1,5 @@
 /** Tells the clients of the CodeBench worker, in their own words, how their jobs fare. */
-import { Cache, Duration, Effect, Exit, Metric, Option, Schema, type Scope } from "effect"
+import { Cache, Duration, Effect, Exit, Option, Schema, type Scope } from "effect"
 import { CodeBenchReply } from "../../schemas/dialects/CodeBench.ts"
 import { ended, outputText, progress } from "../../schemas/dialects/CodeBenchStatus.ts"
 import { JobEvent, type StreamSummary } from "../../schemas/JobEvent.ts"
@@ -27,17 +27,8 @@ export interface CodeBenchEmitterOptions {
   readonly outputBytes?: number
 }
 
-/** Statuses that the broker took and no queue wanted. */
-export const unroutable = Metric.counter("stoker_codebench_statuses_unroutable", {
-  description: "CodeBench statuses confirmed by the broker that no queue was bound for",
-  incremental: true
-})
-
-/** Statuses given up: the broker would not take them. */
-export const undeliverable = Metric.counter("stoker_codebench_statuses_undeliverable", {
-  description: "CodeBench statuses that could not be published",
-  incremental: true
-})
+/** What it counts. */
+export const counters = AmqpSend.countersOf(emitterName)
 
 const decodeReply = Schema.decodeUnknownOption(CodeBenchReply)
 const utf8 = new TextEncoder()
@@ -111,12 +102,13 @@ export const make = Effect.fnUntraced(function*(
     return [statusMessage(targets, reply.form, status, messageId(telling.event, 0))]
   })
 
-  const put = AmqpSend.make({ amqp, unroutable, undeliverable })
+  yield* AmqpSend.begin(counters)
+  const put = AmqpSend.make({ amqp, counters })
   const send = (message: Message) => {
     const content = Option.getOrUndefined(contentOf(message))
     if (content === undefined) {
       const why = "its content is not one of ours; was it written by another version?"
-      return Effect.succeed(AmqpSend.givenUp(undeliverable, message, why))
+      return Effect.succeed(AmqpSend.givenUp(counters, message, why))
     }
     return put({
       message,

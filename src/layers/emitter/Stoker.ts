@@ -1,5 +1,5 @@
 /** Tells JobEvents to the exchange `stoker.events`, and to the reply queue a job was sent with. */
-import { Cache, Duration, Effect, Exit, Metric, Option, Schema, type Scope } from "effect"
+import { Cache, Duration, Effect, Exit, Option, Schema, type Scope } from "effect"
 import { eventOf, outputOf } from "../../schemas/dialects/StokerEvent.ts"
 import { StokerReply } from "../../schemas/dialects/StokerJob.ts"
 import { type Message, messageId } from "../../schemas/Message.ts"
@@ -17,17 +17,8 @@ export interface StokerEmitterOptions {
   readonly outputBytes?: number
 }
 
-/** Events that the broker took and no queue wanted: an exchange nobody listens to, a reply queue that is gone. */
-export const unroutable = Metric.counter("stoker_events_unroutable", {
-  description: "JobEvents confirmed by the broker that no queue was bound for",
-  incremental: true
-})
-
-/** Events given up: the broker would not take them. */
-export const undeliverable = Metric.counter("stoker_events_undeliverable", {
-  description: "JobEvents that could not be published",
-  incremental: true
-})
+/** What it counts. */
+export const counters = AmqpSend.countersOf(emitterName)
 
 const decodeReply = Schema.decodeUnknownOption(StokerReply)
 const utf8 = new TextEncoder()
@@ -83,12 +74,13 @@ export const make = Effect.fnUntraced(function*(
     )
   })
 
-  const put = AmqpSend.make({ amqp, unroutable, undeliverable })
+  yield* AmqpSend.begin(counters)
+  const put = AmqpSend.make({ amqp, counters })
   const send = (message: Message) => {
     const content = Option.getOrUndefined(contentOf(message))
     if (content === undefined) {
       const why = "its content is not one of ours; was it written by another version?"
-      return Effect.succeed(AmqpSend.givenUp(undeliverable, message, why))
+      return Effect.succeed(AmqpSend.givenUp(counters, message, why))
     }
     const isReply = content.exchange === ""
     return put({

@@ -116,6 +116,8 @@ export class Journal extends Context.Service<Journal, {
   readonly owed: (limit: number) => Effect.Effect<ReadonlyArray<Owed>, JournalError>
   /** They are confirmed: strikes them off. */
   readonly told: (rows: ReadonlyArray<number>) => Effect.Effect<void, JournalError>
+  /** How much waits: rows that nobody has claimed, messages not yet struck off. */
+  readonly counts: Effect.Effect<{ readonly queued: number; readonly owed: number }, JournalError>
   readonly get: (key: JobKey) => Effect.Effect<JobRecord | undefined, JournalError>
   /** Newest first. `id` finds a job whatever its door and owner. */
   readonly list: (

@@ -1,9 +1,10 @@
 /** The contract over whatever carries out operations: encodes, takes the time, and decodes what comes back. */
-import { Clock, Duration, Effect, Schema } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Exit, Schema } from "effect"
 import { InstanceId, type JobKey, keyText } from "../../schemas/Ids.ts"
 import { Job, JobState, keyOf } from "../../schemas/Job.ts"
 import { Message } from "../../schemas/Message.ts"
 import { Settlement } from "../../schemas/Settlement.ts"
+import { count, metrics, observeMicros } from "../telemetry/Metrics.ts"
 import {
   type Claim,
   type ClaimAnswer,
@@ -147,8 +148,26 @@ const claimAnswer = (
   }
 }
 
+/** Each operation is timed, and each failure counted. */
+const measured = (perform: Perform): Perform => (doing, operation) =>
+  Effect.contextWith((context: Context.Context<never>) => {
+    const clock = Context.get(context, Clock.Clock)
+    const begun = clock.monotonicTimeNanosUnsafe()
+    const labels = { operation: operation.name }
+    return Effect.onExit(perform(doing, operation), (exit) =>
+      Effect.sync(() => {
+        const micros = Number((clock.monotonicTimeNanosUnsafe() - begun) / 1000n)
+        observeMicros(context, metrics.journalOperation, labels, micros)
+        // 0 counts too: an alert needs to have seen the series before its first rise.
+        const failed = Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+        count(context, metrics.journalErrors, labels, failed ? 1 : 0)
+      }))
+  })
+
 /** A whole journal, given the one thing its stores differ in. */
-export const make = (perform: Perform): Journal["Service"] => ({
+export const make = (unmeasured: Perform): Journal["Service"] => backend(measured(unmeasured))
+
+const backend = (perform: Perform): Journal["Service"] => ({
   submit: Effect.fn("Journal.submit")(function*(request) {
     const input = yield* asked(request)
     const answer = yield* perform(`write down job ${input.key}`, { name: "submit", input })
@@ -221,6 +240,8 @@ export const make = (perform: Perform): Journal["Service"] => ({
   told: Effect.fn("Journal.told")(function*(rows) {
     if (rows.length > 0) yield* perform("strike off told messages", { name: "told", input: { rows } })
   }),
+
+  counts: perform("count what waits", { name: "counts", input: null }).pipe(Effect.withSpan("Journal.counts")),
 
   get: Effect.fn("Journal.get")(function*(key) {
     const row = yield* perform(`look up job ${keyText(key)}`, { name: "get", input: { key: keyText(key) } })

@@ -56,6 +56,7 @@ export const make = (): Store => {
     owed: (limit) => Array.from(outbox.values()).slice(0, limit).map(owedRow),
     told: (row) => {
       outbox.delete(row)
-    }
+    },
+    counts: () => ({ queued: matching(({ state }) => state === "queued").length, owed: outbox.size })
   }
 }

@@ -26,6 +26,12 @@ export interface Conflict {
   readonly _tag: "Conflict"
 }
 
+/** How much waits. */
+export interface Counts {
+  readonly queued: number
+  readonly owed: number
+}
+
 export interface Operations {
   readonly submit: {
     readonly input: Asked
@@ -62,6 +68,8 @@ export interface Operations {
   readonly holders: { readonly input: null; readonly answer: ReadonlyArray<string> }
   readonly owed: { readonly input: { readonly limit: number }; readonly answer: ReadonlyArray<OwedRow> }
   readonly told: { readonly input: { readonly rows: ReadonlyArray<number> }; readonly answer: null }
+  /** Rows that nobody has claimed; messages not yet struck off. */
+  readonly counts: { readonly input: null; readonly answer: Counts }
   readonly get: { readonly input: { readonly key: string }; readonly answer: JobRow | null }
   readonly list: { readonly input: JobFilter; readonly answer: ReadonlyArray<JobRow> }
 }
@@ -73,4 +81,4 @@ export type Operation<N extends OperationName = OperationName> = {
 export type Answer<N extends OperationName = OperationName> = Operations[N]["answer"]
 
 /** Those that write nothing: a batch of them needs no write lock. */
-export const reads: ReadonlySet<OperationName> = new Set(["queued", "holders", "owed", "get", "list"])
+export const reads: ReadonlySet<OperationName> = new Set(["queued", "holders", "owed", "counts", "get", "list"])

@@ -160,6 +160,7 @@ const handlers: Handlers = {
     for (const row of rows) store.told(row)
     return null
   },
+  counts: (store) => store.counts(),
   get: (store, { key }) => store.row(key) ?? null,
   list: (store, filter) => store.list(filter)
 }

@@ -49,6 +49,9 @@ export const make = (db: DatabaseSync): Store => {
   const owe = db.prepare("insert into outbox (job, fence, emitter, id, content, made_ms) values (?, ?, ?, ?, ?, ?)")
   const owedBy = db.prepare(`select ${owed} from outbox where job = ? and fence = ? order by row`)
   const oldestOwed = db.prepare(`select ${owed} from outbox order by row limit ?`)
+  const counts = db.prepare(
+    "select (select count(*) from jobs where state = 'queued') as queued, (select count(*) from outbox) as owed"
+  )
   const told = db.prepare("delete from outbox where row = ?")
 
   const newest = (where: string) => db.prepare(`select ${whole} from jobs ${where} order by seq desc limit $limit`)
@@ -103,6 +106,10 @@ export const make = (db: DatabaseSync): Store => {
     owed: (limit) => oldestOwed.all(limit).map(owedOf),
     told: (row) => {
       told.run(row)
+    },
+    counts: () => {
+      const { owed, queued } = counts.get() ?? {}
+      return { queued: Number(queued), owed: Number(owed) }
     }
   }
 }

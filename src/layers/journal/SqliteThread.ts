@@ -1,8 +1,9 @@
 /** The Effect side of the SQLite thread: starts it, hands it batches, replaces it when it dies, ends it with the scope. */
-import { Deferred, Duration, Effect, Schedule, type Scope } from "effect"
+import { type Context, Deferred, Duration, Effect, Schedule, type Scope } from "effect"
 import { Worker } from "node:worker_threads"
 import { built } from "../Built.ts"
 import * as Release from "../Release.ts"
+import { count, metrics } from "../telemetry/Metrics.ts"
 import * as GroupCommit from "./GroupCommit.ts"
 import { JournalError } from "./Journal.ts"
 import type { Perform } from "./JournalBackend.ts"
@@ -56,37 +57,42 @@ const close = ({ ended, worker }: Thread) =>
 
 /** Starts a thread, which is `started` even if it cannot open the file; succeeds once it has. */
 const start = (options: ThreadOptions, commits: GroupCommit.GroupCommit, started: (thread: Thread) => void) =>
-  Effect.callback<void, Failure>((resume) => {
-    const ended = Deferred.makeUnsafe<Failure>()
-    let isOpen = false
-    let failure: Failure = endOf({ message: "it ended by itself" })
-    // Neither environment nor options of the process: the thread needs none, and must not run others' hooks.
-    const given = { workerData: options, env: {}, execArgv: [], resourceLimits }
-    const worker = new Worker(entry, { name: "stoker-journal", ...given })
-    started({ worker, ended })
-    worker.on("message", (message: FromThread) => {
-      switch (message._tag) {
-        case "Opened":
-          isOpen = true
-          commits.open((operations) => worker.postMessage({ _tag: "Batch", operations } satisfies ToThread))
-          return resume(Effect.void)
-        case "Refused":
-          return resume(Effect.fail(message.failure))
-        case "Results":
-          return commits.results(message.results)
-      }
+  Effect.contextWith((context: Context.Context<never>) =>
+    Effect.callback<void, Failure>((resume) => {
+      const ended = Deferred.makeUnsafe<Failure>()
+      let isOpen = false
+      let failure: Failure = endOf({ message: "it ended by itself" })
+      // Neither environment nor options of the process: the thread needs none, and must not run others' hooks.
+      const given = { workerData: options, env: {}, execArgv: [], resourceLimits }
+      const worker = new Worker(entry, { name: "stoker-journal", ...given })
+      started({ worker, ended })
+      worker.on("message", (message: FromThread) => {
+        switch (message._tag) {
+          case "Opened":
+            isOpen = true
+            commits.open((operations) => {
+              count(context, metrics.journalBatches, {})
+              worker.postMessage({ _tag: "Batch", operations } satisfies ToThread)
+            })
+            return resume(Effect.void)
+          case "Refused":
+            return resume(Effect.fail(message.failure))
+          case "Results":
+            return commits.results(message.results)
+        }
+      })
+      worker.on("error", (error) => {
+        failure = endOf(failureOf(error))
+      })
+      // "exit" comes last, whatever the end was.
+      worker.on("exit", () => {
+        if (isOpen) commits.lost(failure)
+        Deferred.doneUnsafe(ended, Effect.succeed(failure))
+        resume(Effect.fail(failure))
+      })
+      return terminate(worker)
     })
-    worker.on("error", (error) => {
-      failure = endOf(failureOf(error))
-    })
-    // "exit" comes last, whatever the end was.
-    worker.on("exit", () => {
-      if (isOpen) commits.lost(failure)
-      Deferred.doneUnsafe(ended, Effect.succeed(failure))
-      resume(Effect.fail(failure))
-    })
-    return terminate(worker)
-  })
+  )
 
 /**
  * Fails if the file cannot be opened. Later deaths of the thread are survived: what it had in its hands fails, what

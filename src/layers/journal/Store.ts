@@ -38,4 +38,5 @@ export interface Store {
   /** Oldest first. */
   readonly owed: (limit: number) => ReadonlyArray<OwedRow>
   readonly told: (row: number) => void
+  readonly counts: () => { readonly queued: number; readonly owed: number }
 }

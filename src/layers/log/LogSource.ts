@@ -1,5 +1,6 @@
 /** Where a reader's bytes come from, and how it waits for more. */
-import { Clock, Deferred, Effect } from "effect"
+import { Clock, Deferred, Effect, Metric } from "effect"
+import { metrics } from "../telemetry/Metrics.ts"
 import type { LogEnd, LogError, LogNotFound, LogSlice, ReadOptions } from "./Log.ts"
 import type { LogHandleClosed } from "./LogHandle.ts"
 import type { Range } from "./LogRun.ts"
@@ -36,6 +37,12 @@ export class LogNews {
   }
 }
 
+const followers = metrics.logFollowers.series({})
+
+/** Counted among those who wait while it does. */
+const following = <A>(wait: Effect.Effect<A>) =>
+  Effect.acquireUseRelease(Metric.modify(followers, 1), () => wait, () => Metric.modify(followers, -1))
+
 /** Reads from whatever `find` gives, and waits until there is something to tell or the time is over. */
 export const follow = Effect.fnUntraced(function*(
   find: Effect.Effect<LogSource, LogNotFound | LogError>,
@@ -57,7 +64,7 @@ export const follow = Effect.fnUntraced(function*(
       if (slice.entries.length > 0 || slice.end !== undefined || wait === undefined || left <= 0) {
         return { ...slice, run }
       }
-      yield* wait.pipe(Effect.timeoutOption(left))
+      yield* following(wait.pipe(Effect.timeoutOption(left)))
     }
     const now = yield* find.pipe(Effect.catchTag("LogNotFound", () => Effect.undefined))
     if (now?.identity !== run) return cutOff
