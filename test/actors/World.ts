@@ -228,6 +228,7 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
     paths: { state: "", journal: "", logs: "", ledger: "", instance: () => "" },
     isAlive: () => Effect.succeed(false),
     others: Effect.succeed([]),
+    cgroupsOf: () => Effect.succeed([]),
     forget: () => Effect.void
   })
 
