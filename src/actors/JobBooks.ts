@@ -4,9 +4,11 @@ import { Settings } from "../layers/config/Settings.ts"
 import { Host } from "../layers/host/Host.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type Claim, type ClaimAnswer, Journal } from "../layers/journal/Journal.ts"
+import { keyText } from "../schemas/Ids.ts"
 import { describe, Outcome } from "../schemas/Outcome.ts"
 import type { Settlement } from "../schemas/Settlement.ts"
 import { noUsage } from "../schemas/Usage.ts"
+import { Desk } from "./Desk.ts"
 import type { JobPlan } from "./JobPlan.ts"
 import { type JobResult, rejected } from "./JobResult.ts"
 import { Outbox } from "./Outbox.ts"
@@ -51,6 +53,7 @@ export const claim = Effect.fnUntraced(function*(delivery: Delivery) {
 export const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Teller, result: JobResult) {
   const journal = yield* Journal
   const outbox = yield* Outbox
+  const { claims } = yield* Desk
   const { event, owed } = yield* teller.conclude({
     _tag: "Ended",
     outcome: result.outcome,
@@ -59,6 +62,8 @@ export const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Te
   })
   const settlement: Settlement = { ...result, attempt: held.attempt, endedAtMs: event.atMs }
   const rows = yield* outbox.reserving(owed, persist("a settlement", journal.settle(held, settlement, owed)))
+  // From now on there is nothing to renew; telling may take as long as the broker is away.
+  claims.delete(keyText(held.key))
   yield* Effect.logInfo(`job ${describe(result.outcome)}`).pipe(
     Effect.annotateLogs({ outcome: result.outcome._tag, attempt: held.attempt })
   )
