@@ -30,11 +30,11 @@ describe("whatever happens to workers", () => {
 
   it("also on a long day with many shifts", () => {
     live(1, { shifts: 12, shiftMs: 120_000 })
-  })
+  }, 120_000)
 
   it("a seed always tells the same story", () => {
     for (const seed of [1, 2, 3]) {
-      assert.deepStrictEqual(Day.run(seed, usual).trace(), Day.run(seed, usual).trace())
+      assert.strictEqual(Day.run(seed, usual).trace().join("\n"), Day.run(seed, usual).trace().join("\n"))
     }
-  })
+  }, 120_000)
 })

@@ -76,6 +76,11 @@ const layerLedger = (world: World, worker: Mortal) => {
 const away = (operation: string) =>
   new JournalError({ operation, reason: "the disk is full", remedy: "Free some space." })
 
+const note = ({ putOff }: World, operation: Operation) => {
+  if (operation.name === "postpone") putOff.add(operation.input.claim.key)
+  if (operation.name === "claim") putOff.delete(operation.input.key)
+}
+
 /** As the SQLite thread does: what has gone there happens, whether or not anybody still waits for the answer. */
 const layerJournal = (world: World, worker: Mortal) => {
   const { dice, faults, store, time } = world
@@ -93,6 +98,7 @@ const layerJournal = (world: World, worker: Mortal) => {
         if (isTakenBack) return
         if (isFailing || time.now() < world.journalAwayUntilMs) return resume(Effect.fail(away(doing)))
         const answer = Rules.apply(store, policy, operation)
+        note(world, operation as Operation)
         if (!isRead && name !== "renew") {
           const said = JSON.stringify(answer) ?? ""
           world.say(worker, `journal: ${doing}: ${said.slice(0, 120)}`)

@@ -100,10 +100,10 @@ export const check = (world: World, { accepted, all }: Clients, maxAttempts: num
   }
 
   const rows = new Map(store.list({ limit: 1_000_000 }).map((row) => [row.key, row]))
-  for (const [key, { attempt, instance, settlement, state }] of rows) {
+  for (const [key, { settlement, state }] of rows) {
     if (state !== "ended" || settlement === null) {
       if (hasExpired(key)) world.known("expired-retry", `${key} is ${state}, and was kept as expired`)
-      else if (instance === null && attempt > 0) world.known("joined-retry", `${key} is ${state}`)
+      else if (world.putOff.has(key)) world.known("joined-retry", `${key} is ${state}`)
       else violate(`${key} is ${state}`)
       continue
     }

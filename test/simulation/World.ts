@@ -67,6 +67,8 @@ export interface World {
   readonly ledger: Map<string, LedgerRow>
   readonly workers: Map<InstanceId, Mortal>
   readonly told: Array<AmqpMessage>
+  /** Jobs put off to another try that nobody has claimed since. */
+  readonly putOff: Set<string>
   /** Until then the journal's disk is full. */
   journalAwayUntilMs: number
   readonly log: Log["Service"]
@@ -153,6 +155,7 @@ export const make = (seed: number): World => {
     ledger: new Map(),
     workers,
     told,
+    putOff: new Set(),
     journalAwayUntilMs: 0,
     // Kept on when its worker has died, as files are.
     log: Context.get(Effect.runSync(Effect.scoped(Layer.build(LogMemory.layerMemory))), Log),
