@@ -39,7 +39,7 @@ const make = Effect.fnUntraced(function*(world: World, worker: Mortal) {
       worker,
       `removing ${id}`,
       Effect.gen(function*() {
-        sandboxes.takeDown(id)
+        sandboxes.kill(id)
         // Longer than its deadline: the worker counts it no more, and the janitor sees to it.
         time.after(outside, RELEASE_MS - 1, () => sandboxes.leave(id))
         yield* Effect.sleep(dice.chance(faults().teardownSlow) ? dice.between(500, 20_000) : dice.below(20))

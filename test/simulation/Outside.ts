@@ -76,7 +76,11 @@ const layerLedger = (world: World, worker: Mortal) => {
 const away = (operation: string) =>
   new JournalError({ operation, reason: "the disk is full", remedy: "Free some space." })
 
-const note = ({ putOff }: World, operation: Operation) => {
+const note = ({ givenBack, putOff }: World, operation: Operation) => {
+  if (operation.name === "release") {
+    const { key } = operation.input.claim
+    givenBack.set(key, (givenBack.get(key) ?? 0) + 1)
+  }
   if (operation.name === "postpone") putOff.add(operation.input.claim.key)
   if (operation.name === "claim") putOff.delete(operation.input.key)
 }

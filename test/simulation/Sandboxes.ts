@@ -42,8 +42,6 @@ export interface Capacity {
 export interface Runs {
   /** Programs begun. */
   readonly begun: number
-  /** Of those, ended by their own worker for no fault of theirs: a drain. */
-  readonly cut: number
   readonly firstAtMs: number
 }
 
@@ -100,7 +98,7 @@ export const make = ({ outside, say, time, violate }: {
       if (other !== undefined) {
         violate(`${plan.key} runs in ${id} of ${box.instance} while it runs in ${other.id} of ${other.instance}`)
       }
-      const before = runs.get(plan.key) ?? { begun: 0, cut: 0, firstAtMs: time.now() }
+      const before = runs.get(plan.key) ?? { begun: 0, firstAtMs: time.now() }
       runs.set(plan.key, { ...before, begun: before.begun + 1 })
       say(outside, `${plan.key} runs in ${id} of ${box.instance}`)
       const finish = (how: ProgramEnd) => {
@@ -121,16 +119,6 @@ export const make = ({ outside, say, time, violate }: {
     },
     signal: (id: SandboxId, signal: number) => boxes.get(id)?.running?.end({ signal }),
     kill,
-    /** Its worker takes it down: what still runs in it is cut. */
-    takeDown: (id: SandboxId) => {
-      const running = boxes.get(id)?.running
-      if (running !== undefined) {
-        const { key } = running.plan
-        const before = runs.get(key)
-        if (before !== undefined) runs.set(key, { ...before, cut: before.cut + 1 })
-      }
-      kill(id)
-    },
     killAll: (instance: InstanceId) => {
       for (const { id } of of(instance)) kill(id)
     },
@@ -140,7 +128,7 @@ export const make = ({ outside, say, time, violate }: {
       boxes.delete(id)
     },
     there: () => [...boxes.keys()],
-    runsOf: (key: string): Runs => runs.get(key) ?? { begun: 0, cut: 0, firstAtMs: Infinity }
+    runsOf: (key: string): Runs => runs.get(key) ?? { begun: 0, firstAtMs: Infinity }
   }
 }
 

@@ -69,6 +69,8 @@ export interface World {
   readonly told: Array<AmqpMessage>
   /** Jobs put off to another try that nobody has claimed since. */
   readonly putOff: Set<string>
+  /** How often drained workers gave a claimed job back: these tries do not count. */
+  readonly givenBack: Map<string, number>
   /** Until then the journal's disk is full. */
   journalAwayUntilMs: number
   readonly log: Log["Service"]
@@ -156,6 +158,7 @@ export const make = (seed: number): World => {
     workers,
     told,
     putOff: new Set(),
+    givenBack: new Map(),
     journalAwayUntilMs: 0,
     // Kept on when its worker has died, as files are.
     log: Context.get(Effect.runSync(Effect.scoped(Layer.build(LogMemory.layerMemory))), Log),
