@@ -4,7 +4,6 @@
  */
 import { Effect, Metric, Schedule } from "effect"
 import { Cgroups } from "../layers/cgroup/Cgroup.ts"
-import { recordedCgroups } from "../layers/host/CgroupRecord.ts"
 import { Host } from "../layers/host/Host.ts"
 import { Journal } from "../layers/journal/Journal.ts"
 import { Ledger, type LedgerRow } from "../layers/ledger/Ledger.ts"
@@ -66,7 +65,7 @@ const clearInstance = Effect.fnUntraced(function*(instance: InstanceId) {
   if (left > 0) return { ...nothing, sandboxes, left }
   // No row is left, so no process of a job is: its jobs may run again.
   const jobs = yield* (yield* Journal).abandon(instance)
-  const recorded = yield* recordedCgroups(host.paths.instance(instance))
+  const recorded = yield* host.cgroupsOf(instance)
   yield* cgroups.forInstance(instance, recorded).remove
   yield* host.forget(instance)
   return { instances: 1, sandboxes, jobs, left: 0 }

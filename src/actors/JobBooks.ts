@@ -4,9 +4,11 @@ import { Settings } from "../layers/config/Settings.ts"
 import { Host } from "../layers/host/Host.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type Claim, type ClaimAnswer, Journal } from "../layers/journal/Journal.ts"
+import { keyText } from "../schemas/Ids.ts"
 import { describe, Outcome } from "../schemas/Outcome.ts"
 import type { Settlement } from "../schemas/Settlement.ts"
 import { noUsage } from "../schemas/Usage.ts"
+import { Desk } from "./Desk.ts"
 import type { JobPlan } from "./JobPlan.ts"
 import { type JobResult, rejected } from "./JobResult.ts"
 import { attempting, JobTelemetry } from "./JobTelemetry.ts"
@@ -53,6 +55,7 @@ export const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Te
   const journal = yield* Journal
   const outbox = yield* Outbox
   const telemetry = yield* JobTelemetry
+  const { claims } = yield* Desk
   const { event, owed } = yield* teller.conclude({
     _tag: "Ended",
     outcome: result.outcome,
@@ -63,6 +66,8 @@ export const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Te
   const written = outbox.reserving(owed, persist("a settlement", journal.settle(held, settlement, owed)))
   const rows = yield* telemetry.settling(written)
   telemetry.settled(result.outcome, result.usage)
+  // From now on there is nothing to renew; telling may take as long as the broker is away.
+  claims.delete(keyText(held.key))
   yield* Effect.logInfo(`job ${describe(result.outcome)}`).pipe(
     Effect.annotateLogs({ outcome: result.outcome._tag })
   )

@@ -2,6 +2,7 @@
 import { Effect, Schedule } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Journal } from "../layers/journal/Journal.ts"
+import { keyText } from "../schemas/Ids.ts"
 import { Desk } from "./Desk.ts"
 import { Dispatcher } from "./Dispatcher.ts"
 
@@ -14,7 +15,9 @@ export const rounds = Effect.gen(function*() {
   yield* Effect.gen(function*() {
     if (claims.size === 0) return
     const lost = yield* journal.renew([...claims.values()], leaseMs)
-    yield* Effect.forEach(lost, dispatcher.claimLost, { discard: true })
+    // One that was settled meanwhile is nobody's any more, and nothing is lost with it.
+    const missed = lost.filter((claim) => claims.get(keyText(claim.key)) === claim)
+    yield* Effect.forEach(missed, dispatcher.claimLost, { discard: true })
   }).pipe(
     Effect.ignore({ log: "Warn", message: "claims could not be renewed" }),
     Effect.schedule(Schedule.spaced(leaseMs / 3))

@@ -82,6 +82,8 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
   const fault = PoolFault.make(name, config)
   const departures = PoolDepartures.make(name, charge, budget, counts)
   const makers = new Set<Fiber.Fiber<void>>()
+  /** For the stock. A cold start of this class is in the counts as well, and comes to nobody who waits here. */
+  let making = 0
   /** No refill before, while one stands ready. */
   let refillAtMs = 0
   /** Why nothing is handed out any more. */
@@ -133,6 +135,7 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
       const scope = Scope.makeUnsafe()
       const beganMs = now()
       const made = yield* Effect.exit(provisionInto(scope, order, restore))
+      making -= 1
       counts.making -= 1
       if (Exit.isSuccess(made)) {
         yield* stocked(made.value, scope, beganMs)
@@ -153,20 +156,21 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
     if (refusal !== undefined) return undefined
     if (fault.error() !== undefined) {
       // One attempt at a time; and it goes on trying when nobody waits, to know when the trouble is over.
-      if (counts.making > 0 || !fault.mayTry(nowMs)) return undefined
+      if (making > 0 || !fault.mayTry(nowMs)) return undefined
       if (stock.waiting() > 0) return "urgent"
       return stock.idle.length < Math.max(1, size.target()) ? "refill" : undefined
     }
-    if (stock.waiting() > counts.making) return "urgent"
+    if (stock.waiting() > making) return "urgent"
     if (stock.idle.length > 0 && nowMs < refillAtMs) return undefined
-    const coming = stock.idle.length + counts.making - stock.waiting()
-    return coming < size.target() && counts.making < config.parallel ? "refill" : undefined
+    const coming = stock.idle.length + making - stock.waiting()
+    return coming < size.target() && making < config.parallel ? "refill" : undefined
   }
 
   const provision = Effect.gen(function*() {
     let want = wanted(now())
     if (want !== "urgent") budget.withdraw(claimant)
     while (want !== undefined && budget.claim(claimant, want === "urgent")) {
+      making += 1
       counts.making += 1
       PoolDepartures.track(makers, yield* Effect.forkDetach(makeOne, { startImmediately: true }))
       want = wanted(now())

@@ -113,6 +113,22 @@ describe("a job", () => {
       assert.strictEqual(world.told.length, 3)
     }))
 
+  it.effect("whose telling takes longer than its lease has lost nothing: it was settled, and is acked in the end", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const confirmed = yield* Deferred.make<void>()
+      const worker = yield* makeWorker(world, { name: "w1", confirm: Deferred.await(confirmed) })
+      yield* Effect.forkChild(worker.keep, { startImmediately: true })
+      yield* worker.deliver(makeJob("a"))
+      yield* TestClock.adjust("2 minutes")
+      assert.strictEqual((yield* worker.journal.owed(10)).length, 3)
+      yield* Deferred.succeed(confirmed, undefined)
+      yield* worker.idle
+      yield* Effect.repeat(Effect.yieldNow, { times: 50 })
+      assert.strictEqual(world.unacked.size, 0)
+      assert.strictEqual((yield* worker.journal.owed(10)).length, 0)
+    }))
+
   it.effect("whose early message is confirmed while its outcome is written down is not told it twice", () =>
     Effect.gen(function*() {
       const world = makeWorld()

@@ -416,6 +416,20 @@ describe("a pool", () => {
       assert.deepInclude(yield* statsOf(a), { used: 1, leaving: 0 })
     }))
 
+  it.effect("makes one for a job that waits, also while another's is made apart", () =>
+    Effect.gen(function*() {
+      const fake = SandboxTest.makeDriver({ provision: (n) => n === 1 ? Effect.sleep("1 minute") : Effect.void })
+      const a = pooled("a", { minimum: 0, maximum: 1, provisionMs: 120_000 })
+      const { take } = yield* open([fake], [a])
+      const apart = yield* begin(take(a, { ...diskOf(a), bytes: 65_536 }))
+      assert.strictEqual(fake.begun(), 1)
+      const waiting = yield* begin(take(a))
+      assert.isTrue(hasEnded(waiting))
+      assert.isFalse(hasEnded(apart))
+      yield* TestClock.adjust("1 minute")
+      assert.isTrue(hasEnded(apart))
+    }))
+
   it.effect("that drains makes no more, removes what stands ready, and answers whoever waits or comes", () =>
     Effect.gen(function*() {
       const fake = SandboxTest.makeDriver({ provision: (n) => n <= 2 ? Effect.void : Effect.never })

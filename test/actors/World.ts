@@ -5,6 +5,7 @@
 import { Deferred, Effect, Exit, Layer, Scope, Stream } from "effect"
 import * as Desk from "../../src/actors/Desk.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
+import * as Keeper from "../../src/actors/Keeper.ts"
 import * as Outbox from "../../src/actors/Outbox.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import { Emitters } from "../../src/layers/emitter/Emitter.ts"
@@ -221,6 +222,7 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
     paths: { state: "", journal: "", logs: "", ledger: "", instance: () => "" },
     isAlive: () => Effect.succeed(false),
     others: Effect.succeed([]),
+    cgroupsOf: () => Effect.succeed([]),
     forget: () => Effect.void
   })
 
@@ -271,6 +273,8 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
     idle: Effect.andThen(dispatcher.idle, Effect.repeat(Effect.yieldNow, { times: 20 })),
     abort: dispatcher.abort,
     sweep: outbox.sweep,
+    /** Renews claims for ever. */
+    keep: Effect.provideContext(Keeper.rounds, context),
     journal: yield* Effect.provideContext(Journal, context),
     desk: yield* Effect.provideContext(Desk.Desk, context),
     close: Scope.close(scope, Exit.void)

@@ -151,7 +151,7 @@ describe("CodeBench intake: messages that are no jobs", () => {
       })
       yield* settled
       assert.deepStrictEqual(yield* look("jobs_q"), { ready: 0, unacked: 0 })
-      assert.strictEqual(told[0]?.id, "codebench/alice/7#0.0.0")
+      assert.strictEqual(told[0]?.id, "codebench/alice/7#0.end.0")
       assert.deepStrictEqual(told[0]?.content, {
         exchange: "jobs_status_ex",
         routingKey: "jobs_status_rk",

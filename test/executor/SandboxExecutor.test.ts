@@ -25,6 +25,8 @@ interface Fake {
   readonly signals: Array<string>
   cpuMicros: number
   killed: boolean
+  /** Its guest answers nothing. */
+  isDeaf: boolean
   alive: number
   /** What the next phase does; by default it waits for a signal it dies of. */
   phase: (phase: Phase) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
@@ -49,6 +51,7 @@ const makeFake = Effect.gen(function*() {
     signals: [],
     cpuMicros: 0,
     killed: false,
+    isDeaf: false,
     alive: 0,
     obeys: [9],
     die,
@@ -73,9 +76,11 @@ const sandboxOf = (fake: Fake): Sandbox => ({
       : Effect.void,
   run: (phase) => fake.phase(phase),
   signal: (signal, scope) =>
-    Effect.sync(() => {
+    Effect.suspend(() => {
       fake.signals.push(`${signal} ${scope}`)
+      if (fake.isDeaf) return Effect.never
       if (fake.obeys.includes(signal)) Queue.offerUnsafe(fake.die, signal)
+      return Effect.void
     }),
   kill: Effect.sync(() => {
     fake.killed = true
@@ -226,6 +231,19 @@ describe("a run in a sandbox", () => {
     Effect.gen(function*() {
       const fake = yield* makeFake
       fake.obeys = []
+      const { finish } = yield* start(fake, { limits: { wallMs: 1000 } })
+      yield* TestClock.adjust("2 seconds")
+      assert.isTrue(fake.killed)
+      isOutcome(
+        (yield* finish).outcome,
+        Outcomes.cases.TimedOut.make({ phase: "run", limit: "wall", limitMs: 1000 })
+      )
+    }))
+
+  it.effect("whose guest does not even take the signal loses its whole sandbox as soon", () =>
+    Effect.gen(function*() {
+      const fake = yield* makeFake
+      fake.isDeaf = true
       const { finish } = yield* start(fake, { limits: { wallMs: 1000 } })
       yield* TestClock.adjust("2 seconds")
       assert.isTrue(fake.killed)

@@ -96,13 +96,16 @@ const watchTime = Effect.fnUntraced(
   }
 )
 
-/** Carries out the first verdict: TERM and a grace for a stop, KILL for a limit, the whole sandbox if that fails. */
+/**
+ * Carries out the first verdict: TERM and a grace for a stop, KILL for a limit, the whole sandbox if that fails, also
+ * when its guest does not even take the signal.
+ */
 const carryOut = Effect.fnUntraced(function*(sandbox: Sandbox, verdict: Verdict) {
   if (verdict._tag === "Stop" && verdict.request.graceMs > 0) {
-    yield* Effect.ignore(sandbox.signal(SIGTERM, "main"))
+    yield* Effect.forkScoped(Effect.ignore(sandbox.signal(SIGTERM, "main")), { startImmediately: true })
     yield* Effect.sleep(verdict.request.graceMs)
   }
-  yield* Effect.ignore(sandbox.signal(SIGKILL, "all"))
+  yield* Effect.forkScoped(Effect.ignore(sandbox.signal(SIGKILL, "all")), { startImmediately: true })
   yield* Effect.sleep(REPORT_MS)
   yield* sandbox.kill
 })

@@ -38,6 +38,8 @@ export class Host extends Context.Service<Host, {
   readonly isAlive: (instance: InstanceId) => Effect.Effect<boolean>
   /** Instances that have a directory here, dead or alive, without ourselves. */
   readonly others: Effect.Effect<ReadonlyArray<InstanceId>, HostError>
+  /** Where an instance's cgroups are, as it wrote down; empty if it never made a sandbox. */
+  readonly cgroupsOf: (instance: InstanceId) => Effect.Effect<ReadonlyArray<string>>
   /** Removes a dead instance's directory. */
   readonly forget: (instance: InstanceId) => Effect.Effect<void, HostError>
 }>()("stoker/layers/host/Host") {}

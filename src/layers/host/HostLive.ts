@@ -5,6 +5,7 @@ import * as fs from "node:fs/promises"
 import { join, resolve } from "node:path"
 import { InstanceId } from "../../schemas/Ids.ts"
 import * as Release from "../Release.ts"
+import { recordedCgroups } from "./CgroupRecord.ts"
 import { codeOf, remedyOf, textOf } from "./Errno.ts"
 import { makeFolder } from "./Folder.ts"
 import type { HostPaths } from "./Host.ts"
@@ -142,7 +143,14 @@ const make = Effect.fnUntraced(function*(options: HostOptions) {
     yield* attempt(operation, folder, () => fs.rm(folder, { recursive: true, force: true, maxRetries: 3 }))
   })
 
-  return Host.of({ instance, paths, isAlive, others, forget })
+  return Host.of({
+    instance,
+    paths,
+    isAlive,
+    others,
+    cgroupsOf: (other) => recordedCgroups(paths.instance(other)),
+    forget
+  })
 })
 
 /** One instance in a state directory, for as long as the layer lives. */

@@ -30,6 +30,7 @@ export const layerTest = (options: TestHost = {}): Layer.Layer<Host> => {
     },
     isAlive: (other) => Effect.sync(() => isAlive(other)),
     others: Effect.sync(() => [...others.keys()]),
+    cgroupsOf: () => Effect.succeed([]),
     forget: (other) =>
       Effect.suspend(() => {
         if (isAlive(other)) {

@@ -81,7 +81,7 @@ export const make = Effect.fnUntraced(function*(
     const status = ended(id, Outcome.cases.Rejected.make({ reason, remedy }), noUsage, { stdout: "", stderr: "" })
     const key = keyText({ intake, owner: ownerOf(delivery.properties.userId), id })
     // Attempt 0: it was never claimed.
-    yield* Effect.flatten(options.emitter.send(statusMessage(targets, form, status, `${key}#0.0.0`)))
+    yield* Effect.flatten(options.emitter.send(statusMessage(targets, form, status, `${key}#0.end.0`)))
   })
 
   // Acked last: should we die before, it comes again, and is kept and told once more rather than not at all.

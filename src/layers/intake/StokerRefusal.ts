@@ -79,7 +79,7 @@ export const make = Effect.fnUntraced(function*(options: {
       output: []
     }
     const name = id === undefined ? `${intake}/${owner}/-` : keyText({ intake, owner, id })
-    const messages = messagesOf(event, replyOf(delivery), undefined, (n) => `${name}#0.0.${n}`)
+    const messages = messagesOf(event, replyOf(delivery), undefined, (n) => `${name}#0.end.${n}`)
     yield* Effect.forEach(messages, (message) => Effect.flatten(emitter.send(message)), { discard: true })
   })
 

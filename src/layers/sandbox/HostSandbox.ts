@@ -13,7 +13,6 @@ import { baseEnv, type Phase } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
 import type { PhaseUsage } from "../../schemas/Usage.ts"
 import { type Cgroup, type CgroupError, type CgroupLimits, Cgroups, type CgroupUsage } from "../cgroup/Cgroup.ts"
-import { recordedCgroups } from "../host/CgroupRecord.ts"
 import { Host } from "../host/Host.ts"
 import { Launcher, saidOf } from "../host/Launcher.ts"
 import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
@@ -310,7 +309,7 @@ export const make = Effect.gen(function*() {
   /** The same clearing for a dead worker's row, at the cgroups that worker wrote down. */
   const reap = (recipe: Recipe, row: LedgerRow) =>
     Effect.flatMap(
-      recordedCgroups(host.paths.instance(row.instance)),
+      host.cgroupsOf(row.instance),
       (recorded) => clear(recipe, cgroups.forInstance(row.instance, recorded).open(row.id), row.instance, row.id)
     )
 
