@@ -3,10 +3,11 @@
  * the messages it owes before anybody is told, and told before the delivery is acked: after a crash on any line,
  * redelivery or the outbox finishes it.
  */
-import { Clock, Deferred, Effect, Queue } from "effect"
+import { Deferred, Effect, Queue } from "effect"
 import type { StopRequest } from "../layers/executor/Executor.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type ClaimLost, Journal } from "../layers/journal/Journal.ts"
+import { monotonicNanos } from "../layers/Now.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { keyOf } from "../schemas/Job.ts"
 import { Outcome } from "../schemas/Outcome.ts"
@@ -28,17 +29,22 @@ export type JobMessage =
   | { readonly _tag: "ClaimLost" }
 
 const micros = (from: bigint, to: bigint) => Number((to - from) / 1000n)
-const monotonic = Clock.clockWith((clock) => clock.currentTimeNanos)
 
 /** The job's life once there is room for it, up to the confirmed telling of its outcome. */
 const live = Effect.fnUntraced(
-  function*(delivery: Delivery, teller: Teller.Teller, stop: Deferred.Deferred<StopRequest>, receivedAt: bigint) {
+  function*(
+    delivery: Delivery,
+    teller: Teller.Teller,
+    stop: Deferred.Deferred<StopRequest>,
+    receivedAt: bigint,
+    again: boolean
+  ) {
     const { job } = delivery
     const journal = yield* Journal
     const desk = yield* Desk
-    const asked = yield* monotonic
-    const answer = yield* Books.claim(delivery)
-    const claimed = yield* monotonic
+    const asked = yield* monotonicNanos
+    const answer = yield* Books.claim(delivery, again)
+    const claimed = yield* monotonicNanos
     switch (answer._tag) {
       case "Refused":
         yield* Books.refuse(delivery, answer.reason)
@@ -129,14 +135,15 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
     const lost = yield* Deferred.make<void>()
     const deliveries = [delivery]
     const applicant: Applicant = { owner: delivery.job.owner, priority: delivery.priority ?? "normal" }
-    const receivedAt = yield* monotonic
+    const receivedAt = yield* monotonicNanos
     yield* Effect.forkScoped(Effect.ignore(listen(mailbox, deliveries, stop, lost)))
     const teller = yield* Teller.make(delivery, desk.watchers)
 
     const body = Effect.gen(function*() {
       yield* teller.tell({ _tag: "Received" })
-      while (true) {
-        const end = yield* admitted(desk.admission.admit(applicant), stop, live(delivery, teller, stop, receivedAt))
+      for (let again = delivery.redelivered;; again = true) {
+        const life = live(delivery, teller, stop, receivedAt, again)
+        const end = yield* admitted(desk.admission.admit(applicant), stop, life)
         if (end !== "held") return end
         yield* Effect.sleep(HELD_PAUSE)
       }

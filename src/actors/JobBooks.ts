@@ -4,6 +4,7 @@ import { Settings } from "../layers/config/Settings.ts"
 import { Host } from "../layers/host/Host.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type Claim, type ClaimAnswer, Journal } from "../layers/journal/Journal.ts"
+import { keyOf } from "../schemas/Job.ts"
 import { describe, Outcome } from "../schemas/Outcome.ts"
 import type { Settlement } from "../schemas/Settlement.ts"
 import { noUsage } from "../schemas/Usage.ts"
@@ -34,13 +35,27 @@ export const retell = Effect.fnUntraced(
 /** The journal's answer, or why the request is none of its own. */
 export type Admission =
   | { readonly _tag: "Refused"; readonly reason: string }
-  | ClaimAnswer
+  | Exclude<ClaimAnswer, { readonly _tag: "Held" }>
+  /** Another worker has it. */
+  | { readonly _tag: "Held" }
 
-/** Asks for the right to run it. */
-export const claim = Effect.fnUntraced(function*(delivery: Delivery) {
+/**
+ * Whether another worker that lives has the job. Its lock says so, its lease may not: that runs out too when the date is
+ * set, or when the worker is stopped for a while, and its program runs on.
+ */
+const isHeldByLiving = Effect.fnUntraced(function*({ job }: Delivery) {
+  const host = yield* Host
+  const known = yield* persist("a look at who has it", (yield* Journal).get(keyOf(job)))
+  return known?.state === "running" && known.instance !== undefined && known.instance !== host.instance &&
+    (yield* host.isAlive(known.instance))
+})
+
+/** Asks for the right to run it. `again`: somebody had it a moment ago, or has it still. */
+export const claim = Effect.fnUntraced(function*(delivery: Delivery, again: boolean) {
   const journal = yield* Journal
   const { leaseMs, maxAttempts } = yield* Settings
   const { instance } = yield* Host
+  if (again && (yield* isHeldByLiving(delivery))) return { _tag: "Held" } as const
   const attempts = maxAttempts * (delivery.attempt ?? 1)
   return yield* persist("a claim", journal.claim(delivery, { instance, leaseMs, maxAttempts: attempts })).pipe(
     Effect.catch((conflict) => Effect.succeed<Admission>({ _tag: "Refused", reason: conflict.message }))
