@@ -21,9 +21,10 @@ const summary = (endings: ReadonlyArray<Ending>): string =>
 
 /** The asking side of a storm. */
 export class Statuses {
-  /** By job: its words in the order in which they came. */
+  /** By job: its words in the order in which they came, repeats of one message left out. */
   readonly words = new Map<string, Array<string>>()
   readonly endings = new Map<string, Array<Ending>>()
+  private readonly heard = new Set<unknown>()
   private readonly connection: ChannelModel
   private readonly channel: Channel
 
@@ -94,8 +95,10 @@ export class Statuses {
     return words[0] === "received" && !wrong ? [] : [`${id} was told in disorder: ${words.join(", ")}`]
   }
 
-  private hear(id: string, word: string, ending: Ending | undefined): void {
-    this.words.set(id, [...this.words.get(id) ?? [], word])
+  /** What was not confirmed is sent again after a cut, under the same id: of such words the first counts. */
+  private hear(messageId: unknown, id: string, word: string, ending: Ending | undefined): void {
+    if (!this.heard.has(messageId)) this.words.set(id, [...this.words.get(id) ?? [], word])
+    this.heard.add(messageId)
     if (ending !== undefined) this.endings.set(id, [...this.endings.get(id) ?? [], ending])
   }
 
@@ -115,7 +118,7 @@ export class Statuses {
       const isEnd = status === "done" || status === "failed"
       const outcome = status === "done" ? "succeeded" : error.replace(/^exit status /, "exited ")
       const identity = JSON.stringify({ status, text, error, exec_duration, mem_usage, stderr, stdout })
-      this.hear(id, status, isEnd ? { identity, outcome, stdout } : undefined)
+      this.hear(message.properties.messageId, id, status, isEnd ? { identity, outcome, stdout } : undefined)
     }, { noAck: true })
     await channel.assertExchange("stoker.events", "topic", { durable: true })
     await channel.assertQueue("storm.stoker", { durable: true })
@@ -125,7 +128,12 @@ export class Statuses {
       if (Option.isNone(event) || event.value.id === undefined) return
       const { value } = event
       if (value.event === "phase-started" || value.event === "phase-ended") return
-      this.hear(value.id ?? "", value.event, value.event === "ended" ? endingOf(value) : undefined)
+      this.hear(
+        message?.properties.messageId,
+        value.id ?? "",
+        value.event,
+        value.event === "ended" ? endingOf(value) : undefined
+      )
     }, { noAck: true })
   }
 }
