@@ -20,6 +20,7 @@ import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
 import type { Executor } from "./layers/executor/Executor.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
 import * as Functions from "./layers/functions/Functions.ts"
+import * as CgroupRecord from "./layers/host/CgroupRecord.ts"
 import { Host } from "./layers/host/Host.ts"
 import * as HostLive from "./layers/host/HostLive.ts"
 import * as Launcher from "./layers/host/Launcher.ts"
@@ -101,7 +102,12 @@ export interface WorkerWiring<
 export const layerHost = (stateDirectory: string) =>
   HostLive.layer({ stateDirectory }).pipe(Layer.provideMerge(layerSecureRandom))
 
-const layerCgroups = Layer.unwrap(Effect.map(Host, ({ instance }) => CgroupsHost.layer({ instance })))
+const layerCgroups = Layer.unwrap(
+  Effect.map(
+    Host,
+    ({ instance, paths }) => CgroupsHost.layer({ instance, record: CgroupRecord.recordIn(paths.instance(instance)) })
+  )
+)
 
 /** A driver by the name the configuration has for it. */
 const makeDriver = Effect.fnUntraced(function*(name: DriverName) {

@@ -4,7 +4,8 @@
  * An actor is a loop over its mailbox. When the loop fails it is started again after a pause, with the messages that
  * wait; when it fails too often in a period it is given up: its `ended` fails, and whoever supervises it hears.
  */
-import { Cause, Clock, Deferred, Duration, Effect, Exit, Fiber, Queue, Schema, type Scope } from "effect"
+import { Cause, Deferred, Duration, Effect, Exit, Fiber, Queue, Schema, type Scope } from "effect"
+import { monotonicMs } from "../layers/Now.ts"
 
 /** The actor has ended: the message was not, and will never be, handled. */
 export class ActorEnded extends Schema.TaggedError<ActorEnded>()("ActorEnded", { actor: Schema.String }) {
@@ -75,7 +76,7 @@ export const restarting = <E, R>(
       const exit = yield* Effect.exit(body)
       if (Exit.isSuccess(exit)) return
       if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
-      const now = yield* Clock.currentTimeMillis
+      const now = yield* monotonicMs
       failures = [...failures.filter((at) => now - at < within), now]
       if (failures.length > intensity.times) {
         yield* Effect.logError(`${name} is given up`, exit.cause)

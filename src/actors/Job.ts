@@ -3,10 +3,11 @@
  * the messages it owes before anybody is told, and told before the delivery is acked: after a crash on any line,
  * redelivery or the outbox finishes it.
  */
-import { Clock, Deferred, Effect, Queue } from "effect"
+import { Deferred, Effect, Queue } from "effect"
 import type { StopRequest } from "../layers/executor/Executor.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type ClaimLost, Journal } from "../layers/journal/Journal.ts"
+import { monotonicNanos } from "../layers/Now.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { Outcome } from "../schemas/Outcome.ts"
 import type { Usage } from "../schemas/Usage.ts"
@@ -28,7 +29,6 @@ export type JobMessage =
   | { readonly _tag: "ClaimLost" }
 
 const micros = (from: bigint, to: bigint) => Number((to - from) / 1000n)
-const monotonic = Clock.clockWith((clock) => clock.currentTimeNanos)
 
 /** The job's life once there is room for it, up to the confirmed telling of its outcome. */
 const live = Effect.fnUntraced(
@@ -36,10 +36,10 @@ const live = Effect.fnUntraced(
     const { job } = delivery
     const journal = yield* Journal
     const desk = yield* Desk
-    const asked = yield* monotonic
+    const asked = yield* monotonicNanos
     const telemetry = yield* JobTelemetry
     const answer = yield* telemetry.claiming(Books.claim(delivery))
-    const claimed = yield* monotonic
+    const claimed = yield* monotonicNanos
     switch (answer._tag) {
       case "Refused":
         yield* Books.refuse(delivery, answer.reason)
@@ -133,7 +133,7 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
     const lost = yield* Deferred.make<void>()
     const deliveries = [delivery]
     const applicant: Applicant = { owner: delivery.job.owner, priority: delivery.priority ?? "normal" }
-    const receivedAt = yield* monotonic
+    const receivedAt = yield* monotonicNanos
     const telemetry = yield* JobTelemetry
     yield* Effect.forkScoped(Effect.ignore(listen(mailbox, deliveries, stop, lost)))
     const teller = yield* Teller.make(telemetry.delivery, desk.watchers)

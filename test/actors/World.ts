@@ -95,6 +95,8 @@ export interface WorkerOptions {
   /** How many times each operation fails before it works. */
   readonly journalFails?: number
   readonly logFails?: boolean
+  /** Other workers of this host whose locks are held. */
+  readonly alive?: ReadonlyArray<string>
   /** Happens while the outcome is being written down. */
   readonly settling?: Effect.Effect<unknown>
   /** Happens when it has been written down and before anybody knows. */
@@ -220,7 +222,7 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
   const host = Host.of({
     instance,
     paths: { state: "", journal: "", logs: "", ledger: "", instance: () => "" },
-    isAlive: () => Effect.succeed(false),
+    isAlive: (other) => Effect.succeed(options.alive?.includes(other) ?? false),
     others: Effect.succeed([]),
     cgroupsOf: () => Effect.succeed([]),
     forget: () => Effect.void

@@ -21,19 +21,7 @@ import {
   toldOnce,
   type World
 } from "../actors/World.ts"
-
-/** mulberry32: small, and the same on every machine. Gives a whole number below `limit`. */
-const randomOf = (seed: number) => {
-  let state = seed
-  return (limit: number): number => {
-    state = (state + 0x6D2B79F5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 4_294_967_296) * limit)
-  }
-}
-
-type Random = ReturnType<typeof randomOf>
+import { pick, type Random, randomOf } from "../support/Random.ts"
 
 /** Runs for its own time and ends by itself, unless it is stopped before. */
 const scriptOf =
@@ -45,8 +33,6 @@ const scriptOf =
     )
     return Stream.concat(Stream.make(ready, output("x")), Stream.fromEffect(end))
   }
-
-const pick = <A>(random: Random, from: ReadonlyArray<A>): A | undefined => from[random(from.length)]
 
 /** Some worker's time: jobs come, some twice, some are stopped, and perhaps it dies in the middle of it. */
 const reign = Effect.fnUntraced(

@@ -255,6 +255,11 @@ export class ExclusiveBroker extends Broker {
     await this.start()
   }
 
+  /** Up again on the same port, but with nothing of what it had, as after the loss of its disk. The virtual host is there. */
+  async startEmpty(): Promise<void> {
+    await this.lease.request({ verb: "startEmpty" })
+  }
+
   /** Hangs with its sockets open, until `thaw`. */
   async freeze(): Promise<void> {
     await this.lease.request({ verb: "freeze" })

@@ -13,7 +13,7 @@ import { BrokerProcess } from "./BrokerProcess.ts"
 /** One line of JSON each way. `acquire` comes first; what follows concerns the broker it gave. */
 export interface Request {
   readonly id: number
-  readonly verb: "acquire" | "eval" | "kill" | "start" | "freeze" | "thaw"
+  readonly verb: "acquire" | "eval" | "kill" | "start" | "startEmpty" | "freeze" | "thaw"
   readonly exclusive?: boolean
   readonly source?: string
 }
@@ -108,7 +108,7 @@ export class BrokerPool {
     })
   }
 
-  private async perform({ broker, exclusive }: Lease, { source, verb }: Request): Promise<unknown> {
+  private async perform({ broker, exclusive, vhost }: Lease, { source, verb }: Request): Promise<unknown> {
     if (verb === "eval") return broker.eval(source ?? "ok.")
     // Other files' tests would fail for reasons of ours.
     if (!exclusive) throw new Error(`${verb} needs a broker of one's own: Broker.acquireExclusive()`)
@@ -119,6 +119,9 @@ export class BrokerPool {
         return broker.kill()
       case "start":
         return broker.start()
+      case "startEmpty":
+        await broker.startEmpty()
+        return this.addVhost(broker, vhost)
       case "freeze":
         return broker.signal("SIGSTOP")
       case "thaw":
@@ -129,12 +132,16 @@ export class BrokerPool {
   private async acquire(exclusive: boolean): Promise<Lease> {
     const broker = exclusive ? await this.takeIdle() : await this.takeShared()
     const vhost = `t${++this.vhosts}`
+    await this.addVhost(broker, vhost)
+    return { broker, exclusive, vhost }
+  }
+
+  private async addVhost(broker: BrokerProcess, vhost: string): Promise<void> {
     await broker.eval(
       `rabbit_vhost:add(<<"${vhost}">>, <<"stoker">>),
        rabbit_auth_backend_internal:set_permissions(
          <<"guest">>, <<"${vhost}">>, <<".*">>, <<".*">>, <<".*">>, <<"stoker">>).`
     )
-    return { broker, exclusive, vhost }
   }
 
   private takeShared(): Promise<BrokerProcess> {

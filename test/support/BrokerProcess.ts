@@ -163,6 +163,14 @@ export class BrokerProcess {
     await awaitEnd(child)
   }
 
+  /** `kill`, then `start` with nothing of what it had: what is left when its disk is lost. */
+  async startEmpty(): Promise<void> {
+    await this.kill()
+    rmSync(join(this.folder, "data"), { recursive: true, force: true })
+    mkdirSync(join(this.folder, "data"))
+    await this.start()
+  }
+
   /** Stops or continues it with its sockets open: what a broker is like that hangs. */
   signal(signal: "SIGSTOP" | "SIGCONT"): void {
     this.broker?.kill(signal)

@@ -26,6 +26,10 @@ export class Tree {
     writeFileSync(file, text, { mode: text.startsWith("#!") ? 0o755 : 0o644 })
   }
 
+  remove(name: string): void {
+    rmSync(join(this.path, name))
+  }
+
   /** Copies files and folders of the project to the same place here, times and modes kept. */
   copy(...names: ReadonlyArray<string>): this {
     for (const name of names) {

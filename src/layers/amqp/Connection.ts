@@ -1,5 +1,6 @@
 import * as amqplib from "amqplib"
-import { Clock, Deferred, Duration, Effect, Exit, Redacted, Scope } from "effect"
+import { Deferred, Duration, Effect, Exit, Redacted, Scope } from "effect"
+import { monotonicMs } from "../Now.ts"
 import type { AmqpError } from "./Amqp.ts"
 import * as Backoff from "./Backoff.ts"
 import type { Endpoint } from "./Endpoint.ts"
@@ -46,7 +47,7 @@ export const supervise = Effect.fnUntraced(function*(options: ConnectionOptions)
   })
   const once = Effect.gen(function*() {
     let up = false
-    const began = yield* Clock.currentTimeMillis
+    const began = yield* monotonicMs
     const error = yield* Effect.scoped(Effect.gen(function*() {
       const link = yield* open(options)
       up = true
@@ -63,7 +64,7 @@ export const supervise = Effect.fnUntraced(function*(options: ConnectionOptions)
       )
     )
     yield* lost(error, up)
-    const lived = (yield* Clock.currentTimeMillis) - began
+    const lived = (yield* monotonicMs) - began
     attempt = up && lived >= Duration.toMillis(healthyAfter) ? 0 : attempt
     yield* Backoff.sleep(attempt)
     attempt += 1

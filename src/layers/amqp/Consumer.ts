@@ -1,5 +1,6 @@
 import type { Scope } from "effect"
-import { Clock, Duration, Effect, Queue, Stream } from "effect"
+import { Duration, Effect, Queue, Stream } from "effect"
+import { monotonicMs } from "../Now.ts"
 import type { AmqpDelivery, AmqpError, ConsumeOptions, Topology } from "./Amqp.ts"
 import * as Backoff from "./Backoff.ts"
 import type { Link } from "./Connection.ts"
@@ -98,13 +99,13 @@ export const make = (options: {
       let attempt = 0
       const isWanted = () => !isStopping
       while (isWanted()) {
-        const began = yield* Clock.currentTimeMillis
+        const began = yield* monotonicMs
         yield* once.pipe(Effect.catch(Effect.fnUntraced(function*(error) {
           const repeated = error.message === warned || error.reason === "Closed"
           warned = error.message
           yield* repeated ? Effect.logDebug(error.message) : Effect.logWarning(error.message)
         })))
-        const lived = (yield* Clock.currentTimeMillis) - began
+        const lived = (yield* monotonicMs) - began
         attempt = lived >= Duration.toMillis(healthyAfter) ? 0 : attempt
         yield* Backoff.sleep(attempt)
         attempt += 1

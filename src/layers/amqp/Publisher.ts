@@ -1,7 +1,8 @@
 import type { ConfirmChannel, Options } from "amqplib"
 import { IllegalOperationError } from "amqplib"
 import type { Scope } from "effect"
-import { Clock, Duration, Effect } from "effect"
+import { Duration, Effect } from "effect"
+import { monotonicMs } from "../Now.ts"
 import type { Amqp, AmqpMessage } from "./Amqp.ts"
 import { AmqpError } from "./Amqp.ts"
 import * as Backoff from "./Backoff.ts"
@@ -108,14 +109,14 @@ export const make = Effect.fnUntraced(function*(options: {
   const session = Effect.fnUntraced(function*(link: Link) {
     let warned = ""
     while (true) {
-      const began = yield* Clock.currentTimeMillis
+      const began = yield* monotonicMs
       const cause = yield* channelLife(link)
       if (cause !== undefined) {
         const closed = `RabbitMQ ${link.address} closed the publishing channel: ${Fault.words(cause)}`
         yield* closed === warned ? Effect.logDebug(closed) : Effect.logWarning(closed)
         warned = closed
       }
-      const lived = (yield* Clock.currentTimeMillis) - began
+      const lived = (yield* monotonicMs) - began
       // Short, because what closes channels is struck out after a few of them, and the others wait meanwhile.
       yield* Backoff.sleep(lived >= Duration.toMillis(healthyAfter) ? 0 : 1)
     }

@@ -8,12 +8,22 @@ import * as V1 from "./V1.ts"
 import * as V2 from "./V2.ts"
 import * as V2Delegation from "./V2Delegation.ts"
 
+/** A note of where an instance's cgroups are, for whoever finds them when the worker has died. */
+export interface CgroupsRecord {
+  readonly write: (
+    directories: ReadonlyArray<string>
+  ) => Effect.Effect<void, { readonly reason: string; readonly remedy: string }>
+  readonly drop: Effect.Effect<void>
+}
+
 /** How the worker uses the cgroups of this host. */
 export interface CgroupsOptions {
   /** Names `stoker-<instance>`. Two workers at once must not share it. */
   readonly instance: string
   /** By default the one that owns the memory, pids and cpu controllers: v1 if any of them is mounted there. */
   readonly version?: "v1" | "v2"
+  /** Written before the first directory is made, dropped when the last one is gone. */
+  readonly record?: CgroupsRecord
   /** v2: what must be there, by default memory, pids and cpu. With none, groups can be killed and timed, not limited. */
   readonly controllers?: ReadonlyArray<string>
   /** v1: count bytes read and written too; off by default, as v1 does not see buffered writes. v2 counts when it can. */
@@ -31,7 +41,8 @@ const unreadable = (cause: CgroupError) =>
 
 /**
  * The cgroups of this host. Building it makes `stoker-<instance>` and enables its controllers, so that what is missing
- * is known before the first job; closing it removes the directory if it is empty, and leaves the rest to the janitor.
+ * is known before the first job; closing it removes the directory if it is empty, and leaves the rest to the janitor,
+ * whom the record tells where to look.
  */
 export const layer = (options: CgroupsOptions): Layer.Layer<Cgroups, CgroupUnavailable> =>
   Layer.effect(Cgroups, make(options))
@@ -72,8 +83,15 @@ const make = Effect.fnUntraced(function*(options: CgroupsOptions) {
     })
 
   const instance = Instance.make(fs, hierarchy, options.instance)
-  yield* Effect.addFinalizer(() => Effect.ignore(instance.remove, { log: "Debug" }))
-  yield* instance.prepare.pipe(
+  const { record } = options
+  yield* Effect.addFinalizer(() =>
+    instance.remove.pipe(
+      Effect.andThen(record?.drop ?? Effect.void),
+      Effect.ignore({ log: "Warn", message: "cgroups of this worker are not gone yet, left to the next one's janitor" })
+    )
+  )
+  yield* (record?.write(instance.directories) ?? Effect.void).pipe(
+    Effect.andThen(instance.prepare),
     Effect.mapError((cause) =>
       new CgroupUnavailable({
         missing: [],

@@ -1,4 +1,5 @@
 import { Effect } from "effect"
+import { dirname, join } from "node:path"
 import { CgroupError, type CgroupLimits, CgroupUnavailable } from "./Cgroup.ts"
 import { type CgroupFs, isGone } from "./CgroupFs.ts"
 import * as Formats from "./Formats.ts"
@@ -152,13 +153,23 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
     )
     const setState = (state: "FROZEN" | "THAWED") => freezer === undefined ? noFreezer : fs.write(freezer, state)
     const thaw = setState("THAWED")
+    // A watchdog stops the whole instance while it kills. One that died over it left it stopped, and what is stopped there
+    // does not even die, whatever the leaf's own state is.
+    const thawAbove = Effect.suspend(() =>
+      freezer === undefined ?
+        Effect.void :
+        Effect.flatMap(fs.readOptional(freezer), (state) =>
+          state === undefined || state.trim() === "THAWED"
+            ? Effect.void
+            : fs.write(join(dirname(dirname(freezer)), "freezer.state"), "THAWED"))
+    )
     const signalAll = Effect.flatMap(pids, (all) => Processes.signalAll(fs, all))
     // Frozen processes neither fork nor end, so every number read is still theirs when the signal goes out; they die as
     // they thaw. Without the freezer a number could be another's by then, but only within these microseconds.
     const killOnce = freezer === undefined ? signalAll : setState("FROZEN").pipe(
       Effect.catchIf(isGone, () => Effect.void),
       Effect.andThen(signalAll),
-      Effect.ensuring(Effect.ignore(thaw)),
+      Effect.ensuring(Effect.andThen(Effect.ignore(thaw), Effect.ignore(thawAbove))),
       Effect.uninterruptible
     )
 

@@ -1,9 +1,10 @@
 /** Runs a job in a sandbox of its class: take, put, phases under their limits, artefacts. Drivers stay simple for it. */
-import { Cause, Clock, Deferred, Effect, Exit, Fiber, Layer, Option, Queue, Scope, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Layer, Option, Queue, Scope, Stream } from "effect"
 import type { Artefact } from "../../schemas/JobEvent.ts"
 import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
 import type { Phase } from "../../schemas/Program.ts"
 import type { PhaseUsage, Usage } from "../../schemas/Usage.ts"
+import { monotonicNanos } from "../Now.ts"
 import type { PhaseExit, ProvisionFailed, Sandbox, SandboxLost, SandboxRefused } from "../sandbox/Sandbox.ts"
 import { Sandboxes } from "../sandbox/Sandboxes.ts"
 import { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./Executor.ts"
@@ -71,8 +72,6 @@ const ended = (phase: Phase, exit: PhaseExit, usage: PhaseUsage, last: boolean):
 
 const micros = (from: bigint, to: bigint) => Number((to - from) / 1000n)
 
-const monotonic = Clock.clockWith((clock) => clock.currentTimeNanos)
-
 /** Ends the phase when a limit of time is reached; measures CPU no oftener than it could have been used up. */
 const watchTime = Effect.fnUntraced(
   function*(sandbox: Sandbox, phase: Phase, decide: (verdict: Verdict) => Effect.Effect<unknown>) {
@@ -120,7 +119,7 @@ const runPhase = Effect.fnUntraced(
   ) {
     const verdict = yield* Deferred.make<Verdict>()
     const decide = (what: Verdict) => Deferred.succeed(verdict, what)
-    const began = yield* monotonic
+    const began = yield* monotonicNanos
     const produced: Record<StreamName, number> = { stdout: 0, stderr: 0 }
     let report: { readonly exit: PhaseExit; readonly usage: PhaseUsage } | undefined
 
@@ -155,7 +154,7 @@ const runPhase = Effect.fnUntraced(
     yield* Effect.forkScoped(Effect.flatMap(Deferred.await(verdict), (what) => carryOut(sandbox, what)))
     const exit = yield* Fiber.await(running)
     const usage: PhaseUsage = {
-      ...(report?.usage ?? { phase: phase.name, wallMicros: micros(began, yield* monotonic) }),
+      ...(report?.usage ?? { phase: phase.name, wallMicros: micros(began, yield* monotonicNanos) }),
       stdoutBytes: produced.stdout,
       stderrBytes: produced.stderr
     }
@@ -221,7 +220,7 @@ const carry = Effect.fnUntraced(
       return emit({ _tag: "Finished", outcome, usage, artefacts })
     }
 
-    const asked = yield* monotonic
+    const asked = yield* monotonicNanos
     const taking = yield* sandboxes.take(assignment.class, disk(assignment)).pipe(
       Scope.provide(scope),
       Effect.forkScoped({ startImmediately: true })
@@ -235,7 +234,7 @@ const carry = Effect.fnUntraced(
       return yield* finish("_tag" in taken.failure ? provisionFailed(taken.failure) : stopped(taken.failure))
     }
     const sandbox = taken.success
-    const provisionMicros = micros(asked, yield* monotonic)
+    const provisionMicros = micros(asked, yield* monotonicNanos)
     provision.provisionMicros = provisionMicros
     yield* emit({ _tag: "Ready", place: sandbox.place, provisionMicros })
 

@@ -3,8 +3,8 @@ import { Effect } from "effect"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
 
-/** Made by the watchdog, the launcher, the drivers and the record of cgroups. */
-const names = ["roots", "said", "launch.sock", "bundles", "crun", "cgroups"]
+/** Made by the watchdog, the launcher and the drivers. The record of cgroups goes when those are gone. */
+const names = ["roots", "said", "launch.sock", "bundles", "crun"]
 
 /** Removes it, so that the host layer can remove the directory itself. What cannot be removed is the next janitor's. */
 export const clearInstanceFiles = (directory: string) =>

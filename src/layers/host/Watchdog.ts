@@ -5,7 +5,6 @@ import { join } from "node:path"
 import { Cgroups } from "../cgroup/Cgroup.ts"
 import { Ledger } from "../ledger/Ledger.ts"
 import { within } from "../Release.ts"
-import { recordCgroups } from "./CgroupRecord.ts"
 import * as Companion from "./Companion.ts"
 import { Host, HostError } from "./Host.ts"
 import { clearInstanceFiles } from "./InstanceFiles.ts"
@@ -41,7 +40,6 @@ const make = Effect.gen(function*() {
       within("the instance's files", "2 seconds")
     )
   )
-  yield* recordCgroups(host.paths.instance(host.instance), cgroups.directories)
   const roots = rootsOf(host.paths.instance(host.instance))
   yield* Effect.tryPromise({
     try: () => mkdir(roots, { mode: 0o711 }),

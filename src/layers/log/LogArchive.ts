@@ -1,9 +1,10 @@
 /** Logs whose writer is not in this process: ended ones, those of other workers on this host, and of dead ones. */
-import { Clock, Effect, Result, Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import type { JobKey } from "../../schemas/Ids.ts"
 import { keyText } from "../../schemas/Ids.ts"
 import { codeOf } from "../host/Errno.ts"
 import type { Host } from "../host/Host.ts"
+import { monotonicMs } from "../Now.ts"
 import type { LogSlice } from "./Log.ts"
 import { LogError, LogNotFound } from "./Log.ts"
 import { identityOf, magic, mostPreambleBytes, PreambleJson } from "./LogFormat.ts"
@@ -66,7 +67,7 @@ export const makeLogArchive = (host: Host["Service"]): LogArchive => {
 
   const find = Effect.fnUntraced(function*(key: JobKey, path: string) {
     const text = keyText(key)
-    const nowMs = yield* Clock.currentTimeMillis
+    const nowMs = yield* monotonicMs
     const known = entries.get(text)
     if (known !== undefined) {
       if (yield* isCurrent(known, nowMs)) {

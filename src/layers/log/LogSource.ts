@@ -1,5 +1,6 @@
 /** Where a reader's bytes come from, and how it waits for more. */
-import { Clock, Deferred, Effect, Metric } from "effect"
+import { Deferred, Effect, Metric } from "effect"
+import { monotonicMs } from "../Now.ts"
 import { metrics } from "../telemetry/Metrics.ts"
 import type { LogEnd, LogError, LogNotFound, LogSlice, ReadOptions } from "./Log.ts"
 import type { LogHandleClosed } from "./LogHandle.ts"
@@ -48,8 +49,7 @@ export const follow = Effect.fnUntraced(function*(
   find: Effect.Effect<LogSource, LogNotFound | LogError>,
   options: ReadOptions
 ): Effect.fn.Return<LogSlice, LogNotFound | LogError> {
-  const clock = yield* Clock.Clock
-  const until = clock.currentTimeMillisUnsafe() + options.waitMs
+  const until = (yield* monotonicMs) + options.waitMs
   const range: Range = { stream: options.stream, offset: options.offset, maxBytes: Math.max(1, options.maxBytes) }
   const found = yield* find
   const run = found.identity
@@ -60,7 +60,7 @@ export const follow = Effect.fnUntraced(function*(
     const wait = options.waitMs > 0 ? yield* source.subscribe : undefined
     const slice = yield* source.take(range).pipe(Effect.catchTag("LogHandleClosed", () => Effect.undefined))
     if (slice !== undefined) {
-      const left = until - clock.currentTimeMillisUnsafe()
+      const left = until - (yield* monotonicMs)
       if (slice.entries.length > 0 || slice.end !== undefined || wait === undefined || left <= 0) {
         return { ...slice, run }
       }

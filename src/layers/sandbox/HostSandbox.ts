@@ -3,7 +3,7 @@
  * instruction, a guest on a child's stdio, measures from the host, and a teardown that is proven. A driver adds only
  * what is to be launched, and what else it has to remove.
  */
-import { Clock, Effect, Stream } from "effect"
+import { Effect, Stream } from "effect"
 import { existsSync, rmSync } from "node:fs"
 import { rm } from "node:fs/promises"
 import { join } from "node:path"
@@ -16,6 +16,7 @@ import { type Cgroup, type CgroupError, type CgroupLimits, Cgroups, type CgroupU
 import { Host } from "../host/Host.ts"
 import { Launcher, saidOf } from "../host/Launcher.ts"
 import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
+import { monotonicNanos } from "../Now.ts"
 import { within } from "../Release.ts"
 import * as GuestLink from "./GuestLink.ts"
 import { type PhaseEvent, type PhaseExit, ProvisionFailed, type Sandbox, SandboxLost } from "./Sandbox.ts"
@@ -122,8 +123,6 @@ const phaseUsage = (
   return { phase: phase.name, wallMicros, ...Object.fromEntries(known) }
 }
 
-const monotonic = Clock.clockWith((clock) => clock.currentTimeNanos)
-
 export const make = Effect.gen(function*() {
   const host = yield* Host
   const launcher = yield* Launcher
@@ -207,7 +206,7 @@ export const make = Effect.gen(function*() {
         lost
       )
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
-      const began = yield* monotonic
+      const began = yield* monotonicNanos
       const { limits } = phase
       const request = {
         cwd: "",
@@ -222,7 +221,7 @@ export const make = Effect.gen(function*() {
         }
       }
       const ended = Effect.fnUntraced(function*(exit: PhaseExit, maxRssBytes: number) {
-        const wallMicros = Number(((yield* monotonic) - began) / 1000n)
+        const wallMicros = Number(((yield* monotonicNanos) - began) / 1000n)
         const after = yield* Effect.mapError(cgroup.usage, lost)
         const peak = difference(after.memoryPeakBytes, phase.name === "compile" ? 0 : cachedBytes)
         // Cgroup v2 before Linux 6.12 cannot begin its peak again: then the largest process, as far as the peak bears it out.

@@ -10,6 +10,7 @@ import type { InstanceId } from "../../schemas/Ids.ts"
 import type { Cgroup } from "../cgroup/Cgroup.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
+import { once } from "../Once.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { bundleConfig } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
@@ -83,8 +84,8 @@ export const make = Effect.gen(function*() {
     return bundle
   })
 
-  /** Once per worker: a checked crun, the skeleton, the compiled filter. */
-  const prepare = yield* Effect.cached(Effect.gen(function*() {
+  /** Once per worker: a checked crun, the skeleton, the compiled filter. What failed is tried again: crun may come, room too. */
+  const prepare = yield* once(Effect.gen(function*() {
     const version = yield* Crun.version(crun)
     yield* io("making the root skeleton", async () => {
       await fs.mkdir(own("crun"), { recursive: true, mode: 0o700 })

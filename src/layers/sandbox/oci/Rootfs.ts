@@ -17,9 +17,10 @@ nogroup:x:65534:
 const copied = ["ld.so.cache", "ld.so.conf", "localtime", "mime.types"]
 
 /**
- * Makes the skeleton in `directory`. `gid` is the host id of the group of the sandboxes' roots, who alone may run the guest.
+ * Makes the skeleton in `directory`, in place of one that was begun. `gid` is the host id of the group of the sandboxes' roots, who alone may run the guest.
  */
 export const makeRootfs = async (directory: string, guest: string, gid: number): Promise<void> => {
+  await fs.rm(directory, { recursive: true, force: true })
   for (
     const path of ["usr", "etc/alternatives", "proc", "dev", "sys", "tmp", "work", "run", "root", dirname(GUEST_PATH)]
   ) {

@@ -43,10 +43,13 @@ export const compile = Effect.fnUntraced(function*(options: CompileOptions) {
   if (known !== undefined && known.length > 0) return known.toString("base64")
 
   const name = `seccomp-${hash}`
-  yield* execute(program, [...args, "create", "--bundle", options.bundle, name])
-  const filter = yield* Effect.promise(() =>
-    fs.readFile(join(options.stateRoot, name, "seccomp.bpf")).catch(() => undefined)
-  ).pipe(Effect.ensuring(Effect.ignore(execute(program, [...args, "delete", "--force", name]))))
+  const filter = yield* execute(program, [...args, "create", "--bundle", options.bundle, name]).pipe(
+    Effect.andThen(
+      Effect.promise(() => fs.readFile(join(options.stateRoot, name, "seccomp.bpf")).catch(() => undefined))
+    ),
+    // Also of one that was only begun: its name would be taken the next time.
+    Effect.ensuring(Effect.ignore(execute(program, [...args, "delete", "--force", name])))
+  )
   if (filter === undefined || filter.length === 0 || filter.length % 8 !== 0) return undefined
   yield* io("writing the cache", async () => {
     await fs.mkdir(options.cache, { recursive: true, mode: 0o700 })
