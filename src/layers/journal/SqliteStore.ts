@@ -39,12 +39,14 @@ export const make = (db: DatabaseSync): Store => {
   )
   const queued = db.prepare(`select ${whole} from jobs where state = 'queued' order by seq limit ?`)
   const heldBy = db.prepare(`select ${standing} from jobs where state = 'running' and instance = ? order by seq`)
+  // SQLite would take the index of states for these two, and sort all ended rows again at each settling.
   const holders = db.prepare(
-    "select distinct instance from jobs where state = 'running' and instance is not null order by instance"
+    `select distinct instance from jobs indexed by jobs_by_holder where state = 'running' and instance is not null
+       order by instance`
   )
   const prune = db.prepare(
     `delete from jobs where seq in
-       (select seq from jobs where state = 'ended' and ended_ms < ? order by ended_ms, seq limit ?)`
+       (select seq from jobs indexed by jobs_by_end where state = 'ended' and ended_ms < ? order by ended_ms, seq limit ?)`
   )
   const owe = db.prepare("insert into outbox (job, fence, emitter, id, content, made_ms) values (?, ?, ?, ?, ?, ?)")
   const owedBy = db.prepare(`select ${owed} from outbox where job = ? and fence = ? order by row`)
