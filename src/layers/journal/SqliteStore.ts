@@ -17,7 +17,7 @@ const owedOf = (columns: Columns): OwedRow => ({ ...columns }) as unknown as Owe
 const bit = (value: boolean): number => (value ? 1 : 0)
 
 /** Prepares every statement once. */
-export const make = (db: DatabaseSync): Store => {
+export const make = (db: DatabaseSync): Store<never> => {
   const byKey = db.prepare(`select ${whole} from jobs where key = ?`)
   const standingByKey = db.prepare(`select ${standing} from jobs where key = ?`)
   const remove = db.prepare("delete from jobs where key = ?")
@@ -64,46 +64,60 @@ export const make = (db: DatabaseSync): Store => {
   }
 
   return {
-    standing: (key) => {
+    *standing(key) {
       const columns = standingByKey.get(key)
       return columns === undefined ? undefined : rowOf<Standing>(columns)
     },
-    row: (key) => {
+    *row(key) {
       const columns = byKey.get(key)
       return columns === undefined ? undefined : rowOf<JobRow>(columns)
     },
-    insert: (row) => {
+    *insert(row) {
       remove.run(row.key)
       insert.run({ ...row, delivered: bit(row.delivered), counted: bit(row.counted) })
     },
-    stand: ({ attempt, counted, delivered, endedMs, fence, instance, key, leaseUntilMs, startedMs, state }) => {
+    *stand({ attempt, counted, delivered, endedMs, fence, instance, key, leaseUntilMs, startedMs, state }) {
       const bits = { counted: bit(counted), delivered: bit(delivered) }
       stand.run({ key, state, attempt, fence, instance, leaseUntilMs, startedMs, endedMs, ...bits })
     },
-    lease: (key, untilMs) => {
+    *lease(key, untilMs) {
       lease.run(untilMs, key)
     },
-    end: (key, endedMs, settlement) => {
+    *end(key, endedMs, settlement) {
       end.run(endedMs, settlement, key)
     },
-    forget: ({ fence, key }) => {
+    *forget({ fence, key }) {
       remove.run(key)
       raiseFloor.run(fence)
     },
-    fenceFloor: () => Number(floor.get()?.fence ?? 0),
-    queued: (limit) => queued.all(limit).map(rowOf<JobRow>),
-    heldBy: (instance) => heldBy.all(instance).map(rowOf<Standing>),
-    holders: () => holders.all().map(({ instance }) => String(instance)),
-    list: (filter) => filtered(filter).map(rowOf<JobRow>),
-    prune: (endedMs, limit) => {
+    *fenceFloor() {
+      return Number(floor.get()?.fence ?? 0)
+    },
+    *queued(limit) {
+      return queued.all(limit).map(rowOf<JobRow>)
+    },
+    *heldBy(instance) {
+      return heldBy.all(instance).map(rowOf<Standing>)
+    },
+    *holders() {
+      return holders.all().map(({ instance }) => String(instance))
+    },
+    *list(filter) {
+      return filtered(filter).map(rowOf<JobRow>)
+    },
+    *prune(endedMs, limit) {
       prune.run(endedMs, limit)
     },
-    owe: (key, fence, { content, emitter, id }, madeMs) => {
+    *owe(key, fence, { content, emitter, id }, madeMs) {
       owe.run(key, fence, emitter, id, content, madeMs)
     },
-    owedBy: (key, fence) => owedBy.all(key, fence).map(owedOf),
-    owed: (limit) => oldestOwed.all(limit).map(owedOf),
-    told: (row) => {
+    *owedBy(key, fence) {
+      return owedBy.all(key, fence).map(owedOf)
+    },
+    *owed(limit) {
+      return oldestOwed.all(limit).map(owedOf)
+    },
+    *told(row) {
       told.run(row)
     }
   }
