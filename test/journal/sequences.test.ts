@@ -31,7 +31,7 @@ const step = (
   const instance = instances[random(2)] ?? Sample.instance("ann")
   const madeUp: Claim = { key: Sample.keyOfRequest(request), instance, attempt: 1, fence: 1 + random(6) }
   const claim = granted.at(-1 - random(4)) ?? madeUp
-  const options = { instance, leaseMs: 1 + random(240_000), maxAttempts: 1 + random(3) }
+  const options = { instance, leaseMs: 1 + random(240_000), maxAttempts: 1 + random(3), leavesLapsed: random(2) === 0 }
   const number = random(1000)
   // Drawn here, not in the steps: each step runs once for every journal.
   const [limit, row, another] = [1 + random(4), 1 + random(20), 1 + random(20)]
@@ -48,6 +48,8 @@ const step = (
     (journal) => journal.own(claim),
     (journal) => journal.renew([claim, { ...claim, fence: claim.fence + 1 }], options.leaseMs),
     (journal) => journal.abandon(instance),
+    (journal) => Effect.flatMap(journal.lapsed(limit), Effect.forEach(journal.expire)),
+    (journal) => journal.expire({ ...claim, untilMs: number }),
     (journal) => journal.queued(limit),
     (journal) => journal.told([row, another]),
     (journal) => journal.get(claim.key),
@@ -60,7 +62,13 @@ const claimsIn = (answer: unknown): ReadonlyArray<Claim> =>
   Predicate.hasProperty(answer, "claim") ? [answer.claim as Claim] : []
 
 const everything = (journal: Journal["Service"]) =>
-  Effect.all([journal.list({ limit: 100 }), journal.owed(100), journal.queued(100), journal.holders])
+  Effect.all([
+    journal.list({ limit: 100 }),
+    journal.owed(100),
+    journal.queued(100),
+    journal.lapsed(100),
+    journal.holders
+  ])
 
 const steps = 120
 

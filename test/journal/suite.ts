@@ -114,7 +114,7 @@ export const suite = (name: string, place: Place) => {
         const claim = { key: Sample.key("a"), instance: ann, attempt: 1, fence: 1 }
         assert.deepStrictEqual(granted, { _tag: "Granted", claim })
         yield* TestClock.adjust("9999 millis")
-        const held: ClaimAnswer = { _tag: "Held", instance: ann, untilMs: 10_000 }
+        const held: ClaimAnswer = { _tag: "Held", instance: ann, fence: 1, untilMs: 10_000, isLapsed: false }
         assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(bob)), held)
         assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(ann)), held)
         assert.deepStrictEqual(yield* journal.submit(Sample.request("a")), {
@@ -143,6 +143,52 @@ export const suite = (name: string, place: Place) => {
           assert.deepStrictEqual(yield* journal.owed(10), [])
         })
     )
+
+    promise(
+      "a lapsed claim is left to its holder by who cannot know that he is dead, and ended by who can",
+      (journal) =>
+        Effect.gen(function*() {
+          yield* journal.submit(Sample.request("embedded"))
+          const careful = by(bob, { leavesLapsed: true })
+          const embedded = claimOf(yield* journal.claim(Sample.request("embedded"), by(ann)))
+          yield* journal.claim(Sample.request("delivered"), by(ann))
+          yield* TestClock.adjust("9 seconds")
+          const lapse = { key: embedded.key, instance: ann, fence: 1, untilMs: 10_000 }
+          assert.deepStrictEqual(yield* journal.lapsed(10), [])
+          assert.isFalse(yield* journal.expire(lapse))
+          yield* TestClock.adjust("1 second")
+          // A delivered job's redelivery finds the claim itself.
+          assert.deepStrictEqual(yield* journal.lapsed(10), [lapse])
+          const held: ClaimAnswer = { _tag: "Held", instance: ann, fence: 1, untilMs: 10_000, isLapsed: true }
+          for (const id of ["embedded", "delivered"]) {
+            assert.deepStrictEqual(yield* journal.claim(Sample.request(id), careful), held)
+          }
+          assert.isFalse(yield* journal.expire({ ...lapse, fence: 2 }))
+          assert.isFalse(yield* journal.expire({ ...lapse, instance: bob }))
+          assert.isTrue(yield* journal.expire(lapse))
+          assert.isFalse(yield* journal.expire(lapse))
+          assert.isTrue(yield* journal.expire({ ...lapse, key: Sample.key("delivered") }))
+          assert.deepStrictEqual(yield* journal.lapsed(10), [])
+          assert.deepStrictEqual((yield* journal.queued(10)).map(({ job }) => job.id as string), ["embedded"])
+          for (const id of ["embedded", "delivered"]) {
+            const { attempt, fence } = claimOf(yield* journal.claim(Sample.request(id), careful))
+            assert.deepStrictEqual([attempt, fence], [2, 2])
+          }
+        })
+    )
+
+    promise("a claim that was renewed after it was seen to lapse is not ended", (journal) =>
+      Effect.gen(function*() {
+        yield* journal.submit(Sample.request("a"))
+        const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+        yield* TestClock.adjust("1 minute")
+        const [seen] = yield* journal.lapsed(10)
+        assert.isDefined(seen)
+        yield* journal.renew([claim], 1000)
+        yield* TestClock.adjust("1 minute")
+        assert.isTrue(seen !== undefined && !(yield* journal.expire(seen)))
+        assert.strictEqual((yield* journal.get(claim.key))?.instance, ann)
+      }))
 
     promise("a claim whose lease ran out still stands while nobody took over", (journal) =>
       Effect.gen(function*() {

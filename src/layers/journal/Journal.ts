@@ -49,12 +49,24 @@ export interface Claim {
   readonly fence: number
 }
 
+/** Who has a job, by which claim, and until when if it is not renewed. Milliseconds since 1970. */
+export interface Holder {
+  readonly instance: InstanceId
+  readonly fence: number
+  readonly untilMs: number
+}
+
+/** A claim whose lease has run out, as it was seen. */
+export interface Lapse extends Holder {
+  readonly key: JobKey
+}
+
 export type ClaimAnswer =
   | { readonly _tag: "Granted"; readonly claim: Claim }
   /** The same request ended before: answer it again, do not run it. */
   | { readonly _tag: "Settled"; readonly settlement: Settlement }
-  /** Somebody runs it now. */
-  | { readonly _tag: "Held"; readonly instance: InstanceId; readonly untilMs: number }
+  /** Somebody runs it now, or ran it when his lease ended: `isLapsed`. */
+  | ({ readonly _tag: "Held"; readonly isLapsed: boolean } & Holder)
   /** All allowed attempts ended with their workers: the claim is given only to settle it as `Lost`. */
   | { readonly _tag: "Exhausted"; readonly claim: Claim; readonly attempts: number }
 
@@ -62,6 +74,12 @@ export interface ClaimOptions {
   readonly instance: InstanceId
   readonly leaseMs: number
   readonly maxAttempts: number
+  /**
+   * Whether a claim whose lease ran out is left to its holder, who may live: clocks jump, and workers stand still. The
+   * answer is then `Held`, and who knows that the holder is dead ends the claim with `expire`. False if absent: the job
+   * goes to who asks.
+   */
+  readonly leavesLapsed?: boolean
 }
 
 /** A message owed, with its place in the outbox. */
@@ -80,6 +98,11 @@ export interface JobRecord {
 }
 
 export class Journal extends Context.Service<Journal, {
+  /**
+   * Who may hold claims here: workers of this host, whose locks tell whether they live, or workers of any host, of which
+   * only their leases tell.
+   */
+  readonly scope: "host" | "shared"
   /** The embedded queue's door: a row in state `queued`, durable when this returns. A repeat answers with its record. */
   readonly submit: (request: Request) => Effect.Effect<JobRecord, IdConflict | JournalError>
   /** Claims a job that a delivery brought, writing it down if it is new. */
@@ -103,6 +126,13 @@ export class Journal extends Context.Service<Journal, {
    * may be acked before it ends. Durable when it returns; false if the claim stands no more.
    */
   readonly own: (claim: Claim) => Effect.Effect<boolean, JournalError>
+  /** Claims on rows of the embedded queue whose lease ran out, by the journal's clock; the oldest first. */
+  readonly lapsed: (limit: number) => Effect.Effect<ReadonlyArray<Lapse>, JournalError>
+  /**
+   * Its holder is dead: the claim ends, if it is still that very lease. The job is queued again, or awaits its
+   * redelivery. False if the claim was renewed, given back or settled meanwhile.
+   */
+  readonly expire: (lapse: Lapse) => Effect.Effect<boolean, JournalError>
   /** A dead worker's claims end now: its jobs are queued again, or await their redelivery. Gives their number. */
   readonly abandon: (instance: InstanceId) => Effect.Effect<number, JournalError>
   /** Instances that hold claims. The janitor asks which of them are dead. */

@@ -1,6 +1,6 @@
 /** The contract over whatever carries out operations: encodes, takes the time, and decodes what comes back. */
 import { Clock, Duration, Effect, Schema } from "effect"
-import { InstanceId, type JobKey, keyText } from "../../schemas/Ids.ts"
+import { InstanceId, JobKey, keyText } from "../../schemas/Ids.ts"
 import { Job, JobState, keyOf } from "../../schemas/Job.ts"
 import { Message } from "../../schemas/Message.ts"
 import { Settlement } from "../../schemas/Settlement.ts"
@@ -12,11 +12,12 @@ import {
   type JobRecord,
   type Journal,
   JournalError,
+  type Lapse,
   type Owed,
   type Request
 } from "./Journal.ts"
 import type { Answer, Claimed, Operation, OperationName } from "./Operation.ts"
-import type { OwedRow } from "./Rows.ts"
+import type { Lapsed, OwedRow } from "./Rows.ts"
 import type { Policy } from "./Rules.ts"
 
 /** Carries out one operation, atomically and durably as far as it can. `doing` completes "the journal could not …". */
@@ -61,6 +62,8 @@ const decodeMessage = Schema.decodeUnknownEffect(OwedMessage)
 const decodeSettlement = Schema.decodeUnknownEffect(SettlementJson)
 const decodeInstance = Schema.decodeUnknownEffect(InstanceId)
 
+const decodeHolder = Schema.decodeUnknownEffect(Schema.Struct({ key: JobKey, instance: InstanceId }))
+
 /** Something we wrote ourselves no longer reads. It is said with its key, never left out. */
 const unreadable = (what: string) => <A>(decoded: Effect.Effect<A, Schema.SchemaError>) =>
   Effect.mapError(decoded, (error) =>
@@ -101,6 +104,13 @@ const owedOf = Effect.fnUntraced(function*(row: OwedRow) {
   return owed
 })
 
+const lapseOf = Effect.fnUntraced(function*({ fence, instance, key, untilMs }: Lapsed) {
+  const [intake, owner, id] = key.split("/")
+  const decoded = yield* decodeHolder({ key: { intake, owner, id }, instance }).pipe(unreadable(`job ${key}`))
+  const lapse: Lapse = { ...decoded, fence, untilMs }
+  return lapse
+})
+
 const now = Effect.map(Clock.currentTimeMillis, Math.floor)
 const bounded = (limit: number) => Math.min(Math.max(Math.trunc(limit), 0), 1_000_000)
 const claimed = ({ fence, instance, key }: Claim): Claimed => ({ key: keyText(key), instance, fence })
@@ -139,16 +149,20 @@ const claimAnswer = (
         unreadable(`how job ${keyText(key)} ended`),
         Effect.map((settlement) => ({ _tag: "Settled", settlement }))
       )
-    case "Held":
+    case "Held": {
+      const { _tag, fence, isLapsed, untilMs } = answer
       return decodeInstance(answer.instance).pipe(
         unreadable(`who holds job ${keyText(key)}`),
-        Effect.map((instance) => ({ _tag: "Held", instance, untilMs: answer.untilMs }))
+        Effect.map((instance) => ({ _tag, instance, fence, untilMs, isLapsed }))
       )
+    }
   }
 }
 
-/** A whole journal, given the one thing its stores differ in. */
-export const make = (perform: Perform): Journal["Service"] => ({
+/** A whole journal, given what its stores differ in. */
+export const make = (perform: Perform, scope: Journal["Service"]["scope"] = "host"): Journal["Service"] => ({
+  scope,
+
   submit: Effect.fn("Journal.submit")(function*(request) {
     const input = yield* asked(request)
     const answer = yield* perform(`write down job ${input.key}`, { name: "submit", input })
@@ -156,9 +170,9 @@ export const make = (perform: Perform): Journal["Service"] => ({
     return yield* recordOf(answer.row)
   }),
 
-  claim: Effect.fn("Journal.claim")(function*(request, { instance, leaseMs, maxAttempts }) {
+  claim: Effect.fn("Journal.claim")(function*(request, { instance, leaseMs, leavesLapsed = false, maxAttempts }) {
     const key = keyOf(request.job)
-    const input = { ...(yield* asked(request)), instance, leaseMs: Math.floor(leaseMs), maxAttempts }
+    const input = { ...(yield* asked(request)), instance, leaseMs: Math.floor(leaseMs), maxAttempts, leavesLapsed }
     const answer = yield* perform(`claim job ${input.key}`, { name: "claim", input })
     return yield* claimAnswer(key, instance, answer)
   }),
@@ -170,7 +184,7 @@ export const make = (perform: Perform): Journal["Service"] => ({
 
   renew: Effect.fn("Journal.renew")(function*(claims, leaseMs) {
     if (claims.length === 0) return []
-    const input = { claims: claims.map(claimed), untilMs: (yield* now) + Math.floor(leaseMs) }
+    const input = { claims: claims.map(claimed), leaseMs: Math.floor(leaseMs), nowMs: yield* now }
     const lost = new Set(yield* perform("prolong the leases of running jobs", { name: "renew", input }))
     return claims.filter((_, index) => lost.has(index))
   }),
@@ -202,6 +216,17 @@ export const make = (perform: Perform): Journal["Service"] => ({
 
   own: Effect.fn("Journal.own")(function*(claim) {
     return yield* perform(`take over job ${keyText(claim.key)}`, { name: "own", input: { claim: claimed(claim) } })
+  }),
+
+  lapsed: Effect.fn("Journal.lapsed")(function*(limit) {
+    const input = { limit: bounded(limit), nowMs: yield* now }
+    const rows = yield* perform("list whose leases ran out", { name: "lapsed", input })
+    return yield* Effect.forEach(rows, lapseOf)
+  }),
+
+  expire: Effect.fn("Journal.expire")(function*({ fence, instance, key, untilMs }) {
+    const input = { lapse: { key: keyText(key), instance, fence, untilMs }, nowMs: yield* now }
+    return yield* perform(`end a dead worker's claim on job ${input.lapse.key}`, { name: "expire", input })
   }),
 
   abandon: Effect.fn("Journal.abandon")(function*(instance) {

@@ -52,6 +52,14 @@ export const make = (): Store<never> => {
     *heldBy(instance) {
       return matching((row) => row.state === "running" && row.instance === instance)
     },
+    *lapsed(nowMs, limit) {
+      return matching(({ delivered, state }) => state === "running" && !delivered).flatMap(
+        ({ fence, instance, key, leaseUntilMs }) =>
+          instance === null || leaseUntilMs === null || leaseUntilMs > nowMs
+            ? []
+            : [{ key, instance, fence, untilMs: leaseUntilMs }]
+      ).toSorted((a, b) => a.untilMs - b.untilMs).slice(0, limit)
+    },
     *holders() {
       return Array.from(new Set(matching(({ state }) => state === "running").flatMap((row) => row.instance ?? [])))
         .toSorted()

@@ -1,5 +1,5 @@
 /** The journal's operations as plain data that crosses threads, and what each answers. */
-import type { JobRow, MessageRow, OwedRow } from "./Rows.ts"
+import type { JobRow, Lapsed, MessageRow, OwedRow } from "./Rows.ts"
 import type { JobFilter } from "./Store.ts"
 
 /** A request, already encoded, and the time of the asking. */
@@ -21,6 +21,15 @@ export interface Claimed {
   readonly fence: number
 }
 
+/** Whose claim it is, and until when. */
+export interface Holding {
+  readonly instance: string
+  readonly fence: number
+  readonly untilMs: number
+  /** The lease has run out. */
+  readonly isLapsed: boolean
+}
+
 /** The same id, another request. */
 export interface Conflict {
   readonly _tag: "Conflict"
@@ -32,16 +41,21 @@ export interface Operations {
     readonly answer: Conflict | { readonly _tag: "Known"; readonly row: JobRow }
   }
   readonly claim: {
-    readonly input: Asked & { readonly instance: string; readonly leaseMs: number; readonly maxAttempts: number }
+    readonly input: Asked & {
+      readonly instance: string
+      readonly leaseMs: number
+      readonly maxAttempts: number
+      readonly leavesLapsed: boolean
+    }
     readonly answer:
       | Conflict
       | { readonly _tag: "Granted" | "Exhausted"; readonly attempt: number; readonly fence: number }
       | { readonly _tag: "Settled"; readonly settlement: string | null }
-      | { readonly _tag: "Held"; readonly instance: string; readonly untilMs: number }
+      | ({ readonly _tag: "Held" } & Holding)
   }
   readonly queued: { readonly input: { readonly limit: number }; readonly answer: ReadonlyArray<JobRow> }
   readonly renew: {
-    readonly input: { readonly claims: ReadonlyArray<Claimed>; readonly untilMs: number }
+    readonly input: { readonly claims: ReadonlyArray<Claimed>; readonly leaseMs: number; readonly nowMs: number }
     /** Places in `claims` of those that are no longer theirs. */
     readonly answer: ReadonlyArray<number>
   }
@@ -58,6 +72,12 @@ export interface Operations {
   readonly postpone: { readonly input: { readonly claim: Claimed }; readonly answer: null }
   /** Whether the claim still stood. */
   readonly own: { readonly input: { readonly claim: Claimed }; readonly answer: boolean }
+  readonly lapsed: {
+    readonly input: { readonly limit: number; readonly nowMs: number }
+    readonly answer: ReadonlyArray<Lapsed>
+  }
+  /** Whether it was ended. */
+  readonly expire: { readonly input: { readonly lapse: Lapsed; readonly nowMs: number }; readonly answer: boolean }
   readonly abandon: { readonly input: { readonly instance: string }; readonly answer: number }
   readonly holders: { readonly input: null; readonly answer: ReadonlyArray<string> }
   readonly owed: { readonly input: { readonly limit: number }; readonly answer: ReadonlyArray<OwedRow> }
@@ -73,4 +93,4 @@ export type Operation<N extends OperationName = OperationName> = {
 export type Answer<N extends OperationName = OperationName> = Operations[N]["answer"]
 
 /** Those that write nothing: a batch of them needs no write lock. */
-export const reads: ReadonlySet<OperationName> = new Set(["queued", "holders", "owed", "get", "list"])
+export const reads: ReadonlySet<OperationName> = new Set(["queued", "lapsed", "holders", "owed", "get", "list"])

@@ -38,6 +38,14 @@ export interface JobRow extends Standing {
   readonly settlement: string | null
 }
 
+/** A claim whose lease ran out, as somebody saw it. */
+export interface Lapsed {
+  readonly key: string
+  readonly instance: string
+  readonly fence: number
+  readonly untilMs: number
+}
+
 /** A message as it is put into the outbox. `content` is JSON. */
 export interface MessageRow {
   readonly id: string

@@ -2,7 +2,7 @@
  * The rules of the journal, once for every store. Generators, so that a store may wait (with Effect) or answer at once:
  * nothing of a store happens without `yield*`. Pure TypeScript: they also run in the SQLite thread, without Effect.
  */
-import type { Answer, Asked, Claimed, Operation, OperationName, Operations } from "./Operation.ts"
+import type { Answer, Asked, Claimed, Holding, Operation, OperationName, Operations } from "./Operation.ts"
 import type { JobRow, Standing } from "./Rows.ts"
 import type { Store } from "./Store.ts"
 
@@ -86,6 +86,12 @@ function* heldWith<Y>(store: Store<Y>, claim: Claimed): Generator<Y, Standing | 
   return row?.state === "running" && isOf(row, claim) ? row : undefined
 }
 
+/** Who has the row, if anybody has. */
+const holdingOf = ({ fence, instance, leaseUntilMs }: Standing, nowMs: number): Holding | undefined =>
+  instance === null || leaseUntilMs === null
+    ? undefined
+    : { instance, fence, untilMs: leaseUntilMs, isLapsed: leaseUntilMs <= nowMs }
+
 const handlers: Handlers = {
   *submit(store, asked, policy) {
     const known = yield* store.standing(asked.key)
@@ -109,9 +115,8 @@ const handlers: Handlers = {
     if (known.state === "ended") {
       return { _tag: "Settled", settlement: (yield* store.row(asked.key))?.settlement ?? null }
     }
-    if (known.instance !== null && known.leaseUntilMs !== null && known.leaseUntilMs > asked.nowMs) {
-      return { _tag: "Held", instance: known.instance, untilMs: known.leaseUntilMs }
-    }
+    const holding = holdingOf(known, asked.nowMs)
+    if (holding !== undefined && (asked.leavesLapsed || !holding.isLapsed)) return { _tag: "Held", ...holding }
     const isExhausted = known.attempt >= asked.maxAttempts
     const next = taken(known, asked, !isExhausted)
     yield* store.stand(next)
@@ -122,11 +127,11 @@ const handlers: Handlers = {
     return yield* store.queued(limit)
   },
 
-  *renew(store, { claims, untilMs }) {
+  *renew(store, { claims, leaseMs, nowMs }) {
     const lost: Array<number> = []
     for (const [index, claim] of claims.entries()) {
       if ((yield* heldWith(store, claim)) === undefined) lost.push(index)
-      else yield* store.lease(claim.key, untilMs)
+      else yield* store.lease(claim.key, nowMs + leaseMs)
     }
     return lost
   },
@@ -162,6 +167,18 @@ const handlers: Handlers = {
     const row = yield* heldWith(store, claim)
     if (row !== undefined) yield* store.stand({ ...row, delivered: false })
     return row !== undefined
+  },
+
+  *lapsed(store, { limit, nowMs }) {
+    return yield* store.lapsed(nowMs, limit)
+  },
+
+  // Only the very lease that was seen: one that was renewed meanwhile is somebody's who lives.
+  *expire(store, { lapse, nowMs }) {
+    const row = yield* heldWith(store, lapse)
+    if (row === undefined || row.leaseUntilMs !== lapse.untilMs || lapse.untilMs > nowMs) return false
+    yield* store.stand(dropped(row, row.attempt))
+    return true
   },
 
   *abandon(store, { instance }) {

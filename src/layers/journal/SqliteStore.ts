@@ -1,6 +1,6 @@
 /** The rules' rows in a SQLite file. Plain TypeScript, used inside the thread; whoever calls holds the transaction. */
 import type { DatabaseSync } from "node:sqlite"
-import type { JobRow, OwedRow, Standing } from "./Rows.ts"
+import type { JobRow, Lapsed, OwedRow, Standing } from "./Rows.ts"
 import type { JobFilter, Store } from "./Store.ts"
 
 const standing = `key, hash, delivered, state, attempt, counted, fence, instance, lease_until_ms as leaseUntilMs,
@@ -14,6 +14,7 @@ type Columns = Readonly<Record<string, unknown>>
 const rowOf = <R extends Standing>(columns: Columns): R =>
   ({ ...columns, delivered: columns.delivered === 1, counted: columns.counted === 1 }) as unknown as R
 const owedOf = (columns: Columns): OwedRow => ({ ...columns }) as unknown as OwedRow
+const lapsedOf = (columns: Columns): Lapsed => ({ ...columns }) as unknown as Lapsed
 const bit = (value: boolean): number => (value ? 1 : 0)
 
 /** Prepares every statement once. */
@@ -39,6 +40,11 @@ export const make = (db: DatabaseSync): Store<never> => {
   )
   const queued = db.prepare(`select ${whole} from jobs where state = 'queued' order by seq limit ?`)
   const heldBy = db.prepare(`select ${standing} from jobs where state = 'running' and instance = ? order by seq`)
+  const lapsed = db.prepare(
+    `select key, instance, fence, lease_until_ms as untilMs from jobs indexed by jobs_by_holder
+       where state = 'running' and instance is not null and delivered = 0 and lease_until_ms <= ?
+       order by lease_until_ms, seq limit ?`
+  )
   // SQLite would take the index of states for these two, and sort all ended rows again at each settling.
   const holders = db.prepare(
     `select distinct instance from jobs indexed by jobs_by_holder where state = 'running' and instance is not null
@@ -98,6 +104,9 @@ export const make = (db: DatabaseSync): Store<never> => {
     },
     *heldBy(instance) {
       return heldBy.all(instance).map(rowOf<Standing>)
+    },
+    *lapsed(nowMs, limit) {
+      return lapsed.all(nowMs, limit).map(lapsedOf)
     },
     *holders() {
       return holders.all().map(({ instance }) => String(instance))

@@ -1,6 +1,6 @@
 /** What the rules ask of whatever keeps the rows. The caller sees to it that an operation is atomic. */
 import type { JobState } from "../../schemas/Job.ts"
-import type { JobRow, MessageRow, OwedRow, Standing } from "./Rows.ts"
+import type { JobRow, Lapsed, MessageRow, OwedRow, Standing } from "./Rows.ts"
 
 export interface JobFilter {
   readonly id?: string
@@ -34,6 +34,8 @@ export interface Store<Y> {
   readonly queued: (limit: number) => Step<Y, ReadonlyArray<JobRow>>
   /** `running` rows of an instance, oldest first. */
   readonly heldBy: (instance: string) => Step<Y, ReadonlyArray<Standing>>
+  /** `running` rows of the embedded queue whose lease ended at `nowMs` or before, those that ended first, first. */
+  readonly lapsed: (nowMs: number, limit: number) => Step<Y, ReadonlyArray<Lapsed>>
   /** In alphabetical order. */
   readonly holders: () => Step<Y, ReadonlyArray<string>>
   /** Newest first. */
