@@ -33,10 +33,12 @@ const add = (a: Swept, b: Swept): Swept => ({
 /** Instances that left something and are dead: by directory, by ledger, by claim. */
 const dead = Effect.gen(function*() {
   const host = yield* Host
+  const journal = yield* Journal
   const known = new Set<InstanceId>([
     ...(yield* host.others),
     ...(yield* (yield* Ledger).rows()).map(({ instance }) => instance),
-    ...(yield* (yield* Journal).holders)
+    // Those of other hosts have no lock here, and are judged by their leases: see Lapses.ts.
+    ...(journal.scope === "host" ? yield* journal.holders : [])
   ])
   known.delete(host.instance)
   return yield* Effect.filter([...known], (instance) => Effect.map(host.isAlive(instance), (alive) => !alive))

@@ -17,6 +17,7 @@ import * as Books from "./JobBooks.ts"
 import { plan } from "./JobPlan.ts"
 import { unrun } from "./JobResult.ts"
 import { execute } from "./JobRun.ts"
+import * as Lapses from "./Lapses.ts"
 import * as Teller from "./Teller.ts"
 
 export type JobMessage =
@@ -46,7 +47,9 @@ const live = Effect.fnUntraced(
         yield* Books.retell(teller, answer.settlement)
         return "settled" as const
       case "Held":
-        return "held" as const
+        return answer.isLapsed && (yield* Lapses.end({ ...answer, key: keyOf(job) }))
+          ? "free" as const
+          : "held" as const
       case "Exhausted":
         {
           const lost = Outcome.cases.Lost.make({ attempts: answer.attempts })
@@ -135,8 +138,8 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
       yield* teller.tell({ _tag: "Received" })
       while (true) {
         const end = yield* admitted(desk.slots, stop, live(delivery, teller, stop, receivedAt))
-        if (end !== "held") return end
-        yield* Effect.sleep(HELD_PAUSE)
+        if (end === "held") yield* Effect.sleep(HELD_PAUSE)
+        else if (end !== "free") return end
       }
     })
     const lostClaim: Effect.Effect<"lost", ClaimLost> = Effect.as(Deferred.await(lost), "lost")

@@ -42,7 +42,10 @@ export const claim = Effect.fnUntraced(function*(delivery: Delivery) {
   const { leaseMs, maxAttempts } = yield* Settings
   const { instance } = yield* Host
   const attempts = maxAttempts * (delivery.attempt ?? 1)
-  return yield* persist("a claim", journal.claim(delivery, { instance, leaseMs, maxAttempts: attempts })).pipe(
+  return yield* persist(
+    "a claim",
+    journal.claim(delivery, { instance, leaseMs, maxAttempts: attempts, leavesLapsed: true })
+  ).pipe(
     Effect.catch((conflict) => Effect.succeed<Admission>({ _tag: "Refused", reason: conflict.message }))
   )
 })

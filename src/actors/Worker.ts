@@ -12,6 +12,7 @@ import * as Actor from "./Actor.ts"
 import { Dispatcher } from "./Dispatcher.ts"
 import * as Janitor from "./Janitor.ts"
 import * as Keeper from "./Keeper.ts"
+import * as Lapses from "./Lapses.ts"
 import { Outbox } from "./Outbox.ts"
 import { Pools } from "./Pools.ts"
 
@@ -46,6 +47,7 @@ const make = Effect.gen(function*() {
   yield* Effect.ignore(Janitor.sweep, { log: "Warn", message: "the first janitor's round failed" })
   yield* supervise("janitor", Janitor.rounds)
   yield* supervise("keeper", Keeper.rounds)
+  yield* supervise("lapses", Lapses.rounds)
   yield* (yield* Launcher).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* (yield* Watchdog).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* pools.failure.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
