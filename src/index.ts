@@ -42,4 +42,4 @@ export { code, CodeArgs } from "./functions/Code.ts"
 export { command, CommandArgs } from "./functions/Command.ts"
 
 // A worker, whole.
-export { type AmqpWiring, layerWorker, type WorkerWiring } from "./wiring.ts"
+export { type AmqpWiring, type JournalWiring, layerWorker, type WorkerWiring } from "./wiring.ts"

@@ -40,6 +40,14 @@ export interface AmqpWiring {
   readonly onStatus?: (status: AmqpStatus) => Effect.Effect<void>
 }
 
+/** A journal that workers of many hosts share. Absent: a file in the state directory, for the workers of this host. */
+export interface JournalWiring {
+  /** postgres://user:password@host:port/database?schema=stoker */
+  readonly postgres: Redacted.Redacted<string>
+  /** To it at most. A few more than there are slots by default, and 10 at most. */
+  readonly connections?: number
+}
+
 export interface WorkerWiring {
   /** Made if it is not there. */
   readonly stateDirectory: string
@@ -49,6 +57,7 @@ export interface WorkerWiring {
   /** The name, in job keys, of the door that `Direct.submit` is. */
   readonly direct: string
   readonly amqp?: AmqpWiring
+  readonly journal?: JournalWiring
 }
 
 /** This process' place on the host: identity and paths. */
@@ -157,6 +166,18 @@ const layerBrokerControl = ({ amqp }: WorkerWiring) =>
     yield* StokerControl.make({ instance, user: brokerUser(amqp) }).pipe(Effect.provideContext(broker.value))
   }))
 
+/** Loaded only when it is configured, so that nobody else waits for it. */
+export const layerPostgres = ({ connections, postgres }: JournalWiring) =>
+  Layer.unwrap(Effect.map(
+    Effect.promise(() => import("./layers/journal/JournalPostgres.ts")),
+    ({ layer }) => layer({ url: postgres, ...(connections === undefined ? {} : { connections }) })
+  ))
+
+const layerJournal = ({ config: { slots }, journal }: WorkerWiring) =>
+  journal === undefined
+    ? JournalSqlite.layerHost()
+    : layerPostgres({ connections: Math.min(slots + 2, 10), ...journal })
+
 /** A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. */
 export const layerWorker = (options: WorkerWiring) =>
   layerBrokerControl(options).pipe(
@@ -171,6 +192,6 @@ export const layerWorker = (options: WorkerWiring) =>
     )),
     Layer.provideMerge(layerDoors(options)),
     Layer.provideMerge(Layer.mergeAll(Direct.layer(options.direct), Embedded.layer, layerBroker(options.amqp))),
-    Layer.provideMerge(Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer, Settings.layer(options.config))),
+    Layer.provideMerge(Layer.mergeAll(layerJournal(options), LogFiles.layer, Settings.layer(options.config))),
     Layer.provideMerge(layerDrivers(options.stateDirectory, options.config.classes.map(({ driver }) => driver)))
   )

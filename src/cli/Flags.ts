@@ -39,6 +39,17 @@ export const amqp = Flag.Redacted("amqp").pipe(
   Flag.optional
 )
 
+/** A shared journal: `--journal`, else STOKER_JOURNAL. */
+export const journal = Flag.Redacted("journal").pipe(
+  Flag.withFallbackConfig(Config.Redacted("STOKER_JOURNAL")),
+  Flag.withDescription(
+    "Journal shared by many hosts, postgres://user:password@host:port/database?schema=stoker (default: " +
+      "STOKER_JOURNAL; better there, others see flags; without: a file in the state directory)"
+  ),
+  Flag.withMetavar("URL"),
+  Flag.optional
+)
+
 /** "Expected bytes from 4194304 to 4398046511104" in the units of the flags. */
 const humanBounds = (message: string): string => {
   const [, what = "", least = "", most = ""] = /Expected (.*) from ([\d.]+) to ([\d.]+)/.exec(message) ?? []

@@ -1,19 +1,23 @@
-/** Reads jobs from the journal of a state directory, beside the worker that writes it or after it. */
-import { DateTime, Effect, Option } from "effect"
+/** Reads jobs from a journal, beside the workers that write it or after them. */
+import { DateTime, Effect, Option, type Redacted } from "effect"
 import { join } from "node:path"
 import { type JobRecord, Journal } from "../layers/journal/Journal.ts"
 import * as JournalSqlite from "../layers/journal/JournalSqlite.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { keyOf } from "../schemas/Job.ts"
 import { describe } from "../schemas/Outcome.ts"
+import { layerPostgres } from "../wiring.ts"
 import { usageFailure } from "./CliFailure.ts"
 import type { JobName } from "./Flags.ts"
 import { mainPhase } from "./Report.ts"
 import { table } from "./Style.ts"
 import { formatBytes, formatMicros } from "./Units.ts"
 
-/** The journal of a state directory, and nothing else of it. */
-export const layerJournal = (directory: string) => JournalSqlite.layer({ filename: join(directory, "journal.sqlite") })
+/** The shared journal if one is named, else that of a state directory. */
+export const layerJournal = (journal: Option.Option<Redacted.Redacted<string>>, directory: string) =>
+  Option.isSome(journal)
+    ? layerPostgres({ postgres: journal.value, connections: 1 })
+    : JournalSqlite.layer({ filename: join(directory, "journal.sqlite") })
 
 export const nameOf = ({ request: { job } }: JobRecord) => keyText(keyOf(job))
 
@@ -26,7 +30,7 @@ export const find = Effect.fnUntraced(function*(name: JobName) {
   const [only, another] = records
   if (only === undefined) {
     return yield* usageFailure(
-      `there is no job ${name.id} in this state directory`,
+      `there is no job ${name.id} in this journal`,
       "`stoker list` shows the jobs there are."
     )
   }

@@ -15,6 +15,7 @@ import { configForWorker, type DriverChoice, noIsolation } from "./WorkerConfigs
 export interface WorkerOptions {
   readonly amqp: Option.Option<Redacted.Redacted<string>>
   readonly state: Option.Option<string>
+  readonly journal: Option.Option<Redacted.Redacted<string>>
   readonly slots: Option.Option<number>
   readonly warm: Option.Option<number>
   readonly ownLongJobs: boolean
@@ -76,6 +77,7 @@ const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signal
       config,
       embedded: true,
       direct: "direct",
+      ...(Option.isNone(options.journal) ? {} : { journal: { postgres: options.journal.value } }),
       ...(Option.isNone(options.amqp) ? {} : {
         amqp: {
           url: options.amqp.value,

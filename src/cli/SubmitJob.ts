@@ -7,7 +7,7 @@ import { Journal, type Request } from "../layers/journal/Journal.ts"
 import * as JournalSqlite from "../layers/journal/JournalSqlite.ts"
 import * as LogFiles from "../layers/log/LogFiles.ts"
 import { keyOf } from "../schemas/Job.ts"
-import { layerHost } from "../wiring.ts"
+import { layerHost, layerPostgres } from "../wiring.ts"
 import { CliFailure, ExitWith, exitWith } from "./CliFailure.ts"
 import { exitCode, exitCodeOf } from "./ExitCode.ts"
 import { followRecord } from "./FollowRecord.ts"
@@ -21,6 +21,7 @@ import { viewFor } from "./Views.ts"
 export interface SubmitOptions extends JobOptions {
   readonly amqp: Option.Option<Redacted.Redacted<string>>
   readonly state: Option.Option<string>
+  readonly journal: Option.Option<Redacted.Redacted<string>>
   readonly json: boolean
   readonly wait: boolean
 }
@@ -66,6 +67,9 @@ const awaitEnd = Effect.fnUntraced(function*(request: Request, json: boolean) {
   return outcome
 }, Effect.scoped)
 
+const layerJournal = (journal: SubmitOptions["journal"]) =>
+  Option.isSome(journal) ? layerPostgres({ postgres: journal.value, connections: 1 }) : JournalSqlite.layerHost()
+
 const submitEmbedded = Effect.fnUntraced(function*(options: SubmitOptions) {
   const directory = yield* stateDirectory(options.state)
   const request = yield* requestOf(options, { intake: NAME, prefix: "job" })
@@ -73,7 +77,8 @@ const submitEmbedded = Effect.fnUntraced(function*(options: SubmitOptions) {
   yield* Effect.gen(function*() {
     yield* (yield* Journal).submit(request)
     yield* tellId(options, request.job.id)
-    if (!options.json) yield* warnWithoutWorker
+    // A shared journal's workers may be anywhere.
+    if (!options.json && Option.isNone(options.journal)) yield* warnWithoutWorker
     if (!options.wait) return
     const leave = signals.first.pipe(
       Effect.andThen(say(`stoker: not waiting any more; the job goes on: stoker logs -f ${request.job.id}`)),
@@ -83,7 +88,7 @@ const submitEmbedded = Effect.fnUntraced(function*(options: SubmitOptions) {
     yield* exitWith(exitCodeOf(outcome))
   }).pipe(
     Effect.provide(
-      Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer).pipe(Layer.provideMerge(layerHost(directory)))
+      Layer.mergeAll(layerJournal(options.journal), LogFiles.layer).pipe(Layer.provideMerge(layerHost(directory)))
     )
   )
 }, Effect.scoped)

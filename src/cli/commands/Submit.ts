@@ -11,6 +11,7 @@ export const submit = Command.make(
     ...Flags.job,
     amqp: Flags.amqp,
     state: Flags.state,
+    journal: Flags.journal,
     json: Flags.json,
     wait: Flags.onOff("wait", "Follow the job, show its output, and end with its exit code")
   },
@@ -21,7 +22,7 @@ export const submit = Command.make(
 ).pipe(
   Command.withDescription(
     "Leave a job for a worker and print its id: with AMQP_URL as a CodeBench client does, else in the embedded queue " +
-      `of the state directory, for a \`stoker worker\` with the same one.\n\n${exitCodeHelp}`
+      `of the state directory or of a shared journal, for a \`stoker worker\` with the same one.\n\n${exitCodeHelp}`
   ),
   Command.withShortDescription("Leave a job for a worker"),
   Command.withExamples([

@@ -9,9 +9,9 @@ import { migrate } from "./PostgresMigrations.ts"
 import * as PostgresTransactions from "./PostgresTransactions.ts"
 
 export interface PostgresOptions extends JournalBackend.JournalOptions {
-  /** postgres://user:password@host:port/database, with `?sslmode=require` for TLS. */
+  /** postgres://user:password@host:port/database, with `?sslmode=require` for TLS and `?schema=` for the schema. */
   readonly url: Redacted.Redacted<string>
-  /** Made if it is not there. `stoker` by default. */
+  /** Made if it is not there. What the URL says by default, else `stoker`. */
   readonly schema?: string
   /** Connections of this worker at most. 4 by default: one transaction each. */
   readonly connections?: number
@@ -25,12 +25,13 @@ const SchemaName = Schema.String.check(Schema.isPattern(/^[a-z_][a-z0-9_]{0,62}$
 const unusable = (what: string, remedy: string) => new JournalError({ operation: "be opened", reason: what, remedy })
 
 /** Never with what the URL holds: it may be a password in the wrong place. */
-const placeOf = Effect.fnUntraced(function*(url: Redacted.Redacted<string>, schema: string) {
+const placeOf = Effect.fnUntraced(function*({ schema: name, url }: PostgresOptions) {
   const value = Redacted.value(url)
   const parsed = URL.canParse(value) ? new URL(value) : undefined
   if (parsed === undefined || !["postgres:", "postgresql:"].includes(parsed.protocol)) {
     return yield* unusable("its URL is none of PostgreSQL's", "Write postgres://user:password@host:port/database")
   }
+  const schema = name ?? parsed.searchParams.get("schema") ?? "stoker"
   if (!Schema.is(SchemaName)(schema)) {
     return yield* unusable(
       `${JSON.stringify(schema)} is no name for its schema`,
@@ -52,8 +53,9 @@ const session = (schema: string) => ({
 })
 
 const make = Effect.fnUntraced(function*(options: PostgresOptions) {
-  const { connectTimeout = "5 seconds", connections = 4, schema = "stoker", url } = options
-  const place = yield* placeOf(url, schema)
+  const { connectTimeout = "5 seconds", connections = 4, url } = options
+  const place = yield* placeOf(options)
+  const { schema } = place
   const policy = JournalBackend.policyOf(options)
   const opened = Effect.gen(function*() {
     const sql = yield* PgClient.make({
