@@ -1,6 +1,6 @@
 /** Carries operations out in PostgreSQL: each in one transaction, alone with its key, and by the server's clock. */
 import { Effect, Schedule } from "effect"
-import type { SqlClient } from "effect/sql"
+import { type SqlClient, SqlError } from "effect/sql"
 import { JournalError } from "./Journal.ts"
 import type { Perform } from "./JournalBackend.ts"
 import { type Answer, type Operation, type OperationName, reads } from "./Operation.ts"
@@ -96,6 +96,8 @@ export const make = (sql: SqlClient.SqlClient, place: PostgresPlace, policy: Pol
 
   return <N extends OperationName>(doing: string, operation: Operation<N>): Effect.Effect<Answer<N>, JournalError> =>
     (reads.has(operation.name) ? read(operation) : written(operation)).pipe(
+      // A connection that is gone cannot be rolled back either, and that is a defect in the client's eyes.
+      Effect.catchDefect((defect) => SqlError.isSqlError(defect) ? Effect.fail(defect) : Effect.die(defect)),
       Effect.retry({
         schedule: repeated,
         while: (error) =>
