@@ -3,6 +3,7 @@ import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { Context, Effect, Layer, Option, Redacted, Stream } from "effect"
 import * as ControlLive from "./actors/ControlLive.ts"
 import * as Desk from "./actors/Desk.ts"
+import * as DiskWatch from "./actors/DiskWatch.ts"
 import * as Dispatcher from "./actors/Dispatcher.ts"
 import * as Outbox from "./actors/Outbox.ts"
 import * as Pools from "./actors/Pools.ts"
@@ -15,6 +16,7 @@ import * as Settings from "./layers/config/Settings.ts"
 import { Emitters } from "./layers/emitter/Emitter.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
 import * as Functions from "./layers/functions/Functions.ts"
+import * as DiskSpaceLive from "./layers/host/DiskSpaceLive.ts"
 import { Host } from "./layers/host/Host.ts"
 import * as HostLive from "./layers/host/HostLive.ts"
 import * as Launcher from "./layers/host/Launcher.ts"
@@ -157,12 +159,15 @@ const layerBrokerControl = ({ amqp }: WorkerWiring) =>
     yield* StokerControl.make({ instance, user: brokerUser(amqp) }).pipe(Effect.provideContext(broker.value))
   }))
 
+const layerJournal = ({ retention: { deadLettersMs, dedupeMs, jobsMs } }: WorkerConfig) =>
+  JournalSqlite.layerHost({ dedupeWindow: dedupeMs, retention: jobsMs, deadLetters: deadLettersMs })
+
 /** A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. */
 export const layerWorker = (options: WorkerWiring) =>
   layerBrokerControl(options).pipe(
     Layer.provideMerge(ControlLive.layer),
     Layer.provideMerge(Worker.layer),
-    Layer.provideMerge(Dispatcher.layer),
+    Layer.provideMerge(Layer.mergeAll(Dispatcher.layer, DiskWatch.layer)),
     Layer.provideMerge(Layer.mergeAll(
       Outbox.layer,
       Desk.layer,
@@ -171,6 +176,11 @@ export const layerWorker = (options: WorkerWiring) =>
     )),
     Layer.provideMerge(layerDoors(options)),
     Layer.provideMerge(Layer.mergeAll(Direct.layer(options.direct), Embedded.layer, layerBroker(options.amqp))),
-    Layer.provideMerge(Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer, Settings.layer(options.config))),
+    Layer.provideMerge(Layer.mergeAll(
+      layerJournal(options.config),
+      LogFiles.layer,
+      DiskSpaceLive.layer,
+      Settings.layer(options.config)
+    )),
     Layer.provideMerge(layerDrivers(options.stateDirectory, options.config.classes.map(({ driver }) => driver)))
   )

@@ -67,6 +67,8 @@ const live = Effect.fnUntraced(
           if (Deferred.isDoneUnsafe(stop)) {
             return unrun(Outcome.cases.Stopped.make({ reason: (yield* Deferred.await(stop)).reason }))
           }
+          const late = yield* Books.tooLate(delivery)
+          if (late !== undefined) return late
           const assigned = yield* Effect.result(plan(job))
           if (assigned._tag === "Failure") return assigned.failure
           const refusal = yield* Books.longHeld(delivery, held, assigned.success)

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Layer, Option, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Desk from "../../src/actors/Desk.ts"
+import * as DiskWatch from "../../src/actors/DiskWatch.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
 import * as Outbox from "../../src/actors/Outbox.ts"
 import { Pools } from "../../src/actors/Pools.ts"
@@ -12,6 +13,7 @@ import * as Settings from "../../src/layers/config/Settings.ts"
 import { Emitters } from "../../src/layers/emitter/Emitter.ts"
 import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
+import * as DiskSpaceTest from "../../src/layers/host/DiskSpaceTest.ts"
 import { HostError } from "../../src/layers/host/Host.ts"
 import * as HostTest from "../../src/layers/host/HostTest.ts"
 import { Launcher } from "../../src/layers/host/Launcher.ts"
@@ -30,13 +32,14 @@ interface Options {
   readonly intakes: ReadonlyArray<Intake>
   readonly script?: ExecutorTest.Script
   readonly drainMs?: number
+  readonly disk?: DiskSpaceTest.TestDisk
   readonly watchdogDies?: Deferred.Deferred<never, HostError>
 }
 
 /** The real supervisor, dispatcher and job actors over fakes of everything outside. */
-const worker = ({ drainMs = 10_000, intakes, script = hello, watchdogDies }: Options) =>
+const worker = ({ disk, drainMs = 10_000, intakes, script = hello, watchdogDies }: Options) =>
   Worker.layer.pipe(
-    Layer.provideMerge(Dispatcher.layer),
+    Layer.provideMerge(Layer.mergeAll(Dispatcher.layer, DiskWatch.layer)),
     Layer.provideMerge(Layer.mergeAll(Outbox.layer, Desk.layer)),
     Layer.provideMerge(Layer.mergeAll(
       Settings.layer({ ...standardConfig, drainMs }),
@@ -58,7 +61,8 @@ const worker = ({ drainMs = 10_000, intakes, script = hello, watchdogDies }: Opt
       JournalMemory.layerMemory,
       LogMemory.layerMemory,
       CgroupsTest.layerTest,
-      LedgerMemory.layerMemory
+      LedgerMemory.layerMemory,
+      DiskSpaceTest.layerTest(disk)
     )),
     Layer.provideMerge(HostTest.layerTest({ instance: "me" }))
   )

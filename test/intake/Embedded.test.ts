@@ -1,0 +1,61 @@
+import { Context, Effect, Layer, Queue, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as Settings from "../../src/layers/config/Settings.ts"
+import * as Embedded from "../../src/layers/intake/Embedded.ts"
+import type { Delivery } from "../../src/layers/intake/Intake.ts"
+import { requestHash } from "../../src/layers/intake/RequestHash.ts"
+import { Journal } from "../../src/layers/journal/Journal.ts"
+import { standardTerms } from "../../src/schemas/Terms.ts"
+import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
+import { makeJob } from "../actors/World.ts"
+import * as Places from "../journal/places.ts"
+import { type Door, suite } from "./suite.ts"
+
+/** Lets what runs beside the test, and other threads, come as far as they do without time passing. */
+const turns = Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
+
+const embedded = (journals: typeof Places.memory) =>
+  Effect.gen(function*() {
+    const context = yield* Layer.build(yield* journals())
+    const journal = Context.get(context, Journal)
+    const settings = Settings.layer({ ...standardConfig, weights: { high: 16, normal: 4, low: 1 } })
+    /** In small steps, so that everybody does what is due in between. */
+    const pass = (millis: number) =>
+      Effect.andThen(TestClock.adjust(20), turns).pipe(Effect.repeat({ times: Math.ceil(millis / 20) }), Effect.asVoid)
+    const door: Door = {
+      send: Effect.fnUntraced(function*(id, { delayMs, priority = "normal", retry, ttlMs, word = "hello" } = {}) {
+        const nowMs = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+        const job = { ...makeJob(id), intake: Embedded.NAME, args: { word } }
+        yield* journal.submit({ job, hash: requestHash(job), reply: null }, {
+          terms: {
+            priority,
+            ...(delayMs === undefined ? {} : { notBeforeMs: nowMs + delayMs }),
+            ...(ttlMs === undefined ? {} : { expiresAtMs: nowMs + ttlMs }),
+            retry: retry ?? standardTerms.retry
+          }
+        })
+      }),
+      open: Effect.gen(function*() {
+        const layer = Layer.fresh(Embedded.layer).pipe(Layer.provide([Layer.succeedContext(context), settings]))
+        const { intake } = Context.get(yield* Layer.build(layer), Embedded.Embedded)
+        const arrived = yield* Queue.unbounded<Delivery>()
+        yield* Effect.forkScoped(Stream.runForEach(intake.deliveries, (delivery) => Queue.offer(arrived, delivery)))
+        return arrived
+      }),
+      journal,
+      letters: Effect.map(journal.dead(100), ({ letters }) =>
+        letters.map(({ reason, request: { job } }) => ({ id: job.id, reason }))),
+      isEmpty: Effect.map(journal.list({ limit: 100 }), (records) =>
+        records.every(({ state }) => state === "ended")),
+      pass,
+      soon: Effect.fnUntraced(function*(effect) {
+        const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
+        while (fiber.pollUnsafe() === undefined) yield* Effect.andThen(turns, TestClock.adjust(1))
+        return yield* fiber.pollUnsafe() ?? Effect.never
+      })
+    }
+    return door
+  })
+
+suite("the embedded queue in memory", "effect", embedded(Places.memory))
+suite("the embedded queue in SQLite", "effect", embedded(Places.sqlite))
