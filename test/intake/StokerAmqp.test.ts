@@ -54,9 +54,13 @@ const place = Effect.gen(function*() {
       await raw.channel.recover()
       return letters
     }),
-    isEmpty: ask(async () =>
-      (await broker.queues()).every(({ name, ready, unacked }) => name === "stoker.dead" || ready + unacked === 0)
-    ),
+    // An ack is on its way for a moment.
+    isEmpty: ask(() =>
+      Broker.until(
+        () => broker.queues(),
+        (queues) => queues.every(({ name, ready, unacked }) => name === "stoker.dead" || ready + unacked === 0)
+      )
+    ).pipe(Effect.as(true)),
     pass: (millis) => Effect.sleep(millis),
     soon: (effect) => effect
   }

@@ -131,6 +131,26 @@ describe("Journal: sqlite, the file", { timeout: 30_000 }, () => {
         }))
     }))
 
+  it.effect("a file of the first layout is brought up to date: its jobs keep their places, claims and outbox", () =>
+    Effect.gen(function*() {
+      const filename = yield* file
+      yield* byHand(filename, readFileSync(join(import.meta.dirname, "layout1.sql"), "utf8"))
+      yield* withJournal(filename, (journal) =>
+        Effect.gen(function*() {
+          assert.deepStrictEqual((yield* Sample.queued(journal)).map(({ job }) => String(job.id)), ["first", "second"])
+          const held = { key: Sample.key("held"), instance: ann, attempt: 2, fence: 3 }
+          assert.deepStrictEqual(yield* journal.renew([held], 1000), [])
+          assert.strictEqual((yield* journal.owed(10)).length, 1)
+          assert.strictEqual((yield* journal.get(Sample.key("over")))?.settlement?.outcome._tag, "Exited")
+          const full = yield* Effect.flip(journal.submit(Sample.request("new"), { maximum: 2 }))
+          assert.strictEqual(full._tag, "Overloaded")
+          // A row that is made now comes behind those that were there.
+          yield* journal.submit(Sample.request("new"))
+          const [newest] = yield* journal.list({ limit: 1 })
+          assert.strictEqual(newest?.request.job.id, "new")
+        }))
+    }))
+
   it.effect("a damaged file is said, and another one can take its place", () =>
     Effect.gen(function*() {
       const filename = yield* file

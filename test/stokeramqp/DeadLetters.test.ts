@@ -174,7 +174,7 @@ describe("dead letters", { timeout: 60_000 }, () => {
       const dead = (...args: ReadonlyArray<string>) =>
         ask(() =>
           run("node", [join(import.meta.dirname, "deadCommand.ts"), ...args], {
-            env: { ...projectEnv, AMQP_URL: broker.url }
+            env: { ...projectEnv, AMQP_URL: broker.url, STOKER_STATE: "/nonexistent/stoker-test" }
           })
         )
       const listed = yield* dead("list", "--json")
