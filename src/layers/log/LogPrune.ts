@@ -17,7 +17,7 @@ const folders = 256
 
 interface Idle {
   readonly path: string
-  readonly inode: number
+  readonly writtenMs: number
   /** Absent: nothing was ever written there. */
   readonly key?: string
 }
@@ -34,16 +34,16 @@ const startOf = async (path: string): Promise<Buffer> => {
 
 /** What it is, if it was last written before then; not if it is damaged, or a newer version's: nobody knows whose it is. */
 const idleSince = async (path: string, beforeMs: number): Promise<ReadonlyArray<Idle>> => {
-  const { ino, mtimeMs } = await fs.stat(path)
+  const { mtimeMs } = await fs.stat(path)
   if (mtimeMs >= beforeMs) return []
   const read = decodePreamble(await startOf(path))
   if (read._tag === "Damaged") return []
-  return [{ path, inode: ino, ...(read._tag === "Whole" ? { key: read.preamble.key } : {}) }]
+  return [{ path, writtenMs: mtimeMs, ...(read._tag === "Whole" ? { key: read.preamble.key } : {}) }]
 }
 
-/** In one go: a job of the same key that begins now, in another process, has another file. */
-const unlinkSame = ({ inode, path }: Idle): boolean => {
-  if (statSync(path).ino !== inode) return false
+/** In one go: a job of the same key may begin now, in another process. Its file is new, though its inode may not be. */
+const unlinkSame = ({ path, writtenMs }: Idle): boolean => {
+  if (statSync(path).mtimeMs !== writtenMs) return false
   unlinkSync(path)
   return true
 }
