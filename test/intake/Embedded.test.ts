@@ -1,3 +1,4 @@
+import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Queue, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Settings from "../../src/layers/config/Settings.ts"
@@ -10,18 +11,13 @@ import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { makeJob } from "../actors/World.ts"
 import * as Places from "../journal/places.ts"
 import { type Door, suite } from "./suite.ts"
-
-/** Lets what runs beside the test, and other threads, come as far as they do without time passing. */
-const turns = Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
+import * as TestTime from "./testTime.ts"
 
 const embedded = (journals: typeof Places.memory) =>
   Effect.gen(function*() {
     const context = yield* Layer.build(yield* journals())
     const journal = Context.get(context, Journal)
     const settings = Settings.layer({ ...standardConfig, weights: { high: 16, normal: 4, low: 1 } })
-    /** In small steps, so that everybody does what is due in between. */
-    const pass = (millis: number) =>
-      Effect.andThen(TestClock.adjust(20), turns).pipe(Effect.repeat({ times: Math.ceil(millis / 20) }), Effect.asVoid)
     const door: Door = {
       send: Effect.fnUntraced(function*(id, { delayMs, priority = "normal", retry, ttlMs, word = "hello" } = {}) {
         const nowMs = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
@@ -47,15 +43,33 @@ const embedded = (journals: typeof Places.memory) =>
         letters.map(({ reason, request: { job } }) => ({ id: job.id, reason }))),
       isEmpty: Effect.map(journal.list({ limit: 100 }), (records) =>
         records.every(({ state }) => state === "ended")),
-      pass,
-      soon: Effect.fnUntraced(function*(effect) {
-        const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
-        while (fiber.pollUnsafe() === undefined) yield* Effect.andThen(turns, TestClock.adjust(1))
-        return yield* fiber.pollUnsafe() ?? Effect.never
-      })
+      ...TestTime
     }
     return door
   })
 
 suite("the embedded queue in memory", "effect", embedded(Places.memory))
 suite("the embedded queue in SQLite", "effect", embedded(Places.sqlite))
+
+describe("the embedded queue's door", () => {
+  it.effect("hands a delayed job over when it is due, not when it looks next", () =>
+    Effect.gen(function*() {
+      const door = yield* embedded(Places.memory)
+      const arrived = yield* door.open
+      yield* door.send("a", { delayMs: 1110 })
+      yield* TestClock.adjust(1109)
+      assert.strictEqual(Queue.sizeUnsafe(arrived), 0)
+      yield* TestClock.adjust(1)
+      assert.strictEqual(Queue.sizeUnsafe(arrived), 1)
+    }).pipe(Effect.scoped))
+
+  it.effect("reads many waiting rows a few at a time, and misses none", () =>
+    Effect.gen(function*() {
+      const door = yield* embedded(Places.memory)
+      const ids = Array.from({ length: 200 }, (_, n) => `job-${n}`)
+      for (const id of ids) yield* door.send(id)
+      const arrived = yield* door.open
+      yield* door.pass(200)
+      assert.deepStrictEqual((yield* Queue.clear(arrived)).map(({ job }) => String(job.id)), ids)
+    }).pipe(Effect.scoped))
+})

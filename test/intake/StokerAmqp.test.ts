@@ -6,6 +6,7 @@ import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
 import { priorities } from "../../src/schemas/Terms.ts"
 import { acquireBroker, acquireRaw, amqpOf, ask, served, startIntake } from "../stokeramqp/Place.ts"
 import { Broker } from "../support/Broker.ts"
+import { messageOf } from "./stokerMessage.ts"
 import { type Door, suite } from "./suite.ts"
 
 beforeAll(async () => {
@@ -20,23 +21,7 @@ const place = Effect.gen(function*() {
   const raw = yield* acquireRaw(broker)
   const journal = yield* Effect.provide(Journal, JournalMemory.layerMemory)
   const door: Door = {
-    send: (id, { delayMs, priority = "normal", retry, ttlMs, word = "hello" } = {}) =>
-      amqp.publish({
-        exchange: "",
-        routingKey: queueOf(priority),
-        body: new TextEncoder().encode(JSON.stringify({ id, function: "say", args: { word } })),
-        properties: {
-          headers: {
-            ...(delayMs === undefined ? {} : { "x-stoker-delay": delayMs }),
-            ...(ttlMs === undefined ? {} : { "x-stoker-ttl": ttlMs, "x-stoker-sent-at": Date.now() }),
-            ...(retry === undefined ? {} : {
-              "x-stoker-retry-on": retry.on.join(","),
-              "x-stoker-max-attempts": retry.maxAttempts,
-              "x-stoker-retry-backoff": retry.backoffMs
-            })
-          }
-        }
-      }),
+    send: (id, sending) => Effect.flatMap(messageOf(id, sending), amqp.publish),
     open: Effect.gen(function*() {
       const { arrived } = yield* startIntake(broker, { slots: 1, weights: { high: 16, normal: 4, low: 1 } })
       for (const level of priorities) yield* served(broker, queueOf(level))

@@ -119,6 +119,18 @@ export const queueSuite = (name: string, place: Place) => {
     )
 
     promise(
+      "a delivered job that was taken over awaits the copy for its next try, and is not queued beside it",
+      (journal) =>
+        Effect.gen(function*() {
+          const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          assert.isTrue(yield* journal.own(claim))
+          yield* journal.postpone(claim)
+          assert.deepStrictEqual(yield* journal.queued(10), { jobs: [] })
+          assert.strictEqual(claimOf(yield* journal.claim(Sample.request("a"), by(bob, { tries: 2 }))).attempt, 2)
+        })
+    )
+
+    promise(
       "a full queue takes no new row, but answers repeats, and takes one when one is claimed",
       (journal) =>
         Effect.gen(function*() {

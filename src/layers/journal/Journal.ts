@@ -150,8 +150,8 @@ export class Journal extends Context.Service<Journal, {
   /** Gives a job back unrun: queued again (embedded) or forgotten (delivered), the attempt not counted. */
   readonly release: (claim: Claim) => Effect.Effect<void, JournalError>
   /**
-   * Puts a job that was run off to another try: the attempt stays counted. It awaits its redelivery, or is queued again
-   * (embedded) and due at `notBeforeMs`, at once if that is absent.
+   * Puts a job that was run off to another try: the attempt stays counted. With `notBeforeMs` it is queued again and due
+   * then. Without, its transport has a copy: it awaits that, also where the journal had taken the job over.
    */
   readonly postpone: (claim: Claim, notBeforeMs?: number) => Effect.Effect<void, JournalError>
   /**

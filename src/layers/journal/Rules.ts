@@ -179,9 +179,9 @@ const handlers: Handlers = {
   *postpone(store, { claim, dueMs }) {
     const row = yield* heldWith(store, claim)
     if (row === undefined) return null
-    const next = dropped(row, row.attempt)
     // The next try of a delivered job is counted when its copy comes: not all that come again are later tries.
-    yield* store.stand(next.delivered ? next : { ...tried(next, row.tries + 1), dueMs: dueMs ?? row.dueMs })
+    const next = dropped({ ...row, delivered: dueMs === null }, row.attempt)
+    yield* store.stand(dueMs === null ? next : { ...tried(next, row.tries + 1), dueMs })
     return null
   },
 
