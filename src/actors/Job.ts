@@ -47,6 +47,9 @@ const live = Effect.fnUntraced(
         return "settled" as const
       case "Held":
         return "held" as const
+      // Its row will be handed over again, when it is due.
+      case "Later":
+        return "settled" as const
       case "Exhausted":
         {
           const lost = Outcome.cases.Lost.make({ attempts: answer.attempts })

@@ -119,6 +119,22 @@ export const queueSuite = (name: string, place: Place) => {
     )
 
     promise(
+      "who had a job in hand while another one tried it gets no claim on its next try",
+      (journal) =>
+        Effect.gen(function*() {
+          yield* submit(journal, "a")
+          const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          assert.strictEqual((yield* journal.claim(Sample.request("a"), by(bob)))._tag, "Held")
+          yield* journal.postpone(claim, 5000)
+          assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(bob)), { _tag: "Later" })
+          assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(bob, { tries: 2 })), { _tag: "Later" })
+          yield* TestClock.adjust("5 seconds")
+          assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(bob)), { _tag: "Later" })
+          assert.strictEqual((yield* journal.claim(Sample.request("a"), by(bob, { tries: 2 })))._tag, "Granted")
+        })
+    )
+
+    promise(
       "a delivered job that was taken over awaits the copy for its next try, and is not queued beside it",
       (journal) =>
         Effect.gen(function*() {

@@ -57,6 +57,8 @@ export type ClaimAnswer =
   | { readonly _tag: "Settled"; readonly settlement: Settlement }
   /** Somebody runs it now. */
   | { readonly _tag: "Held"; readonly instance: InstanceId; readonly untilMs: number }
+  /** It is queued for another try than the one that was asked for, or is not due yet: let this delivery go. */
+  | { readonly _tag: "Later" }
   /** All allowed attempts ended with their workers: the claim is given only to settle it as `Lost`. */
   | { readonly _tag: "Exhausted"; readonly claim: Claim; readonly attempts: number }
 

@@ -54,6 +54,8 @@ const claimAnswer = (
   switch (answer._tag) {
     case "Conflict":
       return Effect.fail(new IdConflict({ key }))
+    case "Later":
+      return Effect.succeed(answer)
     case "Granted":
     case "Exhausted": {
       const { _tag, attempt, fence, ofTry } = answer

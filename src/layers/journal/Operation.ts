@@ -41,6 +41,7 @@ export interface Operations {
       }
       | { readonly _tag: "Settled"; readonly settlement: string | null }
       | { readonly _tag: "Held"; readonly instance: string; readonly untilMs: number }
+      | { readonly _tag: "Later" }
   }
   readonly queued: {
     /** `limit` is for each priority. */

@@ -127,6 +127,10 @@ const handlers: Handlers = {
     if (known.instance !== null && known.leaseUntilMs !== null && known.leaseUntilMs > asked.receivedMs) {
       return { _tag: "Held", instance: known.instance, untilMs: known.leaseUntilMs }
     }
+    // Somebody had it in hand while another one ran it: the next try is for who takes it when it is due.
+    if (known.state === "queued" && (known.dueMs > asked.receivedMs || known.tries > asked.tries)) {
+      return { _tag: "Later" }
+    }
     const row = tried(known, asked.tries)
     const isExhausted = row.attempt - row.spent >= asked.maxAttempts
     const next = taken(row, asked, !isExhausted)
