@@ -3,6 +3,7 @@ import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { Context, Effect, Layer, Option, Redacted, Stream } from "effect"
 import * as ControlLive from "./actors/ControlLive.ts"
 import * as Desk from "./actors/Desk.ts"
+import * as DiskWatch from "./actors/DiskWatch.ts"
 import * as Dispatcher from "./actors/Dispatcher.ts"
 import * as Outbox from "./actors/Outbox.ts"
 import * as Pools from "./actors/Pools.ts"
@@ -15,6 +16,7 @@ import * as Settings from "./layers/config/Settings.ts"
 import { Emitters } from "./layers/emitter/Emitter.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
 import * as Functions from "./layers/functions/Functions.ts"
+import * as DiskSpaceLive from "./layers/host/DiskSpaceLive.ts"
 import { Host } from "./layers/host/Host.ts"
 import * as HostLive from "./layers/host/HostLive.ts"
 import * as Launcher from "./layers/host/Launcher.ts"
@@ -23,6 +25,7 @@ import * as Watchdog from "./layers/host/Watchdog.ts"
 import * as Direct from "./layers/intake/Direct.ts"
 import * as Embedded from "./layers/intake/Embedded.ts"
 import { type Intake, Intakes } from "./layers/intake/Intake.ts"
+import type { JournalOptions } from "./layers/journal/JournalBackend.ts"
 import * as JournalSqlite from "./layers/journal/JournalSqlite.ts"
 import * as LedgerFiles from "./layers/ledger/LedgerFiles.ts"
 import * as LogFiles from "./layers/log/LogFiles.ts"
@@ -167,23 +170,26 @@ const layerBrokerControl = ({ amqp }: WorkerWiring) =>
   }))
 
 /** Loaded only when it is configured, so that nobody else waits for it. */
-export const layerPostgres = ({ connections, postgres }: JournalWiring) =>
+export const layerPostgres = ({ connections, postgres }: JournalWiring, options?: JournalOptions) =>
   Layer.unwrap(Effect.map(
     Effect.promise(() => import("./layers/journal/JournalPostgres.ts")),
-    ({ layer }) => layer({ url: postgres, ...(connections === undefined ? {} : { connections }) })
+    ({ layer }) => layer({ url: postgres, ...options, ...(connections === undefined ? {} : { connections }) })
   ))
 
-const layerJournal = ({ config: { slots }, journal }: WorkerWiring) =>
-  journal === undefined
-    ? JournalSqlite.layerHost()
-    : layerPostgres({ connections: Math.min(slots + 2, 10), ...journal })
+const layerJournal = ({ config: { retention, slots }, journal }: WorkerWiring) => {
+  const { deadLettersMs, dedupeMs, jobsMs } = retention
+  const options = { dedupeWindow: dedupeMs, retention: jobsMs, deadLetters: deadLettersMs }
+  return journal === undefined
+    ? JournalSqlite.layerHost(options)
+    : layerPostgres({ connections: Math.min(slots + 2, 10), ...journal }, options)
+}
 
 /** A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. */
 export const layerWorker = (options: WorkerWiring) =>
   layerBrokerControl(options).pipe(
     Layer.provideMerge(ControlLive.layer),
     Layer.provideMerge(Worker.layer),
-    Layer.provideMerge(Dispatcher.layer),
+    Layer.provideMerge(Layer.mergeAll(Dispatcher.layer, DiskWatch.layer)),
     Layer.provideMerge(Layer.mergeAll(
       Outbox.layer,
       Desk.layer,
@@ -192,6 +198,11 @@ export const layerWorker = (options: WorkerWiring) =>
     )),
     Layer.provideMerge(layerDoors(options)),
     Layer.provideMerge(Layer.mergeAll(Direct.layer(options.direct), Embedded.layer, layerBroker(options.amqp))),
-    Layer.provideMerge(Layer.mergeAll(layerJournal(options), LogFiles.layer, Settings.layer(options.config))),
+    Layer.provideMerge(Layer.mergeAll(
+      layerJournal(options),
+      LogFiles.layer,
+      DiskSpaceLive.layer,
+      Settings.layer(options.config)
+    )),
     Layer.provideMerge(layerDrivers(options.stateDirectory, options.config.classes.map(({ driver }) => driver)))
   )

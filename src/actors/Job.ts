@@ -50,6 +50,9 @@ const live = Effect.fnUntraced(
         return answer.isLapsed && (yield* Lapses.end({ ...answer, key: keyOf(job) }))
           ? "free" as const
           : "held" as const
+      // Its row will be handed over again, when it is due.
+      case "Later":
+        return "settled" as const
       case "Exhausted":
         {
           const lost = Outcome.cases.Lost.make({ attempts: answer.attempts })
@@ -70,6 +73,8 @@ const live = Effect.fnUntraced(
           if (Deferred.isDoneUnsafe(stop)) {
             return unrun(Outcome.cases.Stopped.make({ reason: (yield* Deferred.await(stop)).reason }))
           }
+          const late = yield* Books.tooLate(delivery)
+          if (late !== undefined) return late
           const assigned = yield* Effect.result(plan(job))
           if (assigned._tag === "Failure") return assigned.failure
           const refusal = yield* Books.longHeld(delivery, held, assigned.success)

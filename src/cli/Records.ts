@@ -49,7 +49,7 @@ const outcomeOf = ({ settlement, state }: JobRecord) => settlement === undefined
 
 /** A record without what was sent: code and input are nobody's business who asks how it went. */
 export const toJson = (record: JobRecord) => {
-  const { attempt, instance, receivedAtMs, request: { job }, settlement, state } = record
+  const { attempt, instance, receivedAtMs, request: { job }, settlement, state, terms, tries } = record
   return {
     id: job.id,
     key: nameOf(record),
@@ -58,8 +58,22 @@ export const toJson = (record: JobRecord) => {
     attempt,
     ...(instance === undefined ? {} : { instance }),
     receivedAtMs,
+    ...(terms === undefined ? {} : { terms }),
+    ...(tries === undefined ? {} : { tries }),
     ...(settlement === undefined ? {} : { settlement })
   }
+}
+
+/** The terms that matter for how it stands: those that are not the usual ones, and a time only while it is to come. */
+const termsOf = ({ state, terms, tries = 1 }: JobRecord): ReadonlyArray<readonly [string, string]> => {
+  if (terms === undefined) return []
+  const { expiresAtMs, notBeforeMs, priority, retry } = terms
+  return [
+    ...(priority === "normal" ? [] : [["priority", priority] as const]),
+    ...(state === "queued" && notBeforeMs !== undefined ? [["begins at", time(notBeforeMs)] as const] : []),
+    ...(state === "queued" && expiresAtMs !== undefined ? [["expires at", time(expiresAtMs)] as const] : []),
+    ...(tries === 1 ? [] : [["try", `${tries} of ${retry.maxAttempts}`] as const])
+  ]
 }
 
 /** All there is to know of one job, a line for each fact. */
@@ -82,6 +96,7 @@ export const details = (record: JobRecord): string => {
     ["state", outcomeOf(record)],
     ["function", job.function],
     ["attempt", String(attempt)],
+    ...termsOf(record),
     ...(instance === undefined ? [] : [["worker", instance]]),
     ["received", time(receivedAtMs)],
     ...(settlement?.startedAtMs === undefined ? [] : [["started", time(settlement.startedAtMs)]]),
@@ -107,7 +122,9 @@ export const overview = (records: ReadonlyArray<JobRecord>): string =>
         job.function,
         time(receivedAtMs),
         phase === undefined ? "" : formatMicros(phase.wallMicros),
-        settlement === undefined ? "" : shortened(describe(settlement.outcome))
+        settlement === undefined
+          ? termsOf(record).map(([name, value]) => `${name} ${value}`).join(", ")
+          : shortened(describe(settlement.outcome))
       ]
     })
   ])

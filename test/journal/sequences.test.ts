@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Predicate, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { type Claim, Journal } from "../../src/layers/journal/Journal.ts"
+import { priorities, standardRetry, type Terms } from "../../src/schemas/Terms.ts"
 import * as Place from "./places.ts"
 import * as Sample from "./samples.ts"
 
@@ -18,6 +19,7 @@ const generator = (seed: number) => {
 
 type Step = (journal: Journal["Service"]) => Effect.Effect<unknown, unknown>
 
+const why = { reason: "a reason", remedy: "a remedy" }
 const instances = ["ann", "bob"].map(Sample.instance)
 
 /** One random step. Few ids, instances and minutes, so that the steps meet. Claims are recent, old or made up. */
@@ -31,8 +33,20 @@ const step = (
   const instance = instances[random(2)] ?? Sample.instance("ann")
   const madeUp: Claim = { key: Sample.keyOfRequest(request), instance, attempt: 1, fence: 1 + random(6) }
   const claim = granted.at(-1 - random(4)) ?? madeUp
-  const options = { instance, leaseMs: 1 + random(240_000), maxAttempts: 1 + random(3), leavesLapsed: random(2) === 0 }
+  const options = {
+    instance,
+    leaseMs: 1 + random(240_000),
+    maxAttempts: 1 + random(3),
+    tries: 1 + random(2),
+    leavesLapsed: random(2) === 0
+  }
   const number = random(1000)
+  const terms: Terms = {
+    priority: priorities[random(3)] ?? "normal",
+    ...(random(2) === 0 ? { notBeforeMs: random(1_000_000) } : {}),
+    ...(random(2) === 0 ? { expiresAtMs: random(1_000_000) } : {}),
+    retry: { ...standardRetry, maxAttempts: 1 + random(4) }
+  }
   // Drawn here, not in the steps: each step runs once for every journal.
   const [limit, row, another] = [1 + random(4), 1 + random(20), 1 + random(20)]
   const steps: ReadonlyArray<Step> = [
@@ -45,6 +59,14 @@ const step = (
     (journal) => journal.settle(claim, Sample.settlement(number), []),
     (journal) => journal.release(claim),
     (journal) => journal.postpone(claim),
+    (journal) => journal.postpone(claim, number * 100),
+    (journal) => journal.submit(request, { terms, maximum: 3 }),
+    (journal) => journal.bury({ request, terms, tries: 1, receivedAtMs: number }, why, claim),
+    (journal) => journal.bury({ request, terms, tries: 2, receivedAtMs: number }, why),
+    (journal) => journal.revive(Sample.keyOfRequest(request)),
+    (journal) => journal.discard(Sample.keyOfRequest(request)),
+    (journal) => journal.unknown([`embedded/local/${id}`, "embedded/local/never"]),
+    (journal) => journal.prune,
     (journal) => journal.own(claim),
     (journal) => journal.renew([claim, { ...claim, fence: claim.fence + 1 }], options.leaseMs),
     (journal) => journal.abandon(instance),
@@ -67,7 +89,8 @@ const everything = (journal: Journal["Service"]) =>
     journal.owed(100),
     journal.queued(100),
     journal.lapsed(100),
-    journal.holders
+    journal.holders,
+    journal.dead(100)
   ])
 
 const steps = 120
@@ -77,7 +100,7 @@ describe("Journal", { timeout: 30_000 }, () => {
     "sqlite and memory answer any sequence of steps alike (seed %i)",
     (seed) =>
       Effect.gen(function*() {
-        const options = { dedupeWindow: "5 minutes", retention: "9 minutes" } as const
+        const options = { dedupeWindow: "5 minutes", retention: "9 minutes", deadLetters: "7 minutes" } as const
         const journals = yield* Effect.forEach([Place.sqlite, Place.memory], (place) =>
           Effect.flatMap(place(options), (worker) =>
             Effect.map(Layer.build(worker), (context) =>

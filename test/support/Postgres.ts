@@ -76,6 +76,11 @@ export const layerTestClock = (postgres: Postgres, options: JournalPostgres.Post
         submit: (...args) => Effect.andThen(tick, journal.submit(...args)),
         claim: (...args) => Effect.andThen(tick, journal.claim(...args)),
         renew: (...args) => Effect.andThen(tick, journal.renew(...args)),
+        queued: (...args) => Effect.andThen(tick, journal.queued(...args)),
+        postpone: (...args) => Effect.andThen(tick, journal.postpone(...args)),
+        bury: (...args) => Effect.andThen(tick, journal.bury(...args)),
+        revive: (...args) => Effect.andThen(tick, journal.revive(...args)),
+        prune: Effect.andThen(tick, journal.prune),
         settle: (...args) => Effect.andThen(tick, journal.settle(...args)),
         lapsed: (...args) => Effect.andThen(tick, journal.lapsed(...args)),
         expire: (...args) => Effect.andThen(tick, journal.expire(...args))

@@ -1,11 +1,14 @@
-/** A worker as a program embeds it, for tests that kill it. `node program.ts STATE SLOTS`, AMQP_URL in the environment. */
+/**
+ * A worker as a program embeds it, for tests that kill it. `node program.ts STATE SLOTS LEASE_MS
+ * [DISK_RESERVE_BYTES]`, AMQP_URL in the environment.
+ */
 import { Effect, Layer, Logger, Redacted } from "effect"
 import * as Worker from "../../src/actors/Worker.ts"
 import { standardPool } from "../../src/schemas/PoolConfig.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerWorker } from "../../src/wiring.ts"
 
-const [state = "", slots = "2", leaseMs = "30000"] = process.argv.slice(2)
+const [state = "", slots = "2", leaseMs = "30000", diskReserveBytes] = process.argv.slice(2)
 const url = process.env["AMQP_URL"]
 
 const worker = layerWorker({
@@ -14,6 +17,7 @@ const worker = layerWorker({
     ...standardConfig,
     slots: Number(slots),
     leaseMs: Number(leaseMs),
+    ...(diskReserveBytes === undefined ? {} : { diskReserveBytes: Number(diskReserveBytes) }),
     classes: [{
       ...standardClass("oci", "oci"),
       pool: { ...standardPool, minimum: 2, maximum: 4, refillPauseMs: 5 }

@@ -9,6 +9,7 @@ export const submit = Command.make(
   "submit",
   {
     ...Flags.job,
+    terms: Flags.terms,
     amqp: Flags.amqp,
     state: Flags.state,
     journal: Flags.journal,
@@ -27,6 +28,10 @@ export const submit = Command.make(
   Command.withShortDescription("Leave a job for a worker"),
   Command.withExamples([
     { command: "stoker submit hello.c", description: "Print the id and be gone" },
-    { command: "stoker submit --wait -- uname -a", description: "Wait for the end" }
+    { command: "stoker submit --wait -- uname -a", description: "Wait for the end" },
+    {
+      command: "stoker submit --priority high --delay 10m report.py",
+      description: "First among those due in 10 minutes"
+    }
   ])
 )

@@ -1,6 +1,7 @@
 /** Hands over what comes from several queues, in turns by their weights; what nobody took goes back. */
 import { type Cause, Effect, Exit, Queue, Stream } from "effect"
 import type { Delivery } from "./Intake.ts"
+import * as Turns from "./Turns.ts"
 
 export interface Lane<D extends Delivery> {
   /** Turns, relative to the others' while they too have something. */
@@ -8,21 +9,8 @@ export interface Lane<D extends Delivery> {
   readonly deliveries: Stream.Stream<D>
 }
 
-interface Open<D> {
-  readonly weight: number
+interface Open<D> extends Turns.Lane {
   readonly queue: Queue.Queue<D>
-  credit: number
-}
-
-/** Smooth weighted round robin among the lanes that have something: a heavy one first, a light one never starved. */
-const next = <D>(lanes: ReadonlyArray<Open<D>>): Open<D> | undefined => {
-  const filled = lanes.filter(({ queue }) => Queue.sizeUnsafe(queue) > 0)
-  for (const lane of filled) lane.credit += lane.weight
-  const [first, ...others] = filled
-  if (first === undefined) return undefined
-  const chosen = others.reduce((best, lane) => lane.credit > best.credit ? lane : best, first)
-  chosen.credit -= filled.reduce((sum, { weight }) => sum + weight, 0)
-  return chosen
 }
 
 /** Each lane holds one delivery ready and one in its hand, so that the broker's prefetch stays the bound. */
@@ -57,7 +45,7 @@ export const merge = <D extends Delivery>(lanes: ReadonlyArray<Lane<D>>): Stream
     const take: Effect.Effect<D> = Effect.suspend(() => {
       const [cause] = broken
       if (cause !== undefined) return Effect.failCause(cause)
-      const lane = next(open)
+      const lane = Turns.next(open.filter(({ queue }) => Queue.sizeUnsafe(queue) > 0))
       if (lane === undefined) return Effect.andThen(Queue.take(bell), take)
       const exit = Queue.takeUnsafe(lane.queue)
       if (exit === undefined || Exit.isFailure(exit)) return take

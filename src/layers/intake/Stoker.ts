@@ -52,7 +52,9 @@ export interface StokerIntakeOptions {
 }
 
 /** A delivery of this door tells all there is to tell. */
-export type StokerDelivery = Delivery & Required<Pick<Delivery, "attempt" | "priority" | "retry" | "hold">>
+export type StokerDelivery = Delivery & Required<Pick<Delivery, "attempt" | "priority" | "hold">> & {
+  readonly retry: (outcome: Outcome) => Effect.Effect<boolean>
+}
 
 export interface StokerIntake extends Intake {
   readonly deliveries: Stream.Stream<StokerDelivery>
@@ -184,7 +186,7 @@ export const make = Effect.fnUntraced(function*(
       yield* settle(raw, putAside(raw, submission, {}, 0))
       return undefined
     }
-    return { ...deliveryOf(raw, submission, priority), raw, expiresAtMs: submission.expiresAtMs }
+    return { ...deliveryOf(raw, submission, priority), raw, deadlineMs: submission.expiresAtMs }
   })
 
   const prefetch = shares(options.slots, weights)
@@ -199,8 +201,8 @@ export const make = Effect.fnUntraced(function*(
     }
   })).pipe(
     // Judged when somebody takes it: it may have waited here as well.
-    Stream.mapEffect(Effect.fnUntraced(function*({ expiresAtMs, raw, ...delivery }) {
-      if (expiresAtMs === undefined || (yield* Clock.currentTimeMillis) < expiresAtMs) return delivery
+    Stream.mapEffect(Effect.fnUntraced(function*({ deadlineMs, raw, ...delivery }) {
+      if (deadlineMs === undefined || (yield* Clock.currentTimeMillis) < deadlineMs) return delivery
       yield* settle(raw, refuse(raw, { ...expired, id: delivery.job.id }))
       return undefined
     })),

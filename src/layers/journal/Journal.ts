@@ -4,6 +4,8 @@ import { type InstanceId, type JobKey, JobKey as JobKeySchema } from "../../sche
 import type { Job, JobState } from "../../schemas/Job.ts"
 import type { Message } from "../../schemas/Message.ts"
 import type { Settlement } from "../../schemas/Settlement.ts"
+import type { Terms } from "../../schemas/Terms.ts"
+import type { Overloaded } from "../control/Overloaded.ts"
 
 export class JournalError extends Schema.TaggedError<JournalError>()("JournalError", {
   operation: Schema.String,
@@ -67,13 +69,18 @@ export type ClaimAnswer =
   | { readonly _tag: "Settled"; readonly settlement: Settlement }
   /** Somebody runs it now, or ran it when his lease ended: `isLapsed`. */
   | ({ readonly _tag: "Held"; readonly isLapsed: boolean } & Holder)
+  /** It is queued for another try than the one that was asked for, or is not due yet: let this delivery go. */
+  | { readonly _tag: "Later" }
   /** All allowed attempts ended with their workers: the claim is given only to settle it as `Lost`. */
   | { readonly _tag: "Exhausted"; readonly claim: Claim; readonly attempts: number }
 
 export interface ClaimOptions {
   readonly instance: InstanceId
   readonly leaseMs: number
+  /** How often one try may begin when its workers die under it. */
   readonly maxAttempts: number
+  /** Which try of the sender's this is; each has attempts of its own. Absent: 1. */
+  readonly tries?: number
   /**
    * Whether a claim whose lease ran out is left to its holder, who may live: clocks jump, and workers stand still. The
    * answer is then `Held`, and who knows that the holder is dead ends the claim with `expire`. False if absent: the job
@@ -81,6 +88,47 @@ export interface ClaimOptions {
    */
   readonly leavesLapsed?: boolean
 }
+
+export interface SubmitOptions {
+  /** Absent: the standard ones. A repeat stands on the terms of the first. */
+  readonly terms?: Terms
+  /** So many rows may be queued, delayed ones included; a new one more is refused. Absent: any number. */
+  readonly maximum?: number
+}
+
+/** A row of the embedded queue. */
+export interface QueuedJob {
+  readonly request: Request
+  readonly terms: Terms
+  /** Which try is next, 1 for the first. */
+  readonly tries: number
+  readonly receivedAtMs: number
+}
+
+export interface Due {
+  /** Heavier levels first, the oldest first within a level. */
+  readonly jobs: ReadonlyArray<QueuedJob>
+  /** When the next row becomes due that is not yet. Milliseconds since 1970; absent if there is none. */
+  readonly nextMs?: number
+}
+
+/** Why a job is among the dead letters. */
+export interface Why {
+  readonly reason: string
+  readonly remedy: string
+}
+
+/** A job that was rejected for good or gave up, with all that is needed to run it again. Found by its key. */
+export interface DeadJob extends QueuedJob, Why {
+  readonly diedAtMs: number
+}
+
+/** What came of asking for a dead job to be queued again. */
+export type Revived =
+  | { readonly _tag: "Queued"; readonly letter: DeadJob }
+  | { readonly _tag: "Missing" }
+  /** A job of its key waits or runs: it stays where it is. */
+  | { readonly _tag: "Busy" }
 
 /** A message owed, with its place in the outbox. */
 export interface Owed {
@@ -95,6 +143,10 @@ export interface JobRecord {
   readonly instance?: InstanceId
   readonly receivedAtMs: number
   readonly settlement?: Settlement
+  /** Of a job of the embedded queue; those of others stay with their transports. */
+  readonly terms?: Terms
+  /** Which try of the sender's this is. Absent: 1. */
+  readonly tries?: number
 }
 
 export class Journal extends Context.Service<Journal, {
@@ -104,11 +156,14 @@ export class Journal extends Context.Service<Journal, {
    */
   readonly scope: "host" | "shared"
   /** The embedded queue's door: a row in state `queued`, durable when this returns. A repeat answers with its record. */
-  readonly submit: (request: Request) => Effect.Effect<JobRecord, IdConflict | JournalError>
+  readonly submit: (
+    request: Request,
+    options?: SubmitOptions
+  ) => Effect.Effect<JobRecord, IdConflict | Overloaded | JournalError>
   /** Claims a job that a delivery brought, writing it down if it is new. */
   readonly claim: (request: Request, options: ClaimOptions) => Effect.Effect<ClaimAnswer, IdConflict | JournalError>
-  /** The oldest queued rows nobody has, up to `limit`; they are still to be claimed. */
-  readonly queued: (limit: number) => Effect.Effect<ReadonlyArray<Request>, JournalError>
+  /** Queued rows that are due, up to `limit` of each priority, but for those keys (`keyText`). They are still to be claimed. */
+  readonly queued: (limit: number, except?: ReadonlyArray<string>) => Effect.Effect<Due, JournalError>
   /** Prolongs leases; gives back the claims that are no longer ours. */
   readonly renew: (claims: ReadonlyArray<Claim>, leaseMs: number) => Effect.Effect<ReadonlyArray<Claim>, JournalError>
   /** Outcome and owed messages in one transaction. */
@@ -119,8 +174,11 @@ export class Journal extends Context.Service<Journal, {
   ) => Effect.Effect<ReadonlyArray<Owed>, ClaimLost | JournalError>
   /** Gives a job back unrun: queued again (embedded) or forgotten (delivered), the attempt not counted. */
   readonly release: (claim: Claim) => Effect.Effect<void, JournalError>
-  /** Puts a job that was run off to another try: the attempt stays counted, and it awaits its redelivery. */
-  readonly postpone: (claim: Claim) => Effect.Effect<void, JournalError>
+  /**
+   * Puts a job that was run off to another try: the attempt stays counted. With `notBeforeMs` it is queued again and due
+   * then. Without, its transport has a copy: it awaits that, also where the journal had taken the job over.
+   */
+  readonly postpone: (claim: Claim, notBeforeMs?: number) => Effect.Effect<void, JournalError>
   /**
    * Takes a delivered job over: the journal owns it from now on like a row of the embedded queue, so that its delivery
    * may be acked before it ends. Durable when it returns; false if the claim stands no more.
@@ -141,6 +199,24 @@ export class Journal extends Context.Service<Journal, {
   readonly owed: (limit: number) => Effect.Effect<ReadonlyArray<Owed>, JournalError>
   /** They are confirmed: strikes them off. */
   readonly told: (rows: ReadonlyArray<number>) => Effect.Effect<void, JournalError>
+  /**
+   * Keeps a job as a dead letter, in place of an older one of its key. With a claim: if that still stands, and it is then
+   * to be settled. Without: a row of it that is queued ends as `Rejected`.
+   */
+  readonly bury: (job: QueuedJob, why: Why, claim?: Claim) => Effect.Effect<void, JournalError>
+  /** Dead letters, the oldest first, and how many there are in all. */
+  readonly dead: (
+    limit: number
+  ) => Effect.Effect<{ readonly total: number; readonly letters: ReadonlyArray<DeadJob> }, JournalError>
+  readonly letter: (key: JobKey) => Effect.Effect<DeadJob | undefined, JournalError>
+  /** Queues a dead job as new, although a job of its id may have ended just before; its letter goes with that. */
+  readonly revive: (key: JobKey) => Effect.Effect<Revived, JournalError>
+  /** Throws a letter away; false if there is none. */
+  readonly discard: (key: JobKey) => Effect.Effect<boolean, JournalError>
+  /** Removes what was kept long enough, a bounded number of rows and letters. Gives how many. */
+  readonly prune: Effect.Effect<number, JournalError>
+  /** Those of the keys (`keyText`) that no row has. */
+  readonly unknown: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, JournalError>
   readonly get: (key: JobKey) => Effect.Effect<JobRecord | undefined, JournalError>
   /** Newest first. `id` finds a job whatever its door and owner. */
   readonly list: (

@@ -1,5 +1,6 @@
 /** Rows in maps, for tests and for workers that need no durability. */
-import type { JobRow, OwedRow } from "./Rows.ts"
+import type { Priority } from "../../schemas/Terms.ts"
+import type { JobRow, LetterRow, OwedRow } from "./Rows.ts"
 import type { Store } from "./Store.ts"
 
 interface Debt extends OwedRow {
@@ -11,6 +12,7 @@ interface Debt extends OwedRow {
 export const make = (): Store<never> => {
   const jobs = new Map<string, JobRow>()
   const outbox = new Map<number, Debt>()
+  const graves = new Map<string, LetterRow>()
   let lastRow = 0
   let fenceFloor = 0
   const matching = (wanted: (row: JobRow) => boolean) => Array.from(jobs.values()).filter(wanted)
@@ -18,6 +20,8 @@ export const make = (): Store<never> => {
     const row = jobs.get(key)
     if (row !== undefined) jobs.set(key, { ...row, ...changed })
   }
+  const queued = (priority: Priority) => matching((row) => row.state === "queued" && row.priority === priority)
+  const lettersByTime = () => Array.from(graves.values()).toSorted((a, b) => a.diedMs - b.diedMs)
   const owedRow = ({ content, emitter, id, row }: Debt): OwedRow => ({ row, id, emitter, content })
   return {
     *standing(key) {
@@ -30,8 +34,12 @@ export const make = (): Store<never> => {
       jobs.delete(row.key)
       jobs.set(row.key, row)
     },
-    *stand({ attempt, counted, delivered, endedMs, fence, instance, key, leaseUntilMs, startedMs, state }) {
-      change(key, { state, attempt, counted, delivered, fence, instance, leaseUntilMs, startedMs, endedMs })
+    *stand(standing) {
+      // A whole row is a standing too: only what a standing has is taken from it.
+      const { attempt, counted, delivered, dueMs, endedMs, fence, instance, key, leaseUntilMs, spent } = standing
+      const { startedMs, state, tries } = standing
+      const times = { dueMs, endedMs, leaseUntilMs, startedMs }
+      change(key, { state, attempt, tries, spent, counted, delivered, fence, instance, ...times })
     },
     *lease(key, leaseUntilMs) {
       change(key, { leaseUntilMs })
@@ -46,8 +54,19 @@ export const make = (): Store<never> => {
     *fenceFloor() {
       return fenceFloor
     },
-    *queued(limit) {
-      return matching(({ state }) => state === "queued").slice(0, limit)
+    *due(priority, nowMs, limit, except) {
+      const skipped = new Set(except)
+      return queued(priority)
+        .filter(({ dueMs, key }) => dueMs <= nowMs && !skipped.has(key))
+        .toSorted((a, b) => a.dueMs - b.dueMs)
+        .slice(0, limit)
+    },
+    *nextDue(priority, nowMs) {
+      const later = queued(priority).filter(({ dueMs }) => dueMs > nowMs)
+      return later.reduce<number | null>((least, { dueMs }) => Math.min(least ?? dueMs, dueMs), null)
+    },
+    *waiting() {
+      return matching(({ state }) => state === "queued").length
     },
     *heldBy(instance) {
       return matching((row) => row.state === "running" && row.instance === instance)
@@ -72,6 +91,7 @@ export const make = (): Store<never> => {
       const old = matching((row) => row.endedMs !== null && row.endedMs < endedMs)
       const first = old.toSorted((a, b) => (a.endedMs ?? 0) - (b.endedMs ?? 0)).slice(0, limit)
       for (const { key } of first) jobs.delete(key)
+      return first.length
     },
     *owe(key, fence, message) {
       lastRow += 1
@@ -85,6 +105,27 @@ export const make = (): Store<never> => {
     },
     *told(row) {
       outbox.delete(row)
+    },
+    *bury(letter) {
+      graves.delete(letter.key)
+      graves.set(letter.key, letter)
+    },
+    *letter(key) {
+      return graves.get(key)
+    },
+    *exhume(key) {
+      graves.delete(key)
+    },
+    *buried() {
+      return graves.size
+    },
+    *letters(limit) {
+      return lettersByTime().slice(0, limit)
+    },
+    *pruneLetters(diedMs, limit) {
+      const old = lettersByTime().filter((letter) => letter.diedMs < diedMs).slice(0, limit)
+      for (const { key } of old) graves.delete(key)
+      return old.length
     }
   }
 }

@@ -17,6 +17,9 @@ const steps: ReadonlyArray<ReadonlyArray<string>> = [
       delivered boolean not null,
       state text not null check (state in ('queued', 'running', 'ended')),
       attempt integer not null,
+      tries integer not null,
+      spent integer not null,
+      due_ms bigint not null,
       counted boolean not null,
       fence bigint not null,
       instance text collate "C",
@@ -24,6 +27,9 @@ const steps: ReadonlyArray<ReadonlyArray<string>> = [
       received_ms bigint not null,
       started_ms bigint,
       ended_ms bigint,
+      priority text not null check (priority in ('high', 'normal', 'low')),
+      expires_ms bigint,
+      retry text,
       settlement text,
       reply text not null,
       request text not null
@@ -32,6 +38,42 @@ const steps: ReadonlyArray<ReadonlyArray<string>> = [
     "create index jobs_by_id on jobs (id, seq)",
     "create index jobs_by_holder on jobs (instance, key) where state = 'running'",
     "create index jobs_by_end on jobs (ended_ms, seq) where state = 'ended'",
+    "create index jobs_by_turn on jobs (priority, due_ms, seq) where state = 'queued'",
+    // How many are queued is asked for with each submit. In parts, so that transactions seldom wait for each other.
+    "create table queue_length (part integer primary key, rows bigint not null)",
+    "insert into queue_length select part, 0 from generate_series(0, 15) as part",
+    `create function count_queued() returns trigger language plpgsql set search_path from current as
+      'begin
+        update queue_length set rows = rows + tg_argv[0]::integer where part = pg_backend_pid() % 16;
+        return null;
+      end'`,
+    `create trigger jobs_queued after insert on jobs for each row when (new.state = 'queued')
+      execute function count_queued('1')`,
+    `create trigger jobs_unqueued after delete on jobs for each row when (old.state = 'queued')
+      execute function count_queued('-1')`,
+    `create trigger jobs_taken after update of state on jobs for each row
+      when (old.state = 'queued' and new.state <> 'queued') execute function count_queued('-1')`,
+    `create trigger jobs_returned after update of state on jobs for each row
+      when (old.state <> 'queued' and new.state = 'queued') execute function count_queued('1')`,
+    `create table dead_letters (
+      seq bigint generated always as identity primary key,
+      key text collate "C" not null unique,
+      intake text not null,
+      owner text not null,
+      id text not null,
+      hash text not null,
+      received_ms bigint not null,
+      died_ms bigint not null,
+      tries integer not null,
+      reason text not null,
+      remedy text not null,
+      priority text not null check (priority in ('high', 'normal', 'low')),
+      expires_ms bigint,
+      retry text,
+      reply text not null,
+      request text not null
+    )`,
+    "create index dead_letters_by_time on dead_letters (died_ms, seq)",
     "create table fence_floor (fence bigint not null)",
     "insert into fence_floor values (0)",
     `create table outbox (

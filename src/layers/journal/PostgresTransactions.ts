@@ -19,7 +19,11 @@ const keyOf = (operation: Operation): string | undefined => {
   switch (operation.name) {
     case "submit":
     case "claim":
+    case "revive":
+    case "discard":
       return operation.input.key
+    case "bury":
+      return operation.input.letter.key
     case "settle":
     case "release":
     case "postpone":
@@ -34,21 +38,30 @@ const keyOf = (operation: Operation): string | undefined => {
     case "holders":
     case "owed":
     case "told":
+    case "dead":
+    case "letter":
+    case "prune":
+    case "unknown":
     case "get":
     case "list":
       return undefined
   }
 }
 
+const isTimed = ({ input }: Operation) => input !== null && ("nowMs" in input || "receivedMs" in input)
+
 /** What decides over leases is the clock of the server, which all workers share. */
 const timed = <N extends OperationName>(operation: Operation<N>, nowMs: number): Operation<N> => {
   const { input } = operation
-  // The time is replaced by a time, so it is still the same operation.
-  return input !== null && "nowMs" in input ? { ...operation, input: { ...input, nowMs } } as Operation<N> : operation
+  if (input === null) return operation
+  const times = "nowMs" in input ? { nowMs } : "receivedMs" in input ? { receivedMs: nowMs } : {}
+  // A time is replaced by a time, so it is still the same operation.
+  return { ...operation, input: { ...input, ...times } } as Operation<N>
 }
 
 export const make = (sql: SqlClient.SqlClient, place: PostgresPlace, policy: Policy): Perform => {
-  const store = PostgresStore.make(sql)
+  const writing = PostgresStore.make(sql, true)
+  const reading = PostgresStore.make(sql, false)
 
   /** A server or a role may be set to lose what it has confirmed; what the journal confirmed is on the disk. */
   const durable = `case current_setting('synchronous_commit') when 'off'
@@ -76,7 +89,7 @@ export const make = (sql: SqlClient.SqlClient, place: PostgresPlace, policy: Pol
   }
 
   const carryOut = <N extends OperationName>(operation: Operation<N>) =>
-    Effect.gen(() => apply(store, policy, operation))
+    Effect.gen(() => apply(reads.has(operation.name) ? reading : writing, policy, operation))
 
   const written = <N extends OperationName>(operation: Operation<N>) =>
     sql.withTransaction(Effect.gen(function*() {
@@ -89,7 +102,7 @@ export const make = (sql: SqlClient.SqlClient, place: PostgresPlace, policy: Pol
 
   const read = <N extends OperationName>(operation: Operation<N>) =>
     Effect.gen(function*() {
-      if (operation.input === null || !("nowMs" in operation.input)) return yield* carryOut(operation)
+      if (!isTimed(operation as Operation)) return yield* carryOut(operation)
       const [time] = yield* begun(undefined)
       return yield* carryOut(timed(operation, time?.nowMs ?? 0))
     })

@@ -2,8 +2,9 @@
  * The rules of the journal, once for every store. Generators, so that a store may wait (with Effect) or answer at once:
  * nothing of a store happens without `yield*`. Pure TypeScript: they also run in the SQLite thread, without Effect.
  */
-import type { Answer, Asked, Claimed, Holding, Operation, OperationName, Operations } from "./Operation.ts"
-import type { JobRow, Standing } from "./Rows.ts"
+import { priorities } from "../../schemas/Terms.ts"
+import type { Answer, Claimed, Holding, Operation, OperationName, Operations } from "./Operation.ts"
+import type { JobRow, Sent, Standing } from "./Rows.ts"
 import type { Store } from "./Store.ts"
 
 export interface Policy {
@@ -11,10 +12,14 @@ export interface Policy {
   readonly dedupeMs: number
   /** Rows that ended longer ago than this are removed, a few with each settling. At least `dedupeMs`. */
   readonly retainMs: number
+  /** Dead letters older than this are removed. */
+  readonly deadMs: number
 }
 
 /** Settling adds one row that will have to go and removes up to two, so that a backlog of old rows shrinks. */
 const prunedPerSettle = 2
+/** Of each kind, when nothing else is done: a few milliseconds of work. */
+const prunedAtOnce = 500
 
 type Handlers = {
   readonly [N in OperationName]: <Y>(
@@ -31,26 +36,30 @@ const isFree = (known: Standing | undefined, nowMs: number, policy: Policy): boo
 /** The fence goes on where a replaced or forgotten row left it: a claim of that one can never fit the new one. */
 function* fresh<Y>(
   store: Store<Y>,
-  asked: Asked,
+  sent: Sent,
   replaced: Standing | undefined,
-  delivered: boolean
+  how: Pick<Standing, "delivered" | "tries" | "dueMs">
 ): Generator<Y, JobRow, unknown> {
   return {
-    key: asked.key,
-    intake: asked.intake,
-    owner: asked.owner,
-    id: asked.id,
-    hash: asked.hash,
-    request: asked.request,
-    reply: asked.reply,
-    delivered,
+    key: sent.key,
+    intake: sent.intake,
+    owner: sent.owner,
+    id: sent.id,
+    hash: sent.hash,
+    request: sent.request,
+    reply: sent.reply,
+    priority: sent.priority,
+    expiresMs: sent.expiresMs,
+    retry: sent.retry,
+    receivedMs: sent.receivedMs,
+    ...how,
     state: "queued",
     attempt: 0,
+    spent: 0,
     counted: false,
     fence: Math.max(replaced?.fence ?? 0, yield* store.fenceFloor()),
     instance: null,
     leaseUntilMs: null,
-    receivedMs: asked.nowMs,
     startedMs: null,
     endedMs: null,
     settlement: null
@@ -64,9 +73,13 @@ const taken = <S extends Standing>(row: S, by: Operations["claim"]["input"], cou
   counted,
   fence: row.fence + 1,
   instance: by.instance,
-  leaseUntilMs: by.nowMs + by.leaseMs,
-  startedMs: by.nowMs
+  leaseUntilMs: by.receivedMs + by.leaseMs,
+  startedMs: by.receivedMs
 })
+
+/** A later try of the sender's has attempts of its own: those before it are spent. */
+const tried = (row: Standing, tries: number): Standing =>
+  tries > row.tries ? { ...row, tries, spent: row.attempt } : row
 
 /** Nobody has it any more: back in the queue, or, when its queue is elsewhere, awaiting redelivery. */
 const dropped = (row: Standing, attempt: number): Standing => ({
@@ -93,38 +106,54 @@ const holdingOf = ({ fence, instance, leaseUntilMs }: Standing, nowMs: number): 
     : { instance, fence, untilMs: leaseUntilMs, isLapsed: leaseUntilMs <= nowMs }
 
 const handlers: Handlers = {
-  *submit(store, asked, policy) {
-    const known = yield* store.standing(asked.key)
-    if (isFree(known, asked.nowMs, policy)) {
-      const row = yield* fresh(store, asked, known, false)
+  *submit(store, { maximum, notBeforeMs, ...sent }, policy) {
+    const known = yield* store.standing(sent.key)
+    if (isFree(known, sent.receivedMs, policy)) {
+      if (maximum !== null && (yield* store.waiting()) >= maximum) return { _tag: "Full" }
+      const dueMs = Math.max(sent.receivedMs, notBeforeMs ?? 0)
+      const row = yield* fresh(store, sent, known, { delivered: false, tries: 1, dueMs })
       yield* store.insert(row)
       return { _tag: "Known", row }
     }
-    const row = known?.hash === asked.hash ? yield* store.row(asked.key) : undefined
+    const row = known?.hash === sent.hash ? yield* store.row(sent.key) : undefined
     return row === undefined ? { _tag: "Conflict" } : { _tag: "Known", row }
   },
 
   *claim(store, asked, policy) {
     const known = yield* store.standing(asked.key)
-    if (known === undefined || isFree(known, asked.nowMs, policy)) {
-      const row = taken(yield* fresh(store, asked, known, true), asked, true)
+    if (known === undefined || isFree(known, asked.receivedMs, policy)) {
+      const how = { delivered: true, tries: asked.tries, dueMs: asked.receivedMs }
+      const row = taken(yield* fresh(store, asked, known, how), asked, true)
       yield* store.insert(row)
-      return { _tag: "Granted", attempt: row.attempt, fence: row.fence }
+      return { _tag: "Granted", attempt: row.attempt, fence: row.fence, ofTry: 1 }
     }
     if (known.hash !== asked.hash) return { _tag: "Conflict" }
     if (known.state === "ended") {
       return { _tag: "Settled", settlement: (yield* store.row(asked.key))?.settlement ?? null }
     }
-    const holding = holdingOf(known, asked.nowMs)
+    const holding = holdingOf(known, asked.receivedMs)
     if (holding !== undefined && (asked.leavesLapsed || !holding.isLapsed)) return { _tag: "Held", ...holding }
-    const isExhausted = known.attempt >= asked.maxAttempts
-    const next = taken(known, asked, !isExhausted)
+    // Somebody had it in hand while another one ran it: the next try is for who takes it when it is due.
+    if (known.state === "queued" && (known.dueMs > asked.receivedMs || known.tries > asked.tries)) {
+      return { _tag: "Later" }
+    }
+    const row = tried(known, asked.tries)
+    const isExhausted = row.attempt - row.spent >= asked.maxAttempts
+    const next = taken(row, asked, !isExhausted)
     yield* store.stand(next)
-    return { _tag: isExhausted ? "Exhausted" : "Granted", attempt: next.attempt, fence: next.fence }
+    const { attempt, fence, spent } = next
+    return { _tag: isExhausted ? "Exhausted" : "Granted", attempt, fence, ofTry: attempt - spent }
   },
 
-  *queued(store, { limit }) {
-    return yield* store.queued(limit)
+  *queued(store, { except, limit, nowMs }) {
+    const rows: Array<JobRow> = []
+    let nextMs: number | null = null
+    for (const priority of priorities) {
+      rows.push(...(yield* store.due(priority, nowMs, limit, except)))
+      const next = yield* store.nextDue(priority, nowMs)
+      if (next !== null && (nextMs === null || next < nextMs)) nextMs = next
+    }
+    return { rows, nextMs }
   },
 
   *renew(store, { claims, leaseMs, nowMs }) {
@@ -157,9 +186,12 @@ const handlers: Handlers = {
     return null
   },
 
-  *postpone(store, { claim }) {
+  *postpone(store, { claim, dueMs }) {
     const row = yield* heldWith(store, claim)
-    if (row !== undefined) yield* store.stand(dropped(row, row.attempt))
+    if (row === undefined) return null
+    // The next try of a delivered job is counted when its copy comes: not all that come again are later tries.
+    const next = dropped({ ...row, delivered: dueMs === null }, row.attempt)
+    yield* store.stand(dueMs === null ? next : { ...tried(next, row.tries + 1), dueMs })
     return null
   },
 
@@ -198,6 +230,58 @@ const handlers: Handlers = {
   *told(store, { rows }) {
     for (const row of rows) yield* store.told(row)
     return null
+  },
+
+  *bury(store, { claim, letter, settlement }) {
+    if (claim !== null) {
+      if ((yield* heldWith(store, claim)) !== undefined) yield* store.bury(letter)
+      return null
+    }
+    yield* store.bury(letter)
+    const row = yield* store.standing(letter.key)
+    if (row?.state === "queued" && row.hash === letter.hash) yield* store.end(letter.key, letter.diedMs, settlement)
+    return null
+  },
+
+  *dead(store, { limit }) {
+    return { total: yield* store.buried(), letters: yield* store.letters(limit) }
+  },
+
+  *letter(store, { key }) {
+    return (yield* store.letter(key)) ?? null
+  },
+
+  *revive(store, { key, nowMs }) {
+    const letter = yield* store.letter(key)
+    if (letter === undefined) return { _tag: "Missing" }
+    const known = yield* store.standing(key)
+    if (known !== undefined && known.state !== "ended") return { _tag: "Busy" }
+    const { expiresMs, receivedMs } = letter
+    // As if it were sent now: what it was given to live begins again.
+    const sent = { ...letter, receivedMs: nowMs, expiresMs: expiresMs === null ? null : nowMs + expiresMs - receivedMs }
+    yield* store.insert(yield* fresh(store, sent, known, { delivered: false, tries: 1, dueMs: nowMs }))
+    yield* store.exhume(key)
+    return { _tag: "Queued", letter }
+  },
+
+  *discard(store, { key }) {
+    const isThere = (yield* store.letter(key)) !== undefined
+    yield* store.exhume(key)
+    return isThere
+  },
+
+  *prune(store, { nowMs }, policy) {
+    const jobs = yield* store.prune(nowMs - policy.retainMs, prunedAtOnce)
+    const letters = yield* store.pruneLetters(nowMs - policy.deadMs, prunedAtOnce)
+    return jobs + letters
+  },
+
+  *unknown(store, { keys }) {
+    const unknown: Array<string> = []
+    for (const key of keys) {
+      if ((yield* store.standing(key)) === undefined) unknown.push(key)
+    }
+    return unknown
   },
 
   *get(store, { key }) {
