@@ -44,7 +44,7 @@ export const queueSuite = (name: string, place: Place) => {
       (journal) =>
         Effect.gen(function*() {
           const low = Array.from({ length: 30 }, (_, n) => `low-${n}`)
-          yield* Effect.forEach(low, (id) => submit(journal, id, { priority: "low" }), { concurrency: "unbounded" })
+          yield* Effect.forEach(low, (id) => submit(journal, id, { priority: "low" }))
           yield* TestClock.adjust("1 second")
           yield* submit(journal, "usual")
           yield* submit(journal, "high", { priority: "high" })

@@ -1,6 +1,6 @@
 /**
  * A worker as a program embeds it, for tests that kill it. `node program.ts STATE SLOTS LEASE_MS
- * [DISK_RESERVE_BYTES]`, AMQP_URL in the environment.
+ * [DISK_RESERVE_BYTES]`, AMQP_URL and STOKER_JOURNAL in the environment.
  */
 import { Effect, Layer, Logger, Redacted } from "effect"
 import * as Worker from "../../src/actors/Worker.ts"
@@ -10,6 +10,7 @@ import { layerWorker } from "../../src/wiring.ts"
 
 const [state = "", slots = "2", leaseMs = "30000", diskReserveBytes] = process.argv.slice(2)
 const url = process.env["AMQP_URL"]
+const journal = process.env["STOKER_JOURNAL"]
 
 const worker = layerWorker({
   stateDirectory: state,
@@ -25,6 +26,7 @@ const worker = layerWorker({
   },
   embedded: true,
   direct: "direct",
+  ...(journal === undefined ? {} : { journal: { postgres: Redacted.make(journal) } }),
   ...(url === undefined ? {} : {
     amqp: {
       url: Redacted.make(url),

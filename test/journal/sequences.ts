@@ -3,8 +3,9 @@ import { Context, Effect, Layer, Predicate, Result } from "effect"
 import { TestClock } from "effect/testing"
 import { type Claim, Journal } from "../../src/layers/journal/Journal.ts"
 import { priorities, standardRetry, type Terms } from "../../src/schemas/Terms.ts"
-import * as Place from "./places.ts"
+import { memory } from "./places.ts"
 import * as Sample from "./samples.ts"
+import type { Place } from "./suite.ts"
 
 /** Mulberry32: the same numbers for the same seed, on every machine. */
 const generator = (seed: number) => {
@@ -93,31 +94,31 @@ const everything = (journal: Journal["Service"]) =>
     journal.dead(100)
   ])
 
-const steps = 120
-
-describe("Journal", { timeout: 30_000 }, () => {
-  it.effect.each(Array.from({ length: 12 }, (_, index) => index + 1))(
-    "sqlite and memory answer any sequence of steps alike (seed %i)",
-    (seed) =>
-      Effect.gen(function*() {
-        const options = { dedupeWindow: "5 minutes", retention: "9 minutes", deadLetters: "7 minutes" } as const
-        const journals = yield* Effect.forEach([Place.sqlite, Place.memory], (place) =>
-          Effect.flatMap(place(options), (worker) =>
-            Effect.map(Layer.build(worker), (context) =>
-              Context.get(context, Journal))))
-        const random = generator(seed)
-        const granted: Array<Claim> = []
-        for (let count = 1; count <= steps; count += 1) {
-          const { minutes, run } = step(random, granted)
-          yield* TestClock.adjust(`${minutes} minutes`)
-          const [left, right] = yield* Effect.forEach(journals, (journal) =>
-            Effect.all([Effect.result(run(journal)), everything(journal)]))
-          const answer = left?.[0]
-          if (answer !== undefined && Result.isSuccess(answer)) {
-            granted.push(...claimsIn(answer.success))
+/** Random steps, the same on that journal and on one in memory, which has to answer alike. */
+export const randomSteps = (name: string, place: Place, seeds: number, steps = 120) =>
+  describe(`Journal: ${name}`, { timeout: 30_000 }, () => {
+    it.effect.each(Array.from({ length: seeds }, (_, index) => index + 1))(
+      "answers any sequence of steps as one in memory does (seed %i)",
+      (seed) =>
+        Effect.gen(function*() {
+          const options = { dedupeWindow: "5 minutes", retention: "9 minutes", deadLetters: "7 minutes" } as const
+          const journals = yield* Effect.forEach([place, memory], (place) =>
+            Effect.flatMap(place(options), (worker) =>
+              Effect.map(Layer.build(worker), (context) =>
+                Context.get(context, Journal))))
+          const random = generator(seed)
+          const granted: Array<Claim> = []
+          for (let count = 1; count <= steps; count += 1) {
+            const { minutes, run } = step(random, granted)
+            yield* TestClock.adjust(`${minutes} minutes`)
+            const [left, right] = yield* Effect.forEach(journals, (journal) =>
+              Effect.all([Effect.result(run(journal)), everything(journal)]))
+            const answer = left?.[0]
+            if (answer !== undefined && Result.isSuccess(answer)) {
+              granted.push(...claimsIn(answer.success))
+            }
+            assert.deepStrictEqual(left, right, `seed ${seed}, step ${count}`)
           }
-          assert.deepStrictEqual(left, right, `seed ${seed}, step ${count}`)
-        }
-      })
-  )
-})
+        })
+    )
+  })
