@@ -7,6 +7,7 @@ import { command } from "../src/functions/Command.ts"
 import * as Settings from "../src/layers/config/Settings.ts"
 import { Executor, type RunEvent } from "../src/layers/executor/Executor.ts"
 import * as Functions from "../src/layers/functions/Functions.ts"
+import * as DiskSpaceLive from "../src/layers/host/DiskSpaceLive.ts"
 import * as Direct from "../src/layers/intake/Direct.ts"
 import * as Embedded from "../src/layers/intake/Embedded.ts"
 import * as JournalSqlite from "../src/layers/journal/JournalSqlite.ts"
@@ -41,6 +42,7 @@ const layer = layerActors.pipe(
   Layer.provideMerge(Layer.mergeAll(
     JournalSqlite.layerHost(),
     LogFiles.layer,
+    DiskSpaceLive.layer,
     Settings.layer({ ...standardConfig, slots: SLOTS })
   )),
   Layer.provideMerge(layerDrivers(state, [])),

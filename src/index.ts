@@ -21,7 +21,8 @@ export * as WorkerConfig from "./schemas/WorkerConfig.ts"
 
 // A worker as a program asks it.
 export { Worker, type WorkerFailed } from "./actors/Worker.ts"
-export { Control, JobNotFound, Overloaded } from "./layers/control/Control.ts"
+export { Control, JobNotFound } from "./layers/control/Control.ts"
+export { Overloaded } from "./layers/control/Overloaded.ts"
 export { Direct, type Parting } from "./layers/intake/Direct.ts"
 export { requestHash } from "./layers/intake/RequestHash.ts"
 export { IdConflict, type JobRecord, Journal, JournalError, type Request } from "./layers/journal/Journal.ts"
@@ -69,4 +70,12 @@ export { command, CommandArgs } from "./functions/Command.ts"
 
 // A worker, whole.
 export type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
-export { type AmqpWiring, type Doors, layerWorker, type WorkerServices, type WorkerWiring } from "./wiring.ts"
+export {
+  type AmqpWiring,
+  type Doors,
+  type JournalWiring,
+  layerPostgres,
+  layerWorker,
+  type WorkerServices,
+  type WorkerWiring
+} from "./wiring.ts"

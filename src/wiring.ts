@@ -4,6 +4,7 @@ import { Context, Effect, Layer, Option, Redacted, Stream } from "effect"
 import manifest from "../package.json" with { type: "json" }
 import * as ControlLive from "./actors/ControlLive.ts"
 import * as Desk from "./actors/Desk.ts"
+import * as DiskWatch from "./actors/DiskWatch.ts"
 import * as Dispatcher from "./actors/Dispatcher.ts"
 import * as Outbox from "./actors/Outbox.ts"
 import * as Pools from "./actors/Pools.ts"
@@ -21,6 +22,7 @@ import type { Executor } from "./layers/executor/Executor.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
 import * as Functions from "./layers/functions/Functions.ts"
 import * as CgroupRecord from "./layers/host/CgroupRecord.ts"
+import * as DiskSpaceLive from "./layers/host/DiskSpaceLive.ts"
 import { Host } from "./layers/host/Host.ts"
 import * as HostLive from "./layers/host/HostLive.ts"
 import * as Launcher from "./layers/host/Launcher.ts"
@@ -30,6 +32,7 @@ import * as Direct from "./layers/intake/Direct.ts"
 import * as Embedded from "./layers/intake/Embedded.ts"
 import { type Intake, Intakes } from "./layers/intake/Intake.ts"
 import type { Journal } from "./layers/journal/Journal.ts"
+import type { JournalOptions } from "./layers/journal/JournalBackend.ts"
 import * as JournalSqlite from "./layers/journal/JournalSqlite.ts"
 import * as LedgerFiles from "./layers/ledger/LedgerFiles.ts"
 import type { Log } from "./layers/log/Log.ts"
@@ -48,6 +51,14 @@ export interface AmqpWiring {
   readonly url: Redacted.Redacted<string>
   /** Hears of every change of the connections. */
   readonly onStatus?: (status: AmqpStatus) => Effect.Effect<void>
+}
+
+/** A journal that workers of many hosts share. Absent: a file in the state directory, for the workers of this host. */
+export interface JournalWiring {
+  /** postgres://user:password@host:port/database?schema=stoker */
+  readonly postgres: Redacted.Redacted<string>
+  /** To it at most. A few more than there are slots by default, and 10 at most. */
+  readonly connections?: number
 }
 
 /** Doors beside the worker's own, and who tells their senders. */
@@ -238,10 +249,24 @@ const layerTelemetry = (telemetry: OtlpOptions | undefined) =>
     return Otlp.layer(telemetry, { instance, version: manifest.version })
   }))
 
+/** Loaded only when it is configured, so that nobody else waits for it. */
+export const layerPostgres = ({ connections, postgres }: JournalWiring, options?: JournalOptions) =>
+  Layer.unwrap(Effect.map(
+    Effect.promise(() => import("./layers/journal/JournalPostgres.ts")),
+    ({ layer }) => layer({ url: postgres, ...options, ...(connections === undefined ? {} : { connections }) })
+  ))
+
+/** How long a journal keeps what is over, as the configuration says. */
+export const journalOptions = ({ retention: { deadLettersMs, dedupeMs, jobsMs } }: WorkerConfig): JournalOptions => ({
+  dedupeWindow: dedupeMs,
+  retention: jobsMs,
+  deadLetters: deadLettersMs
+})
+
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
 export const layerActors = Layer.merge(ControlLive.layer, Sampler.layer(manifest.version)).pipe(
   Layer.provideMerge(Worker.layer),
-  Layer.provideMerge(Dispatcher.layer),
+  Layer.provideMerge(Layer.merge(Dispatcher.layer, DiskWatch.layer)),
   Layer.provideMerge(Layer.merge(Outbox.layer, Desk.layer))
 )
 
@@ -249,6 +274,7 @@ export const layerActors = Layer.merge(ControlLive.layer, Sampler.layer(manifest
 export type WorkerServices =
   | Control
   | Direct.Direct
+  | DiskWatch.DiskWatch
   | Drivers
   | Emitters
   | Executor
@@ -297,8 +323,9 @@ export const layerWorker = <
         Layer.mergeAll(Direct.layer(options.direct ?? "direct"), Embedded.layer, layerBroker(options.amqp))
       ),
       Layer.provideMerge(Layer.mergeAll(
-        options.journal ?? JournalSqlite.layerHost(),
+        options.journal ?? JournalSqlite.layerHost(journalOptions(config)),
         options.log ?? LogFiles.layer,
+        DiskSpaceLive.layer,
         Settings.layer(config)
       )),
       Layer.provideMerge(layerTelemetry(options.telemetry)),

@@ -7,6 +7,7 @@ import * as CgroupsTest from "./layers/cgroup/CgroupsTest.ts"
 import * as Settings from "./layers/config/Settings.ts"
 import * as ExecutorTest from "./layers/executor/ExecutorTest.ts"
 import * as Functions from "./layers/functions/Functions.ts"
+import * as DiskSpaceTest from "./layers/host/DiskSpaceTest.ts"
 import * as HostTest from "./layers/host/HostTest.ts"
 import { Launcher } from "./layers/host/Launcher.ts"
 import { Watchdog } from "./layers/host/Watchdog.ts"
@@ -25,6 +26,8 @@ export interface TestWiring<E = never, R = never>
 {
   /** What each run does, instead of a sandbox. Absent: it exits with 0 at once. */
   readonly script?: ExecutorTest.Script
+  /** Free space, which the test may change. Absent: there is always room. */
+  readonly disk?: DiskSpaceTest.TestDisk
 }
 
 /** Nothing is launched, so nothing is watched. */
@@ -59,6 +62,7 @@ export const layerBeside = <E, R>(companions: Layer.Layer<Launcher | Watchdog>, 
       Settings.layer(config),
       CgroupsTest.layerTest,
       LedgerMemory.layerMemory,
+      DiskSpaceTest.layerTest(options.disk),
       companions
     )),
     Layer.provideMerge(HostTest.layerTest())

@@ -1,11 +1,14 @@
 /** The worker's answer to its doors. */
 import { Effect, Layer, Stream } from "effect"
+import { Settings } from "../layers/config/Settings.ts"
 import { Control, JobNotFound } from "../layers/control/Control.ts"
 import { Embedded } from "../layers/intake/Embedded.ts"
 import { Journal } from "../layers/journal/Journal.ts"
 import { Log } from "../layers/log/Log.ts"
 import type { JobKey } from "../schemas/Ids.ts"
+import { standardTerms } from "../schemas/Terms.ts"
 import { Desk } from "./Desk.ts"
+import { DiskWatch } from "./DiskWatch.ts"
 import { Dispatcher } from "./Dispatcher.ts"
 
 const make = Effect.gen(function*() {
@@ -14,14 +17,17 @@ const make = Effect.gen(function*() {
   const desk = yield* Desk
   const dispatcher = yield* Dispatcher
   const embedded = yield* Embedded
+  const disk = yield* DiskWatch
+  const { queueMaximum } = yield* Settings
 
   const status = Effect.fn("Control.status")(function*(key: JobKey) {
     const record = yield* journal.get(key)
     return record === undefined ? yield* new JobNotFound({ key }) : record
   })
   return Control.of({
-    submit: Effect.fn("Control.submit")(function*(request) {
-      const record = yield* journal.submit(request)
+    submit: Effect.fn("Control.submit")(function*(request, terms = standardTerms) {
+      yield* disk.check
+      const record = yield* journal.submit(request, { terms, maximum: queueMaximum })
       yield* embedded.wake
       return record
     }),

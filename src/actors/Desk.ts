@@ -1,18 +1,26 @@
 /** What all job actors of one worker share: room to run, the claims to be renewed, and who watches. */
 import { Context, Effect, Layer, PubSub } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
-import type { Claim } from "../layers/journal/Journal.ts"
+import type { Claim, Holder } from "../layers/journal/Journal.ts"
 import type { JobEvent } from "../schemas/JobEvent.ts"
 import * as Admission from "./Admission.ts"
 
 /** Events a watcher may lag behind before it loses the oldest. */
 const WATCHER_LAG = 4096
 
+/** A claim whose lease had run out when it was seen. Times are of the monotonic clock. */
+export interface Sighting extends Holder {
+  readonly sinceNanos: bigint
+  readonly atNanos: bigint
+}
+
 export class Desk extends Context.Service<Desk, {
   /** A slot for each job that runs. */
   readonly admission: Admission.Admission
   /** Claims held now; the keeper renews them. */
   readonly claims: Map<string, Claim>
+  /** By `keyText`, for `Lapses.ts`. */
+  readonly sightings: Map<string, Sighting>
   readonly watchers: PubSub.PubSub<JobEvent>
 }>()("stoker/actors/Desk") {}
 
@@ -23,6 +31,7 @@ export const layer = Layer.effect(
     return Desk.of({
       admission: Admission.make(settings),
       claims: new Map(),
+      sightings: new Map(),
       watchers: yield* PubSub.sliding<JobEvent>(WATCHER_LAG)
     })
   })

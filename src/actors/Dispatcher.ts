@@ -21,6 +21,8 @@ import type { Outbox } from "./Outbox.ts"
 interface InHand {
   readonly ref: Actor.ActorRef<Job.JobMessage>
   readonly hash: string
+  /** Which try of the sender's it carries out. */
+  readonly attempt: number
 }
 
 export class Dispatcher extends Context.Service<Dispatcher, {
@@ -70,7 +72,7 @@ const make = Effect.gen(function*() {
       { name: `job ${key}`, capacity: 8, restart: Actor.noRestart },
       (mailbox) => Effect.provideContext(Job.run(delivery)(mailbox), services)
     ).pipe(Scope.provide(own))
-    jobs.set(key, { ref, hash: delivery.hash })
+    jobs.set(key, { ref, hash: delivery.hash, attempt: delivery.attempt ?? 1 })
     yield* ref.ended.pipe(
       // A defect in the actor itself: the job is not settled, so it goes back where it came from.
       Effect.catch(() => Effect.andThen(Effect.sleep("1 second"), delivery.giveBack)),
@@ -87,7 +89,8 @@ const make = Effect.gen(function*() {
       Effect.gen(function*() {
         const key = keyText(keyOf(delivery.job))
         const known = jobs.get(key)
-        if (known !== undefined && known.hash === delivery.hash) {
+        // The copy for the next try may be back before this one has been put off: it must not be acked with it.
+        if (known !== undefined && known.hash === delivery.hash && known.attempt >= (delivery.attempt ?? 1)) {
           const attached = yield* Effect.result(known.ref.tell({ _tag: "Attach", delivery }))
           if (attached._tag === "Success") return
         }

@@ -4,9 +4,11 @@
  */
 import { Effect, Metric, Schedule } from "effect"
 import { Cgroups } from "../layers/cgroup/Cgroup.ts"
+import { Settings } from "../layers/config/Settings.ts"
 import { Host } from "../layers/host/Host.ts"
 import { Journal } from "../layers/journal/Journal.ts"
 import { Ledger, type LedgerRow } from "../layers/ledger/Ledger.ts"
+import { Log } from "../layers/log/Log.ts"
 import { Drivers } from "../layers/sandbox/Sandbox.ts"
 import { metrics } from "../layers/telemetry/Metrics.ts"
 import type { InstanceId } from "../schemas/Ids.ts"
@@ -33,10 +35,12 @@ const add = (a: Swept, b: Swept): Swept => ({
 /** Instances that left something and are dead: by directory, by ledger, by claim. */
 const dead = Effect.gen(function*() {
   const host = yield* Host
+  const journal = yield* Journal
   const known = new Set<InstanceId>([
     ...(yield* host.others),
     ...(yield* (yield* Ledger).rows()).map(({ instance }) => instance),
-    ...(yield* (yield* Journal).holders)
+    // Those of other hosts have no lock here, and are judged by their leases: see Lapses.ts.
+    ...(journal.scope === "host" ? yield* journal.holders : [])
   ])
   known.delete(host.instance)
   return yield* Effect.filter([...known], (instance) => Effect.map(host.isAlive(instance), (alive) => !alive))
@@ -101,11 +105,29 @@ export const sweep = Effect.gen(function*() {
   return total
 })
 
+/**
+ * What was kept long enough: a few ended jobs and dead letters, and the logs of jobs that have no row any more. A log
+ * belongs to its row as long as there is one, and in any case for as long as an ended job is kept.
+ */
+export const prune = Effect.gen(function*() {
+  const { retention: { dedupeMs, jobsMs } } = yield* Settings
+  const journal = yield* Journal
+  const log = yield* Log
+  const rows = yield* journal.prune
+  const logs = yield* log.prune(Math.max(dedupeMs, jobsMs), journal.unknown)
+  if (rows + logs > 0) {
+    yield* Effect.logDebug("removed what was kept long enough").pipe(Effect.annotateLogs({ rows, logs }))
+  }
+})
+
 /** A round now and then, as long as the worker lives; also tells what a dead worker's outbox still owed. */
 export const rounds = Effect.gen(function*() {
   const outbox = yield* Outbox
-  yield* Effect.andThen(sweep, outbox.sweep).pipe(
-    Effect.ignore({ log: "Warn", message: "a janitor's round failed" }),
+  const round = Effect.all([
+    Effect.ignore(Effect.andThen(sweep, outbox.sweep), { log: "Warn", message: "a janitor's round failed" }),
+    Effect.ignore(prune, { log: "Warn", message: "what is old could not be removed" })
+  ], { discard: true })
+  yield* round.pipe(
     Effect.schedule(Schedule.spaced("30 seconds"))
   )
 })

@@ -9,6 +9,7 @@ import type { Delivery } from "../layers/intake/Intake.ts"
 import { type ClaimLost, Journal } from "../layers/journal/Journal.ts"
 import { monotonicNanos } from "../layers/Now.ts"
 import { keyText } from "../schemas/Ids.ts"
+import { keyOf } from "../schemas/Job.ts"
 import { Outcome } from "../schemas/Outcome.ts"
 import type { Usage } from "../schemas/Usage.ts"
 import type { Mailbox } from "./Actor.ts"
@@ -19,6 +20,7 @@ import { plan } from "./JobPlan.ts"
 import { unrun } from "./JobResult.ts"
 import { execute } from "./JobRun.ts"
 import { around, attempting, JobTelemetry } from "./JobTelemetry.ts"
+import * as Lapses from "./Lapses.ts"
 import * as Teller from "./Teller.ts"
 
 export type JobMessage =
@@ -48,7 +50,12 @@ const live = Effect.fnUntraced(
         yield* Books.retell(teller, answer.settlement)
         return "settled" as const
       case "Held":
-        return "held" as const
+        return answer.isLapsed && (yield* Lapses.end({ ...answer, key: keyOf(job) }))
+          ? "free" as const
+          : "held" as const
+      // Its row will be handed over again, when it is due.
+      case "Later":
+        return "settled" as const
       case "Exhausted":
         {
           const lost = Outcome.cases.Lost.make({ attempts: answer.attempts })
@@ -71,6 +78,8 @@ const live = Effect.fnUntraced(
           if (Deferred.isDoneUnsafe(stop)) {
             return unrun(Outcome.cases.Stopped.make({ reason: (yield* Deferred.await(stop)).reason }))
           }
+          const late = yield* Books.tooLate(delivery)
+          if (late !== undefined) return late
           const assigned = yield* Effect.result(plan(job))
           if (assigned._tag === "Failure") return assigned.failure
           const refusal = yield* Books.longHeld(delivery, held, assigned.success)
@@ -142,8 +151,8 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
       yield* teller.tell({ _tag: "Received" })
       while (true) {
         const end = yield* admitted(desk.admission.admit(applicant), stop, live(delivery, teller, stop, receivedAt))
-        if (end !== "held") return end
-        yield* Effect.sleep(HELD_PAUSE)
+        if (end === "held") yield* Effect.sleep(HELD_PAUSE)
+        else if (end !== "free") return end
       }
     })
     const lostClaim: Effect.Effect<"lost", ClaimLost> = Effect.as(Deferred.await(lost), "lost")
@@ -162,6 +171,8 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
         yield* telemetry.parted("acked", deliveries.length)
         return yield* Effect.forEach(deliveries, ({ ack }) => ack, { discard: true })
       case "rejected":
+        // Those that joined are no better, but each is to be kept with its reason.
+        yield* Effect.forEach(deliveries.slice(1), ({ giveBack }) => giveBack, { discard: true })
         return yield* telemetry.parted("rejected", 1)
       case "lost":
         telemetry.claimLost()

@@ -4,6 +4,8 @@ import { Settings } from "../layers/config/Settings.ts"
 import { Host } from "../layers/host/Host.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type Claim, type ClaimAnswer, Journal } from "../layers/journal/Journal.ts"
+import { persist } from "../layers/journal/Persist.ts"
+import { nowMs } from "../layers/Now.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { describe, Outcome } from "../schemas/Outcome.ts"
 import type { Settlement } from "../schemas/Settlement.ts"
@@ -13,7 +15,6 @@ import type { JobPlan } from "./JobPlan.ts"
 import { type JobResult, rejected } from "./JobResult.ts"
 import { attempting, JobTelemetry } from "./JobTelemetry.ts"
 import { Outbox } from "./Outbox.ts"
-import { persist } from "./Persist.ts"
 import * as Teller from "./Teller.ts"
 
 /** A request with another one's id: told to its own sender and kept as a dead letter; the other job hears nothing. */
@@ -29,6 +30,8 @@ export const refuse = Effect.fnUntraced(function*(delivery: Delivery, reason: st
 export const retell = Effect.fnUntraced(
   function*(teller: Teller.Teller, { attempt, outcome, output, usage }: Settlement) {
     teller.attempt(attempt)
+    // What a dead worker had still to tell comes before the end.
+    yield* persist("what is owed", (yield* Outbox).sweep)
     const { event, owed } = yield* teller.conclude({ _tag: "Ended", outcome, usage, output })
     yield* teller.settle(event, owed.map((message, row) => ({ row, message })))
   }
@@ -44,8 +47,8 @@ export const claim = Effect.fnUntraced(function*(delivery: Delivery) {
   const journal = yield* Journal
   const { leaseMs, maxAttempts } = yield* Settings
   const { instance } = yield* Host
-  const attempts = maxAttempts * (delivery.attempt ?? 1)
-  return yield* persist("a claim", journal.claim(delivery, { instance, leaseMs, maxAttempts: attempts })).pipe(
+  const options = { instance, leaseMs, maxAttempts, tries: delivery.attempt ?? 1, leavesLapsed: true }
+  return yield* persist("a claim", journal.claim(delivery, options)).pipe(
     Effect.catch((conflict) => Effect.succeed<Admission>({ _tag: "Refused", reason: conflict.message }))
   )
 })
@@ -77,13 +80,20 @@ export const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Te
 
 /** Tried again instead of settled, if its sender asked for that: the attempt is used up, the outcome is nobody's yet. */
 export const putOff = Effect.fnUntraced(function*(delivery: Delivery, held: Claim, outcome: Outcome) {
-  if (delivery.retry === undefined || !(yield* delivery.retry(outcome))) return false
+  if (delivery.retry === undefined || !(yield* delivery.retry(outcome, held))) return false
   const journal = yield* Journal
   yield* persist("a retry", journal.postpone(held))
   ;(yield* JobTelemetry).putOff(outcome)
   yield* Effect.logInfo(`job ${describe(outcome)}, and is tried again`)
   return true
 }, attempting)
+
+const expired = rejected("expired in the queue", "Send it again with more time to live, or start more workers.")
+
+/** It waited too long: never begun, and told so. */
+export const tooLate = Effect.fnUntraced(function*({ expiresAtMs }: Delivery) {
+  return expiresAtMs !== undefined && (yield* nowMs) >= expiresAtMs ? expired : undefined
+})
 
 /**
  * A job that may take longer than its transport lets it be held: acked now, and the journal's from here on. Or rejected,

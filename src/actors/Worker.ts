@@ -7,11 +7,13 @@ import { Settings } from "../layers/config/Settings.ts"
 import type { HostError } from "../layers/host/Host.ts"
 import { Launcher } from "../layers/host/Launcher.ts"
 import { Watchdog } from "../layers/host/Watchdog.ts"
-import { Intakes } from "../layers/intake/Intake.ts"
+import { type Delivery, Intakes } from "../layers/intake/Intake.ts"
 import * as Actor from "./Actor.ts"
+import { DiskWatch } from "./DiskWatch.ts"
 import { Dispatcher } from "./Dispatcher.ts"
 import * as Janitor from "./Janitor.ts"
 import * as Keeper from "./Keeper.ts"
+import * as Lapses from "./Lapses.ts"
 import { Outbox } from "./Outbox.ts"
 import { Pools } from "./Pools.ts"
 
@@ -32,6 +34,7 @@ const intensity: Actor.RestartIntensity = { times: 10, within: "5 minutes", back
 const make = Effect.gen(function*() {
   const { drainMs } = yield* Settings
   const dispatcher = yield* Dispatcher
+  const disk = yield* DiskWatch
   const outbox = yield* Outbox
   const pools = yield* Pools
   const failed = yield* Deferred.make<never, WorkerFailed>()
@@ -47,14 +50,19 @@ const make = Effect.gen(function*() {
   yield* Effect.ignore(Janitor.sweep, { log: "Warn", message: "the first janitor's round failed" })
   yield* supervise("janitor", Janitor.rounds)
   yield* supervise("keeper", Keeper.rounds)
+  yield* supervise("lapses", Lapses.rounds)
+  yield* supervise("disk watch", disk.rounds)
   yield* (yield* Launcher).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* (yield* Watchdog).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* pools.failure.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* Effect.ignore(outbox.sweep, { log: "Warn", message: "an earlier worker's messages could not be read" })
 
+  /** One waits here while the disk is nearly full, and with it all that is behind it at its door. */
+  const take = (delivery: Delivery) =>
+    Effect.andThen(Effect.onInterrupt(disk.room, () => delivery.giveBack), dispatcher.deliver(delivery))
   const doors = yield* Effect.forEach(
     yield* Intakes,
-    (intake) => supervise(`intake ${intake.name}`, Stream.runForEach(intake.deliveries, dispatcher.deliver))
+    (intake) => supervise(`intake ${intake.name}`, Stream.runForEach(intake.deliveries, take))
   )
 
   const drain = Effect.gen(function*() {

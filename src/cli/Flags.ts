@@ -3,6 +3,7 @@ import { Config, Effect, Option, Result, Schema } from "effect"
 import { Argument, CliError, Flag } from "effect/cli"
 import { type JobKey, JobKey as JobKeySchema } from "../schemas/Ids.ts"
 import { LimitsRequest, OutputPolicy, standardDefaults } from "../schemas/Limits.ts"
+import { priorities, type Priority, RetryPolicy, standardRetry, standardTerms, type Terms } from "../schemas/Terms.ts"
 import { formatBytes, formatMicros, parseBytes, parseDuration, parseNumber } from "./Units.ts"
 
 /** `--state` */
@@ -34,6 +35,17 @@ export const amqp = Flag.Redacted("amqp").pipe(
   Flag.withFallbackConfig(Config.Redacted("AMQP_URL")),
   Flag.withDescription(
     "RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; better there, others see flags)"
+  ),
+  Flag.withMetavar("URL"),
+  Flag.optional
+)
+
+/** A shared journal: `--journal`, else STOKER_JOURNAL. */
+export const journal = Flag.Redacted("journal").pipe(
+  Flag.withFallbackConfig(Config.Redacted("STOKER_JOURNAL")),
+  Flag.withDescription(
+    "Journal shared by many hosts, postgres://user:password@host:port/database?schema=stoker (default: " +
+      "STOKER_JOURNAL; better there, others see flags; without: a file in the state directory)"
   ),
   Flag.withMetavar("URL"),
   Flag.optional
@@ -158,6 +170,54 @@ export const job = {
   class: sandboxClass,
   limits
 }
+
+/** The terms of a job in the embedded queue. */
+export const terms = {
+  priority: Flag.Literals("priority", priorities).pipe(
+    Flag.withDescription("Which jobs begin first (default normal). Lower ones get fewer turns, and are never starved"),
+    Flag.optional
+  ),
+  delay: Flag.String("delay").pipe(
+    Flag.withDescription("Not to begin before this is over"),
+    Flag.withMetavar("TIME"),
+    asDuration("delay"),
+    Flag.optional
+  ),
+  ttl: Flag.String("ttl").pipe(
+    Flag.withDescription("Not to begin after this: then it is kept as a dead letter"),
+    Flag.withMetavar("TIME"),
+    asDuration("ttl"),
+    Flag.optional
+  ),
+  tries: Flag.Int("tries").pipe(
+    Flag.withSchema(RetryPolicy.fields.maxAttempts),
+    Flag.withDescription(
+      `How often it is tried when the failure is not the program's (default ${standardRetry.maxAttempts}; 1: once)`
+    ),
+    Flag.withMetavar("N"),
+    Flag.optional
+  )
+}
+
+/** As they were given. Times are milliseconds. */
+export interface TermsFlags {
+  readonly priority: Option.Option<Priority>
+  readonly delay: Option.Option<number>
+  readonly ttl: Option.Option<number>
+  readonly tries: Option.Option<number>
+}
+
+/** The names of those that were given. */
+export const givenTerms = (flags: TermsFlags): ReadonlyArray<string> =>
+  Object.entries(flags).flatMap(([name, value]) => Option.isSome(value) ? [`--${name}`] : [])
+
+/** What they mean for a job that is submitted now. */
+export const termsOf = ({ delay, priority, tries, ttl }: TermsFlags, nowMs: number): Terms => ({
+  priority: Option.getOrElse(priority, () => standardTerms.priority),
+  ...(Option.isSome(delay) ? { notBeforeMs: nowMs + delay.value } : {}),
+  ...(Option.isSome(ttl) ? { expiresAtMs: nowMs + ttl.value } : {}),
+  retry: { ...standardRetry, maxAttempts: Option.getOrElse(tries, () => standardRetry.maxAttempts) }
+})
 
 const decodeKey = Schema.decodeUnknownOption(JobKeySchema)
 

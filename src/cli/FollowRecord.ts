@@ -44,7 +44,14 @@ export const followRecord = Effect.fn("FollowRecord.followRecord")(function*(key
       }
       continue // the row may have changed meanwhile
     }
-    if (settlement !== undefined) return { ...record, settlement }
+    if (settlement !== undefined) {
+      if (shown === undefined && settlement.output.some(({ producedBytes }) => producedBytes > 0)) {
+        yield* watch.note(
+          `stoker: its output lies on the host of its worker${instance === undefined ? "" : ` ${instance}`}`
+        )
+      }
+      return { ...record, settlement }
+    }
     yield* Effect.sleep(POLL)
   }
 })

@@ -1,19 +1,23 @@
-/** Reads jobs from the journal of a state directory, beside the worker that writes it or after it. */
-import { DateTime, Effect, Option } from "effect"
+/** Reads jobs from a journal, beside the workers that write it or after them. */
+import { DateTime, Effect, Option, type Redacted } from "effect"
 import { join } from "node:path"
 import { type JobRecord, Journal } from "../layers/journal/Journal.ts"
 import * as JournalSqlite from "../layers/journal/JournalSqlite.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { keyOf } from "../schemas/Job.ts"
 import { describe } from "../schemas/Outcome.ts"
+import { layerPostgres } from "../wiring.ts"
 import { usageFailure } from "./CliFailure.ts"
 import type { JobName } from "./Flags.ts"
 import { mainPhase } from "./Report.ts"
 import { table } from "./Style.ts"
 import { formatBytes, formatMicros } from "./Units.ts"
 
-/** The journal of a state directory, and nothing else of it. */
-export const layerJournal = (directory: string) => JournalSqlite.layer({ filename: join(directory, "journal.sqlite") })
+/** The shared journal if one is named, else that of a state directory. */
+export const layerJournal = (journal: Option.Option<Redacted.Redacted<string>>, directory: string) =>
+  Option.isSome(journal)
+    ? layerPostgres({ postgres: journal.value, connections: 1 })
+    : JournalSqlite.layer({ filename: join(directory, "journal.sqlite") })
 
 export const nameOf = ({ request: { job } }: JobRecord) => keyText(keyOf(job))
 
@@ -26,7 +30,7 @@ export const find = Effect.fnUntraced(function*(name: JobName) {
   const [only, another] = records
   if (only === undefined) {
     return yield* usageFailure(
-      `there is no job ${name.id} in this state directory`,
+      `there is no job ${name.id} in this journal`,
       "`stoker list` shows the jobs there are."
     )
   }
@@ -45,7 +49,7 @@ const outcomeOf = ({ settlement, state }: JobRecord) => settlement === undefined
 
 /** A record without what was sent: code and input are nobody's business who asks how it went. */
 export const toJson = (record: JobRecord) => {
-  const { attempt, instance, receivedAtMs, request: { job }, settlement, state } = record
+  const { attempt, instance, receivedAtMs, request: { job }, settlement, state, terms, tries } = record
   return {
     id: job.id,
     key: nameOf(record),
@@ -54,8 +58,22 @@ export const toJson = (record: JobRecord) => {
     attempt,
     ...(instance === undefined ? {} : { instance }),
     receivedAtMs,
+    ...(terms === undefined ? {} : { terms }),
+    ...(tries === undefined ? {} : { tries }),
     ...(settlement === undefined ? {} : { settlement })
   }
+}
+
+/** The terms that matter for how it stands: those that are not the usual ones, and a time only while it is to come. */
+const termsOf = ({ state, terms, tries = 1 }: JobRecord): ReadonlyArray<readonly [string, string]> => {
+  if (terms === undefined) return []
+  const { expiresAtMs, notBeforeMs, priority, retry } = terms
+  return [
+    ...(priority === "normal" ? [] : [["priority", priority] as const]),
+    ...(state === "queued" && notBeforeMs !== undefined ? [["begins at", time(notBeforeMs)] as const] : []),
+    ...(state === "queued" && expiresAtMs !== undefined ? [["expires at", time(expiresAtMs)] as const] : []),
+    ...(tries === 1 ? [] : [["try", `${tries} of ${retry.maxAttempts}`] as const])
+  ]
 }
 
 /** All there is to know of one job, a line for each fact. */
@@ -78,6 +96,7 @@ export const details = (record: JobRecord): string => {
     ["state", outcomeOf(record)],
     ["function", job.function],
     ["attempt", String(attempt)],
+    ...termsOf(record),
     ...(instance === undefined ? [] : [["worker", instance]]),
     ["received", time(receivedAtMs)],
     ...(settlement?.startedAtMs === undefined ? [] : [["started", time(settlement.startedAtMs)]]),
@@ -103,7 +122,9 @@ export const overview = (records: ReadonlyArray<JobRecord>): string =>
         job.function,
         time(receivedAtMs),
         phase === undefined ? "" : formatMicros(phase.wallMicros),
-        settlement === undefined ? "" : shortened(describe(settlement.outcome))
+        settlement === undefined
+          ? termsOf(record).map(([name, value]) => `${name} ${value}`).join(", ")
+          : shortened(describe(settlement.outcome))
       ]
     })
   ])

@@ -4,7 +4,7 @@ import { Worker } from "../actors/Worker.ts"
 import { Host } from "../layers/host/Host.ts"
 import * as OtlpOptions from "../layers/telemetry/OtlpOptions.ts"
 import type { WorkerConfig } from "../schemas/WorkerConfig.ts"
-import { layerWorker } from "../wiring.ts"
+import { journalOptions, layerPostgres, layerWorker } from "../wiring.ts"
 import { ExitWith } from "./CliFailure.ts"
 import { exitCode } from "./ExitCode.ts"
 import * as Loggers from "./Loggers.ts"
@@ -16,6 +16,7 @@ import { configForWorker, type DriverChoice, noIsolation } from "./WorkerConfigs
 export interface WorkerOptions {
   readonly amqp: Option.Option<Redacted.Redacted<string>>
   readonly state: Option.Option<string>
+  readonly journal: Option.Option<Redacted.Redacted<string>>
   readonly slots: Option.Option<number>
   readonly warm: Option.Option<number>
   readonly ownLongJobs: boolean
@@ -79,6 +80,14 @@ const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signal
       embedded: true,
       direct: "direct",
       ...(telemetry === undefined ? {} : { telemetry }),
+      ...(Option.isNone(options.journal)
+        ? {}
+        : {
+          journal: layerPostgres(
+            { postgres: options.journal.value, connections: Math.min(config.slots + 2, 10) },
+            journalOptions(config)
+          )
+        }),
       ...(Option.isNone(options.amqp) ? {} : {
         amqp: {
           url: options.amqp.value,

@@ -10,6 +10,7 @@ import { intake } from "../schemas/dialects/CodeBench.ts"
 import { CodeBenchStatus } from "../schemas/dialects/CodeBenchStatus.ts"
 import { CliFailure, ExitWith, exitWith, usageFailure } from "./CliFailure.ts"
 import { exitCode } from "./ExitCode.ts"
+import { givenTerms, type TermsFlags } from "./Flags.ts"
 import { type JobOptions, requestOf } from "./JobSource.ts"
 import { type OutputClosed, print, say, write } from "./Output.ts"
 import * as Signals from "./Signals.ts"
@@ -17,6 +18,7 @@ import { formatBytes, formatMicros } from "./Units.ts"
 
 export interface CodeBenchOptions extends JobOptions {
   readonly url: Redacted.Redacted<string>
+  readonly terms: TermsFlags
   readonly json: boolean
   readonly wait: boolean
   readonly tellId: (id: string) => Effect.Effect<void, OutputClosed>
@@ -52,6 +54,7 @@ const messageOf = Effect.fnUntraced(function*(options: CodeBenchOptions) {
     ...(options.env.length > 0 ? ["--env"] : []),
     ...(Option.isSome(options.class) ? ["--class"] : []),
     ...(Object.keys(options.limits).length > 0 ? ["limits"] : []),
+    ...givenTerms(options.terms),
     ...(files.length > 1 ? ["several files"] : []),
     ...(isCode && operands.length > 0 ? ["arguments for the program"] : [])
   ]

@@ -1,15 +1,21 @@
 /** `stoker submit`: a row in the embedded queue, or with a broker a CodeBench message. */
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { Clock, Effect, Layer, Option, type Redacted } from "effect"
+import { Overloaded } from "../layers/control/Overloaded.ts"
+import { DiskSpace } from "../layers/host/DiskSpace.ts"
+import * as DiskSpaceLive from "../layers/host/DiskSpaceLive.ts"
 import { Host } from "../layers/host/Host.ts"
 import { NAME } from "../layers/intake/Embedded.ts"
 import { Journal, type Request } from "../layers/journal/Journal.ts"
 import * as JournalSqlite from "../layers/journal/JournalSqlite.ts"
 import * as LogFiles from "../layers/log/LogFiles.ts"
+import { nowMs } from "../layers/Now.ts"
 import { keyOf } from "../schemas/Job.ts"
-import { layerHost } from "../wiring.ts"
-import { CliFailure, ExitWith, exitWith } from "./CliFailure.ts"
+import { standardConfig } from "../schemas/WorkerConfig.ts"
+import { layerHost, layerPostgres } from "../wiring.ts"
+import { CliFailure, ExitWith, exitWith, usageFailure } from "./CliFailure.ts"
 import { exitCode, exitCodeOf } from "./ExitCode.ts"
+import { type TermsFlags, termsOf } from "./Flags.ts"
 import { followRecord } from "./FollowRecord.ts"
 import { type JobOptions, requestOf } from "./JobSource.ts"
 import * as Loggers from "./Loggers.ts"
@@ -21,6 +27,8 @@ import { viewFor } from "./Views.ts"
 export interface SubmitOptions extends JobOptions {
   readonly amqp: Option.Option<Redacted.Redacted<string>>
   readonly state: Option.Option<string>
+  readonly journal: Option.Option<Redacted.Redacted<string>>
+  readonly terms: TermsFlags
   readonly json: boolean
   readonly wait: boolean
 }
@@ -66,14 +74,41 @@ const awaitEnd = Effect.fnUntraced(function*(request: Request, json: boolean) {
   return outcome
 }, Effect.scoped)
 
+const layerJournal = (journal: SubmitOptions["journal"]) =>
+  Option.isSome(journal) ? layerPostgres({ postgres: journal.value, connections: 1 }) : JournalSqlite.layerHost()
+
+/** As the worker does at its doors: what is written now could not be worked off. */
+const enough = Effect.gen(function*() {
+  const { diskReserveBytes } = standardConfig
+  const { paths } = yield* Host
+  if ((yield* (yield* DiskSpace).free) >= diskReserveBytes) return
+  return yield* new Overloaded({
+    limit: "diskReserveBytes",
+    maximum: diskReserveBytes,
+    remedy: `free space below ${paths.state}`
+  })
+})
+
 const submitEmbedded = Effect.fnUntraced(function*(options: SubmitOptions) {
   const directory = yield* stateDirectory(options.state)
+  const { delay, ttl } = options.terms
+  if (Option.isSome(delay) && Option.isSome(ttl) && ttl.value <= delay.value) {
+    return yield* usageFailure(
+      "with that --delay the job would expire before it may begin",
+      "Both are counted from now: give a --ttl that is longer than --delay."
+    )
+  }
   const request = yield* requestOf(options, { intake: NAME, prefix: "job" })
   const signals = yield* Signals.take
   yield* Effect.gen(function*() {
-    yield* (yield* Journal).submit(request)
+    yield* enough
+    yield* (yield* Journal).submit(request, {
+      terms: termsOf(options.terms, yield* nowMs),
+      maximum: standardConfig.queueMaximum
+    })
     yield* tellId(options, request.job.id)
-    if (!options.json) yield* warnWithoutWorker
+    // A shared journal's workers may be anywhere.
+    if (!options.json && Option.isNone(options.journal)) yield* warnWithoutWorker
     if (!options.wait) return
     const leave = signals.first.pipe(
       Effect.andThen(say(`stoker: not waiting any more; the job goes on: stoker logs -f ${request.job.id}`)),
@@ -83,7 +118,9 @@ const submitEmbedded = Effect.fnUntraced(function*(options: SubmitOptions) {
     yield* exitWith(exitCodeOf(outcome))
   }).pipe(
     Effect.provide(
-      Layer.mergeAll(JournalSqlite.layerHost(), LogFiles.layer).pipe(Layer.provideMerge(layerHost(directory)))
+      Layer.mergeAll(layerJournal(options.journal), LogFiles.layer, DiskSpaceLive.layer).pipe(
+        Layer.provideMerge(layerHost(directory))
+      )
     )
   )
 }, Effect.scoped)

@@ -1,14 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
 import * as Janitor from "../../src/actors/Janitor.ts"
 import * as CgroupsTest from "../../src/layers/cgroup/CgroupsTest.ts"
+import * as Settings from "../../src/layers/config/Settings.ts"
 import * as HostTest from "../../src/layers/host/HostTest.ts"
 import { Journal } from "../../src/layers/journal/Journal.ts"
 import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
 import { Ledger, type LedgerRow } from "../../src/layers/ledger/Ledger.ts"
+import { Log } from "../../src/layers/log/Log.ts"
+import * as LogMemory from "../../src/layers/log/LogMemory.ts"
 import { type Driver, Drivers } from "../../src/layers/sandbox/Sandbox.ts"
 import { InstanceId, SandboxId } from "../../src/schemas/Ids.ts"
-import { makeJob } from "./World.ts"
+import { keyOf } from "../../src/schemas/Job.ts"
+import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
+import { exited, makeJob } from "./World.ts"
 
 const row = (instance: string, id: string): LedgerRow => ({
   id: SandboxId.make(id),
@@ -92,6 +98,40 @@ describe("the janitor", () => {
       assert.deepStrictEqual(reaped, [])
       assert.strictEqual(left.size, 2)
       assert.strictEqual((yield* claim("me", "job"))._tag, "Held")
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("removes ended jobs after their time and then their logs, whichever went first", () => {
+    const retention = { dedupeMs: 60_000, jobsMs: 3_600_000, deadLettersMs: 1 }
+    const layer = Layer.mergeAll(
+      JournalMemory.layer(JournalMemory.makeState(), { dedupeWindow: 60_000, retention: 3_600_000 }),
+      LogMemory.layerMemory,
+      Settings.layer({ ...standardConfig, retention })
+    )
+    return Effect.gen(function*() {
+      const journal = yield* Journal
+      const log = yield* Log
+      const write = (id: string) =>
+        Effect.scoped(Effect.flatMap(log.open(keyOf(makeJob(id)), { attempt: 1, keepBytes: 1 }), ({ end }) => end))
+      for (const id of ["ends", "runs"]) yield* Effect.andThen(claim("me", id), write(id))
+      // Its row went, and then its worker died: the log is still there.
+      yield* write("left")
+      const held = yield* claim("me", "ended")
+      if (held._tag !== "Granted") return assert.fail(held._tag)
+      const settlement = { outcome: exited(0), usage: { phases: [] }, output: [], attempt: 1, endedAtMs: 0 }
+      yield* journal.settle(held.claim, settlement, [])
+      yield* write("ended")
+      const kept = Effect.filter(["ends", "runs", "left", "ended"], (id) =>
+        Effect.isSuccess(
+          log.read(keyOf(makeJob(id)), { stream: "all", offset: 0, maxBytes: 1, waitMs: 0 })
+        ))
+      yield* TestClock.adjust("59 minutes")
+      yield* Janitor.prune
+      assert.deepStrictEqual(yield* kept, ["ends", "runs", "left", "ended"])
+      yield* TestClock.adjust("2 minutes")
+      yield* Janitor.prune
+      assert.deepStrictEqual(yield* kept, ["ends", "runs"])
+      assert.isUndefined(yield* journal.get(keyOf(makeJob("ended"))))
     }).pipe(Effect.provide(layer))
   })
 })

@@ -30,6 +30,30 @@ const every: ReadonlyArray<Outcome> = [
 ]
 
 describe("a job", () => {
+  it.effect("that waited for a slot beyond its time is not begun: it is settled as rejected, told, and acked", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const script: Script = () =>
+        Stream.concat(Stream.make(ready), Stream.fromEffect(Effect.as(Effect.sleep("1 minute"), finished(exited(0)))))
+      const worker = yield* makeWorker(world, { name: "w1", script, config: { slots: 1 } })
+      const [first, late, inTime] = [makeJob("a"), makeJob("late"), makeJob("in-time")]
+      const heard: Array<string> = []
+      const retry = (outcome: Outcome) => Effect.sync(() => heard.push(outcome._tag) === 0)
+      yield* worker.deliver(first)
+      yield* worker.deliver(late, "two", { expiresAtMs: 60_000, retry })
+      yield* worker.deliver(inTime, "three", { expiresAtMs: 60_001 })
+      yield* TestClock.adjust("2 minutes")
+      yield* worker.idle
+      assert.deepStrictEqual(outcomes(world, late), [JSON.stringify(Outcome.cases.Rejected.make({
+        reason: "expired in the queue",
+        remedy: "Send it again with more time to live, or start more workers."
+      }))])
+      assert.deepStrictEqual(world.begun.map((key) => key.split("/")[2]), ["a", "in-time"])
+      // Its door hears of it before it is settled, and may keep it.
+      assert.deepStrictEqual(heard, ["Rejected"])
+      assert.strictEqual(world.unacked.size, 0)
+    }))
+
   for (const outcome of every) {
     it.effect(`that ends as ${outcome._tag} is settled, told in order, acked, and leaves nothing`, () =>
       Effect.gen(function*() {

@@ -1,9 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Option, Stream } from "effect"
+import { Deferred, Effect, Fiber, Layer, Logger, Option, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import * as DiskWatch from "../../src/actors/DiskWatch.ts"
 import * as Worker from "../../src/actors/Worker.ts"
 import { command } from "../../src/functions/Command.ts"
 import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
+import type * as DiskSpaceTest from "../../src/layers/host/DiskSpaceTest.ts"
 import { HostError } from "../../src/layers/host/Host.ts"
 import { Watchdog } from "../../src/layers/host/Watchdog.ts"
 import type { Intake } from "../../src/layers/intake/Intake.ts"
@@ -17,11 +19,12 @@ interface Options {
   readonly intakes: ReadonlyArray<Intake>
   readonly script?: ExecutorTest.Script
   readonly drainMs?: number
+  readonly disk?: DiskSpaceTest.TestDisk
   readonly watchdogDies?: Deferred.Deferred<never, HostError>
 }
 
 /** The real supervisor, dispatcher and job actors over stand-ins for everything outside. */
-const worker = ({ drainMs = 10_000, intakes, script = hello, watchdogDies }: Options) => {
+const worker = ({ disk, drainMs = 10_000, intakes, script = hello, watchdogDies }: Options) => {
   const dying = Layer.succeed(Watchdog, {
     mountNamespace: Option.none(),
     died: watchdogDies === undefined ? Effect.never : Deferred.await(watchdogDies)
@@ -30,7 +33,8 @@ const worker = ({ drainMs = 10_000, intakes, script = hello, watchdogDies }: Opt
     config: { ...standardConfig, drainMs },
     functions: [command],
     doors: Effect.succeed({ intakes }),
-    script
+    script,
+    ...(disk === undefined ? {} : { disk })
   })
 }
 
@@ -134,5 +138,56 @@ describe("a worker", () => {
         yield* turns
       }).pipe(Effect.provide(worker({ intakes: [door.intake], script: endless })))
       assert.deepStrictEqual(door.settled, [["a", "given back"]])
+    }))
+
+  it.effect("takes no job while its disk is nearly full, lets those in hand go on, and says so once", () =>
+    Effect.gen(function*() {
+      const door = yield* IntakeTest.make()
+      const disk = { free: standardConfig.diskReserveBytes }
+      const said: Array<string> = []
+      const script: ExecutorTest.Script = (assignment, stop) =>
+        Stream.tap(hello(assignment, stop), () => Effect.sleep("2 seconds"))
+      yield* Effect.gen(function*() {
+        const { check } = yield* DiskWatch.DiskWatch
+        yield* check
+        yield* door.offer(request("a"))
+        yield* turns
+        disk.free -= 1
+        yield* TestClock.adjust("1 second")
+        for (const id of ["b", "c"]) yield* door.offer(request(id))
+        yield* TestClock.adjust("20 seconds")
+        assert.deepStrictEqual(door.settled, [["a", "acked"]])
+        assert.deepInclude(yield* Effect.flip(check), {
+          limit: "diskReserveBytes",
+          maximum: standardConfig.diskReserveBytes
+        })
+        disk.free += 1
+        yield* TestClock.adjust("20 seconds")
+        assert.deepStrictEqual(door.settled.toSorted(), [["a", "acked"], ["b", "acked"], ["c", "acked"]])
+        yield* check
+      }).pipe(
+        Effect.provide(
+          worker({ intakes: [door.intake], script, disk }).pipe(
+            Layer.provideMerge(Logger.layer([Logger.make(({ message }) => void said.push(String(message)))]))
+          )
+        )
+      )
+      assert.deepStrictEqual(said.filter((line) => line.includes("disk") || line.includes("no new jobs")), [
+        `no new jobs are taken: less than ${standardConfig.diskReserveBytes} bytes are free (diskReserveBytes). ` +
+        "To go on, free space below /nonexistent/stoker-test, or lower diskReserveBytes",
+        "there is room on the disk again: jobs are taken"
+      ])
+    }))
+
+  it.effect("gives back the one that waits for room on the disk when it drains", () =>
+    Effect.gen(function*() {
+      const door = yield* IntakeTest.make()
+      yield* Effect.gen(function*() {
+        const { drain } = yield* Worker.Worker
+        yield* door.offer(request("a"))
+        yield* turns
+        yield* drain
+        assert.deepStrictEqual(door.settled, [["a", "given back"]])
+      }).pipe(Effect.provide(worker({ intakes: [door.intake], disk: { free: 0 } })))
     }))
 })

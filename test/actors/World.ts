@@ -216,7 +216,8 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
       ),
     read: () => Effect.die("not read here"),
     text: () => Effect.die("not read here"),
-    remove: () => Effect.void
+    remove: () => Effect.void,
+    prune: () => Effect.succeed(0)
   })
 
   const host = Host.of({

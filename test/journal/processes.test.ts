@@ -64,9 +64,9 @@ describe("Journal: sqlite, in processes", { timeout: 60_000 }, () => {
       const filename = yield* file
       yield* Journal.use((journal) =>
         Effect.gen(function*() {
-          assert.deepStrictEqual(yield* journal.queued(10), [])
+          assert.deepStrictEqual(yield* Sample.queued(journal, 10), [])
           yield* output(yield* child("claimer.ts", [filename, "ann"]))
-          assert.deepStrictEqual(yield* journal.queued(10), [Sample.request("by-ann")])
+          assert.deepStrictEqual(yield* Sample.queued(journal, 10), [Sample.request("by-ann")])
         })
       ).pipe(Effect.provide(JournalSqlite.layer({ filename })))
     }))

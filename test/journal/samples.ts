@@ -1,7 +1,7 @@
 /** Requests, settlements and messages for the journal's tests. */
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
 import { createHash } from "node:crypto"
-import type { Request } from "../../src/layers/journal/Journal.ts"
+import type { Journal, Request } from "../../src/layers/journal/Journal.ts"
 import { InstanceId, JobKey } from "../../src/schemas/Ids.ts"
 import { Job, keyOf } from "../../src/schemas/Job.ts"
 import type { Message } from "../../src/schemas/Message.ts"
@@ -48,5 +48,9 @@ export const message = (id: string): Message => ({
   emitter: "amqp",
   content: { exchange: "", routingKey: `job_status_${id}`, body: "done\u0000\n" }
 })
+
+/** What is due, without its terms. */
+export const queued = (journal: Journal["Service"], limit = 10) =>
+  Effect.map(journal.queued(limit), ({ jobs }) => jobs.map(({ request }) => request))
 
 export const keyOfRequest = ({ job }: Request): JobKey => keyOf(job)

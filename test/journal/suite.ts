@@ -10,6 +10,7 @@ import {
   type JournalError
 } from "../../src/layers/journal/Journal.ts"
 import type { JournalOptions } from "../../src/layers/journal/JournalBackend.ts"
+import { standardTerms } from "../../src/schemas/Terms.ts"
 import * as Sample from "./samples.ts"
 
 /** A layer on the same rows each time it is built, as a worker that starts again finds them. */
@@ -49,10 +50,16 @@ export const suite = (name: string, place: Place) => {
         yield* TestClock.adjust("1 minute")
         const request = Sample.request("a")
         const record = yield* journal.submit(request)
-        assert.deepStrictEqual(record, { request, state: "queued", attempt: 0, receivedAtMs: 60_000 })
+        assert.deepStrictEqual(record, {
+          request,
+          state: "queued",
+          attempt: 0,
+          receivedAtMs: 60_000,
+          terms: standardTerms
+        })
         yield* TestClock.adjust("1 minute")
         assert.deepStrictEqual(yield* journal.submit(request), record)
-        assert.deepStrictEqual(yield* journal.queued(10), [request])
+        assert.deepStrictEqual(yield* Sample.queued(journal), [request])
         assert.deepStrictEqual(yield* journal.get(Sample.key("a")), record)
       }))
 
@@ -73,7 +80,7 @@ export const suite = (name: string, place: Place) => {
           Effect.gen(function*() {
             assert.deepStrictEqual((yield* journal.get(Sample.key("ended")))?.settlement, Sample.settlement(1))
             assert.deepStrictEqual((yield* journal.owed(10)).map(({ message }) => message), messages)
-            assert.deepStrictEqual(yield* journal.queued(10), [Sample.request("queued")])
+            assert.deepStrictEqual(yield* Sample.queued(journal), [Sample.request("queued")])
             assert.deepStrictEqual(yield* journal.holders, [ann])
             assert.deepStrictEqual(yield* journal.renew([running], 1000), [])
           })
@@ -103,7 +110,7 @@ export const suite = (name: string, place: Place) => {
           Sample.request("a", "c", { owner: Sample.key("a", "grpc", "eve").owner })
         ]
         for (const request of requests) yield* journal.submit(request)
-        assert.deepStrictEqual(yield* journal.queued(10), requests)
+        assert.deepStrictEqual(yield* Sample.queued(journal), requests)
         const found = yield* journal.list({ id: "a", limit: 10 })
         assert.deepStrictEqual(found.map(({ request }) => request), requests.toReversed())
       }))
@@ -114,7 +121,7 @@ export const suite = (name: string, place: Place) => {
         const claim = { key: Sample.key("a"), instance: ann, attempt: 1, fence: 1 }
         assert.deepStrictEqual(granted, { _tag: "Granted", claim })
         yield* TestClock.adjust("9999 millis")
-        const held: ClaimAnswer = { _tag: "Held", instance: ann, untilMs: 10_000 }
+        const held: ClaimAnswer = { _tag: "Held", instance: ann, fence: 1, untilMs: 10_000, isLapsed: false }
         assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(bob)), held)
         assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(ann)), held)
         assert.deepStrictEqual(yield* journal.submit(Sample.request("a")), {
@@ -124,7 +131,7 @@ export const suite = (name: string, place: Place) => {
           instance: ann,
           receivedAtMs: 0
         })
-        assert.deepStrictEqual(yield* journal.queued(10), [])
+        assert.deepStrictEqual(yield* Sample.queued(journal), [])
       }))
 
     promise(
@@ -143,6 +150,54 @@ export const suite = (name: string, place: Place) => {
           assert.deepStrictEqual(yield* journal.owed(10), [])
         })
     )
+
+    promise(
+      "a lapsed claim is left to its holder by who cannot know that he is dead, and ended by who can",
+      (journal) =>
+        Effect.gen(function*() {
+          yield* journal.submit(Sample.request("embedded"))
+          const careful = by(bob, { leavesLapsed: true })
+          const embedded = claimOf(yield* journal.claim(Sample.request("embedded"), by(ann)))
+          yield* journal.claim(Sample.request("delivered"), by(ann))
+          yield* TestClock.adjust("9 seconds")
+          const lapse = { key: embedded.key, instance: ann, fence: 1, untilMs: 10_000 }
+          assert.deepStrictEqual(yield* journal.lapsed(10), [])
+          assert.isFalse(yield* journal.expire(lapse))
+          yield* TestClock.adjust("1 second")
+          // A delivered job's redelivery finds the claim itself.
+          assert.deepStrictEqual(yield* journal.lapsed(10), [lapse])
+          const held: ClaimAnswer = { _tag: "Held", instance: ann, fence: 1, untilMs: 10_000, isLapsed: true }
+          for (const id of ["embedded", "delivered"]) {
+            assert.deepStrictEqual(yield* journal.claim(Sample.request(id), careful), held)
+          }
+          assert.isFalse(yield* journal.expire({ ...lapse, fence: 2 }))
+          assert.isFalse(yield* journal.expire({ ...lapse, instance: bob }))
+          assert.isTrue(yield* journal.expire(lapse))
+          assert.isFalse(yield* journal.expire(lapse))
+          assert.isTrue(yield* journal.expire({ ...lapse, key: Sample.key("delivered") }))
+          assert.deepStrictEqual(yield* journal.lapsed(10), [])
+          assert.deepStrictEqual((yield* journal.queued(10)).jobs.map(({ request }) => request.job.id as string), [
+            "embedded"
+          ])
+          for (const id of ["embedded", "delivered"]) {
+            const { attempt, fence } = claimOf(yield* journal.claim(Sample.request(id), careful))
+            assert.deepStrictEqual([attempt, fence], [2, 2])
+          }
+        })
+    )
+
+    promise("a claim that was renewed after it was seen to lapse is not ended", (journal) =>
+      Effect.gen(function*() {
+        yield* journal.submit(Sample.request("a"))
+        const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+        yield* TestClock.adjust("1 minute")
+        const [seen] = yield* journal.lapsed(10)
+        assert.isDefined(seen)
+        yield* journal.renew([claim], 1000)
+        yield* TestClock.adjust("1 minute")
+        assert.isTrue(seen !== undefined && !(yield* journal.expire(seen)))
+        assert.strictEqual((yield* journal.get(claim.key))?.instance, ann)
+      }))
 
     promise("a claim whose lease ran out still stands while nobody took over", (journal) =>
       Effect.gen(function*() {
@@ -234,7 +289,7 @@ export const suite = (name: string, place: Place) => {
           const ids = ["c", "a", "b"]
           for (const id of ids) yield* journal.submit(Sample.request(id))
           const queued = (limit: number) =>
-            Effect.map(journal.queued(limit), (requests) => requests.map(({ job }) => job.id as string))
+            Effect.map(Sample.queued(journal, limit), (requests) => requests.map(({ job }) => job.id as string))
           assert.deepStrictEqual(yield* queued(10), ids)
           assert.deepStrictEqual(yield* queued(2), ["c", "a"])
           const claim = claimOf(yield* journal.claim(Sample.request("c"), by(ann)))
@@ -323,7 +378,12 @@ export const suite = (name: string, place: Place) => {
           yield* journal.submit(Sample.request("embedded"))
           const embedded = claimOf(yield* journal.claim(Sample.request("embedded"), by(ann)))
           yield* journal.release(embedded)
-          const queued = { request: Sample.request("embedded"), state: "queued", attempt: 0, receivedAtMs: 0 }
+          const queued = {
+            request: Sample.request("embedded"),
+            attempt: 0,
+            receivedAtMs: 0,
+            terms: standardTerms
+          }
           assert.deepStrictEqual(yield* journal.get(embedded.key), { ...queued, state: "queued" })
           assert.deepStrictEqual(yield* journal.claim(Sample.request("embedded"), by(bob)), {
             _tag: "Granted",
@@ -363,7 +423,7 @@ export const suite = (name: string, place: Place) => {
           assert.isTrue(yield* journal.own(claim))
           assert.isFalse(yield* journal.own({ ...claim, fence: claim.fence + 1 }))
           yield* journal.abandon(ann)
-          assert.deepStrictEqual((yield* journal.queued(10)).map(({ job }) => job.id as string), ["a"])
+          assert.deepStrictEqual((yield* Sample.queued(journal)).map(({ job }) => job.id as string), ["a"])
           assert.strictEqual(claimOf(yield* journal.claim(Sample.request("a"), by(bob))).attempt, 2)
         })
     )
@@ -391,7 +451,7 @@ export const suite = (name: string, place: Place) => {
           yield* journal.claim(Sample.request("a"), by(ann))
           yield* TestClock.adjust("10 seconds")
           yield* journal.release(claimOf(yield* journal.claim(Sample.request("a"), by(bob))))
-          assert.deepStrictEqual(yield* journal.queued(10), [])
+          assert.deepStrictEqual(yield* Sample.queued(journal), [])
           assert.deepStrictEqual(yield* journal.holders, [])
           const { attempt, fence } = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
           assert.deepStrictEqual([attempt, fence], [2, 3])
@@ -407,7 +467,7 @@ export const suite = (name: string, place: Place) => {
           const answer = yield* journal.claim(Sample.request("a"), by(bob, { maxAttempts: 1 }))
           assert.strictEqual(answer._tag, "Exhausted")
           yield* journal.release(claimOf(answer))
-          assert.strictEqual((yield* journal.queued(10)).length, 1)
+          assert.strictEqual((yield* Sample.queued(journal)).length, 1)
         }
       }))
 
@@ -427,7 +487,7 @@ export const suite = (name: string, place: Place) => {
           assert.strictEqual(yield* journal.abandon(ann), 0)
           assert.deepStrictEqual(yield* journal.holders, [bob])
           assert.strictEqual((yield* journal.get(ended.key))?.state, "ended")
-          assert.deepStrictEqual((yield* journal.queued(10)).map(({ job }) => job.id as string), [
+          assert.deepStrictEqual((yield* Sample.queued(journal)).map(({ job }) => job.id as string), [
             "embedded",
             "untouched"
           ])

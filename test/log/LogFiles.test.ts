@@ -268,4 +268,54 @@ describe("Log in files", () => {
       assert.match(said, /could not end: .*ENOSPC/)
       assert.match(said, /read [1-9][0-9]* of x/)
     }), 20_000)
+
+  it.live("prunes idle logs of forgotten jobs and nothing else, a folder at a time", () =>
+    Effect.gen(function*() {
+      const state = yield* folder
+      const log = yield* Log.pipe(yield* logOf(state, "w1"))
+      const write = Effect.fnUntraced(function*(id: string) {
+        const writer = yield* log.open(key(id), { attempt: 1, keepBytes: 100 })
+        yield* writer.append("stdout", bytes(id))
+        yield* writer.end
+      }, Effect.scoped)
+      const find = (id: string) => files(state).find((path) => fs.readFileSync(path, "latin1").includes(`/${id}"`))
+      const pathOf = (id: string) => find(id) ?? assert.fail(`no log of ${id}`)
+      const aged = (path: string) => Effect.sync(() => fs.utimesSync(path, 1, 1))
+      for (const id of ["gone", "kept", "replaced"]) {
+        yield* write(id)
+        yield* aged(pathOf(id))
+      }
+      yield* write("recent")
+      const running = yield* log.open(key("running"), { attempt: 1, keepBytes: 100 })
+      yield* running.append("stdout", bytes("x"))
+      while (find("running") === undefined) yield* Effect.sleep(5)
+      yield* aged(pathOf("running"))
+      const stranger = join(state, "logs", "00", "stranger.log")
+      fs.mkdirSync(join(state, "logs", "00"), { recursive: true })
+      fs.writeFileSync(stranger, "not of this version, whatever it is")
+      const empty = join(state, "logs", "00", "empty.log")
+      fs.writeFileSync(empty, "")
+      yield* Effect.forEach([stranger, empty], aged)
+
+      const asked = new Set<string>()
+      const forgotten = Effect.fnUntraced(function*(keys: ReadonlyArray<string>) {
+        for (const name of keys) asked.add(name)
+        // A job of that key begins while its old log is judged.
+        if (keys.some((name) => name.endsWith("/replaced"))) yield* write("replaced")
+        return keys.filter((name) => !name.endsWith("/kept"))
+      })
+      const step = log.prune(1000, forgotten)
+      const removed = yield* Effect.map(
+        Effect.replicateEffect(step, 256),
+        (counts) => counts.reduce((a, b) => a + b, 0)
+      )
+      assert.strictEqual(removed, 2)
+      assert.deepStrictEqual([...asked].map((name) => name.split("/")[2]).toSorted(), ["gone", "kept", "replaced"])
+      assert.isTrue(fs.existsSync(stranger))
+      assert.isFalse(fs.existsSync(empty))
+      assert.strictEqual((yield* Effect.flip(log.read(key("gone"), { ...now, stream: "all" })))._tag, "LogNotFound")
+      for (const id of ["kept", "replaced", "recent", "running"]) {
+        assert.notStrictEqual(text((yield* log.read(key(id), { ...now, stream: "all" })).entries), "", id)
+      }
+    }).pipe(Effect.scoped))
 })

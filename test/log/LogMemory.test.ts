@@ -20,4 +20,23 @@ describe("Log in memory", () => {
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual({ ...(yield* Fiber.join(reader)), run: "" }, { entries: [], next: 0, run: "" })
     }).pipe(Effect.provide(layerMemory)))
+
+  it.effect("prunes idle logs of forgotten jobs and nothing else", () =>
+    Effect.gen(function*() {
+      const log = yield* Log
+      const write = Effect.fnUntraced(function*(id: string) {
+        const writer = yield* log.open(key(id), { attempt: 1, keepBytes: 4 })
+        yield* writer.end
+      }, Effect.scoped)
+      yield* write("gone")
+      yield* write("kept")
+      yield* TestClock.adjust("1 minute")
+      yield* write("recent")
+      const forgotten = (keys: ReadonlyArray<string>) => Effect.succeed(keys.filter((name) => !name.endsWith("/kept")))
+      assert.strictEqual(yield* log.prune(30_000, forgotten), 1)
+      const read = (id: string) => log.read(key(id), { stream: "all", offset: 0, maxBytes: 1, waitMs: 0 })
+      assert.strictEqual((yield* Effect.flip(read("gone")))._tag, "LogNotFound")
+      yield* read("kept")
+      yield* read("recent")
+    }).pipe(Effect.provide(layerMemory)))
 })

@@ -8,7 +8,7 @@ import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
 import { header } from "../../src/schemas/dialects/StokerJob.ts"
 import { FunctionName, IntakeName, JobId, type JobKey, keyText, Owner } from "../../src/schemas/Ids.ts"
 import type { Job } from "../../src/schemas/Job.ts"
-import { priorities } from "../../src/schemas/Terms.ts"
+import { priorities, standardTerms } from "../../src/schemas/Terms.ts"
 import { commandOf, type Plan } from "./Sandboxes.ts"
 import type { SimulatedWorker } from "./Worker.ts"
 import type { World } from "./World.ts"
@@ -146,7 +146,7 @@ export const make = (world: World, workers: () => ReadonlyArray<SimulatedWorker>
       command,
       isEmbedded: true,
       notBeforeMs: 0,
-      tries: 1,
+      tries: standardTerms.retry.maxAttempts,
       send: () => {
         // Through a worker that is up, else as another process does.
         const control = workers().find(({ control, mortal }) => mortal.isAlive && control !== undefined)

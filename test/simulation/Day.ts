@@ -3,12 +3,12 @@ import { deadTopology, defaultDeadQueue } from "../../src/layers/deadletters/Kee
 import { defaultTargets, exchangeTopology } from "../../src/layers/emitter/CodeBenchMessages.ts"
 import { eventsTopology } from "../../src/layers/emitter/StokerMessages.ts"
 import { controlTopology, jobsTopology, queueOf } from "../../src/layers/intake/StokerTopology.ts"
+import { answerOf } from "../../src/layers/journal/Rules.ts"
 import { standardPool } from "../../src/schemas/PoolConfig.ts"
 import { priorities } from "../../src/schemas/Terms.ts"
 import { standardClass, standardConfig, type WorkerConfig } from "../../src/schemas/WorkerConfig.ts"
 import * as Clients from "./Clients.ts"
 import type { Dice } from "./Dice.ts"
-import { isStrict } from "./Known.ts"
 import * as Promises from "./Promises.ts"
 import * as Worker from "./Worker.ts"
 import { calm, type Faults, make as makeWorld, type World } from "./World.ts"
@@ -150,24 +150,20 @@ export const run = (seed: number, options: DayOptions): World => {
   /** What is not done, for people. */
   const open = () => [
     ...broker.left().map(({ name, ready, unacked }) => `${name} ${ready}+${unacked}`),
-    ...world.store.list({ limit: 1_000_000 }).flatMap(({ key, state }) => state === "ended" ? [] : [`${key} ${state}`]),
-    ...world.store.owed(3).map(({ id }) => `owed ${id}`)
+    ...answerOf(world.store.list({ limit: 1_000_000 })).flatMap(({ key, state }) =>
+      state === "ended" ? [] : [`${key} ${state}`]
+    ),
+    ...answerOf(world.store.owed(3)).map(({ id }) => `owed ${id}`)
   ]
   /** Work that only waits for its time lies in the wait queues. */
   const busy = () => {
-    const queues = broker.left().filter(({ name }) => !isHeldBack(name)).map(({ name }) => name)
+    const queues = broker.left().map(({ name }) => name)
     const isDone = queues.every((name) => /^(client\.|job_status_|stoker\.(dead|wait\.))/.test(name)) &&
-      world.store.owed(1).length === 0 &&
-      world.store.list({ limit: 1_000_000 }).every(({ state, instance }) =>
+      answerOf(world.store.owed(1)).length === 0 &&
+      answerOf(world.store.list({ limit: 1_000_000 })).every(({ state, instance }) =>
         state === "ended" || (state === "running" && instance === null)
       )
     return !isDone
-  }
-  /** All it has are messages that a worker refused, keeps as letters, and did not give back. */
-  const isHeldBack = (name: string) => {
-    if (isStrict) return false
-    const held = broker.heldIn(name)
-    return held.length > 0 && held.every((id) => broker.isIn(defaultDeadQueue, id))
   }
   const waiting = () => broker.left().some(({ name }) => name.startsWith("stoker.wait."))
 

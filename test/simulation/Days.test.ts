@@ -1,7 +1,7 @@
 /**
  * Whole workers under a virtual clock, with everything around them going wrong, from a seed. Whatever happens, what the
  * README promises holds. `SEEDS=10000 npm test -- test/simulation` runs more, `FIRST_SEED=501` others, `SEED=7` one
- * again and prints its story. `STRICT=1`: also without what `Known.ts` forgives.
+ * again and prints its story.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Day from "./Day.ts"

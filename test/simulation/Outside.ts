@@ -76,13 +76,11 @@ const layerLedger = (world: World, worker: Mortal) => {
 const away = (operation: string) =>
   new JournalError({ operation, reason: "the disk is full", remedy: "Free some space." })
 
-const note = ({ givenBack, putOff }: World, operation: Operation) => {
+const note = ({ givenBack }: World, operation: Operation) => {
   if (operation.name === "release") {
     const { key } = operation.input.claim
     givenBack.set(key, (givenBack.get(key) ?? 0) + 1)
   }
-  if (operation.name === "postpone") putOff.add(operation.input.claim.key)
-  if (operation.name === "claim") putOff.delete(operation.input.key)
 }
 
 /** As the SQLite thread does: what has gone there happens, whether or not anybody still waits for the answer. */
@@ -101,7 +99,7 @@ const layerJournal = (world: World, worker: Mortal) => {
       time.after(worker, lastMs - time.now(), () => {
         if (isTakenBack) return
         if (isFailing || time.now() < world.journalAwayUntilMs) return resume(Effect.fail(away(doing)))
-        const answer = Rules.apply(store, policy, operation)
+        const answer = Rules.applySync(store, policy, operation)
         note(world, operation as Operation)
         if (!isRead && name !== "renew") {
           const said = JSON.stringify(answer) ?? ""
@@ -131,7 +129,8 @@ const layerLog = (world: World, worker: Mortal) =>
       open: (key, options) => world.step(worker, "opening a log", world.log.open(key, options)),
       read: world.log.read,
       text: world.log.text,
-      remove: world.log.remove
+      remove: world.log.remove,
+      prune: world.log.prune
     })
   )
 

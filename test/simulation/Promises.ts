@@ -2,6 +2,7 @@
 import type { AmqpMessage } from "../../src/layers/amqp/Amqp.ts"
 import { defaultDeadQueue } from "../../src/layers/deadletters/Keeping.ts"
 import { letterHeader } from "../../src/layers/deadletters/LetterHeaders.ts"
+import { answerOf } from "../../src/layers/journal/Rules.ts"
 import { ended as codeBenchEnded } from "../../src/schemas/dialects/CodeBenchStatus.ts"
 import { keyText } from "../../src/schemas/Ids.ts"
 import type { Outcome } from "../../src/schemas/Outcome.ts"
@@ -95,16 +96,14 @@ export const check = (world: World, { accepted, all }: Clients, maxAttempts: num
     const last = isIn(words, "ended")
     const late = order.slice(last).find(({ kind }) => kind === "running" || kind === "other")
     if (late !== undefined) {
-      world.known("late-status", `${key}: ${late.messageId} (${late.kind}) was told after its end`)
+      violate(`${key}: ${late.messageId} (${late.kind}) was told after its end`)
     }
   }
 
-  const rows = new Map(store.list({ limit: 1_000_000 }).map((row) => [row.key, row]))
+  const rows = new Map(answerOf(store.list({ limit: 1_000_000 })).map((row) => [row.key, row]))
   for (const [key, { settlement, state }] of rows) {
     if (state !== "ended" || settlement === null) {
-      if (hasExpired(key)) world.known("expired-retry", `${key} is ${state}, and was kept as expired`)
-      else if (world.putOff.has(key)) world.known("joined-retry", `${key} is ${state}`)
-      else violate(`${key} is ${state}`)
+      violate(`${key} is ${state}${hasExpired(key) ? ", and was kept as expired" : ""}`)
       continue
     }
     const { outcome } = JSON.parse(settlement) as { readonly outcome: Outcome }
@@ -141,7 +140,7 @@ export const check = (world: World, { accepted, all }: Clients, maxAttempts: num
   for (const { name, ready, unacked } of broker.left()) {
     if (!/^(client\.|job_status_)/.test(name)) violate(`queue ${name} has ${ready} messages and ${unacked} unacked`)
   }
-  const owed = store.owed(10)
+  const owed = answerOf(store.owed(10))
   if (owed.length > 0) violate(`owed still: ${owed.map(({ id }) => id).join(" ")}`)
   if (sandboxes.there().length > 0) violate(`sandboxes are left: ${sandboxes.there().join(" ")}`)
   if (world.ledger.size > 0) violate(`ledger rows are left: ${[...world.ledger.keys()].join(" ")}`)

@@ -2,6 +2,7 @@
 import { Deferred, Effect, Exit, Layer, Logger, Option } from "effect"
 import * as ControlLive from "../../src/actors/ControlLive.ts"
 import * as Desk from "../../src/actors/Desk.ts"
+import * as DiskWatch from "../../src/actors/DiskWatch.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
 import * as Outbox from "../../src/actors/Outbox.ts"
 import * as Pools from "../../src/actors/Pools.ts"
@@ -16,6 +17,7 @@ import { Emitters } from "../../src/layers/emitter/Emitter.ts"
 import * as StokerEmitter from "../../src/layers/emitter/Stoker.ts"
 import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
+import * as DiskSpaceTest from "../../src/layers/host/DiskSpaceTest.ts"
 import { Launcher } from "../../src/layers/host/Launcher.ts"
 import { Watchdog } from "../../src/layers/host/Watchdog.ts"
 import * as CodeBenchIntake from "../../src/layers/intake/CodeBench.ts"
@@ -64,7 +66,7 @@ const layerWorker = (world: World, mortal: Mortal, config: WorkerConfig, embedde
   Layer.effectDiscard(StokerControl.make({ instance: mortal.instance, user: USER })).pipe(
     Layer.provideMerge(ControlLive.layer),
     Layer.provideMerge(WorkerActor.layer),
-    Layer.provideMerge(Dispatcher.layer),
+    Layer.provideMerge(Layer.merge(Dispatcher.layer, DiskWatch.layer)),
     Layer.provideMerge(Layer.mergeAll(
       Outbox.layer,
       Desk.layer,
@@ -73,7 +75,7 @@ const layerWorker = (world: World, mortal: Mortal, config: WorkerConfig, embedde
     )),
     Layer.provideMerge(layerDoors(config, embedded)),
     Layer.provideMerge(Layer.mergeAll(Embedded.layer, SimulatedAmqp.layer(world, mortal))),
-    Layer.provideMerge(Settings.layer(config)),
+    Layer.provideMerge(Layer.merge(Settings.layer(config), DiskSpaceTest.layerTest())),
     Layer.provideMerge(Driver.layer(world, mortal)),
     Layer.provideMerge(CgroupsHost.layer({ instance: mortal.instance, syscalls: world.kernel })),
     Layer.provideMerge(Layer.mergeAll(

@@ -10,7 +10,6 @@ import * as LogMemory from "../../src/layers/log/LogMemory.ts"
 import type { InstanceId } from "../../src/schemas/Ids.ts"
 import * as Broker from "./Broker.ts"
 import * as Dice from "./Dice.ts"
-import { isStrict, type Issue } from "./Known.ts"
 import * as Sandboxes from "./Sandboxes.ts"
 import * as Time from "./Time.ts"
 
@@ -61,14 +60,12 @@ export interface World {
   /** Whatever is no worker's. */
   readonly outside: Time.Party
   readonly broker: Broker.Broker
-  readonly store: Store
+  readonly store: Store<never>
   readonly kernel: FakeKernel.FakeKernel
   readonly sandboxes: Sandboxes.Sandboxes
   readonly ledger: Map<string, LedgerRow>
   readonly workers: Map<InstanceId, Mortal>
   readonly told: Array<AmqpMessage>
-  /** Jobs put off to another try that nobody has claimed since. */
-  readonly putOff: Set<string>
   /** How often drained workers gave a claimed job back: these tries do not count. */
   readonly givenBack: Map<string, number>
   /** Until then the journal's disk is full. */
@@ -81,9 +78,6 @@ export interface World {
   readonly say: (who: Time.Party, what: string) => void
   /** A promise was broken: the run ends. */
   readonly violate: (what: string) => void
-  /** Broken as `Known.ts` says: counted, and the run goes on. */
-  readonly known: (issue: Issue, what: string) => void
-  readonly knownIssues: ReadonlyMap<Issue, number>
   readonly broken: () => string | undefined
   readonly trace: () => ReadonlyArray<string>
   readonly die: (worker: Mortal, why: string) => void
@@ -106,12 +100,6 @@ export const make = (seed: number): World => {
   const violate: World["violate"] = (what) => {
     say(outside, `BROKEN: ${what}`)
     broken ??= what
-  }
-  const knownIssues = new Map<Issue, number>()
-  const known: World["known"] = (issue, what) => {
-    if (isStrict) return violate(what)
-    say(outside, `known (${issue}): ${what}`)
-    knownIssues.set(issue, (knownIssues.get(issue) ?? 0) + 1)
   }
   const broker = Broker.make({
     time,
@@ -157,7 +145,6 @@ export const make = (seed: number): World => {
     ledger: new Map(),
     workers,
     told,
-    putOff: new Set(),
     givenBack: new Map(),
     journalAwayUntilMs: 0,
     // Kept on when its worker has died, as files are.
@@ -169,8 +156,6 @@ export const make = (seed: number): World => {
     },
     say,
     violate,
-    known,
-    knownIssues,
     broken: () => broken,
     trace: () => lines.map(([atMs, who, what]) => `${Time.clockTime(atMs)} ${who}: ${what}`),
     die,

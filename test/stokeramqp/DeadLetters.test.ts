@@ -3,6 +3,11 @@ import { Context, Effect, Layer, Queue, Redacted } from "effect"
 import { join } from "node:path"
 import { DeadLetters } from "../../src/layers/deadletters/DeadLetters.ts"
 import * as DeadLettersAmqp from "../../src/layers/deadletters/DeadLettersAmqp.ts"
+import { Journal } from "../../src/layers/journal/Journal.ts"
+import * as JournalSqlite from "../../src/layers/journal/JournalSqlite.ts"
+import { standardTerms } from "../../src/schemas/Terms.ts"
+import * as Places from "../journal/places.ts"
+import * as Sample from "../journal/samples.ts"
 import { Broker } from "../support/Broker.ts"
 import { projectEnv, run } from "../support/Run.ts"
 import { acquireBroker, acquireRaw, acquireUser, ask, queueIs, say1, served, silent, startIntake } from "./Place.ts"
@@ -174,7 +179,7 @@ describe("dead letters", { timeout: 60_000 }, () => {
       const dead = (...args: ReadonlyArray<string>) =>
         ask(() =>
           run("node", [join(import.meta.dirname, "deadCommand.ts"), ...args], {
-            env: { ...projectEnv, AMQP_URL: broker.url }
+            env: { ...projectEnv, AMQP_URL: broker.url, STOKER_STATE: "/nonexistent/stoker-test" }
           })
         )
       const listed = yield* dead("list", "--json")
@@ -195,5 +200,36 @@ describe("dead letters", { timeout: 60_000 }, () => {
       const missing = yield* dead("show", id)
       assert.strictEqual(missing.code, 1)
       assert.match(missing.stderr, /there is no dead letter/)
+    }).pipe(Effect.scoped))
+
+  it.live("stoker dead with a broker and a state directory lists both, each letter with its place", () =>
+    Effect.gen(function*() {
+      const { broker } = yield* withFive
+      const state = yield* Places.directory
+      yield* Journal.use((journal) =>
+        journal.bury(
+          { request: Sample.request("mine"), terms: standardTerms, tries: 3, receivedAtMs: 0 },
+          { reason: "gave up", remedy: "none" }
+        )
+      ).pipe(Effect.provide(JournalSqlite.layer({ filename: join(state, "journal.sqlite") })))
+      const dead = (...args: ReadonlyArray<string>) =>
+        ask(() =>
+          run("node", [join(import.meta.dirname, "deadCommand.ts"), ...args, "--state", state], {
+            env: { ...projectEnv, AMQP_URL: broker.url }
+          })
+        )
+      const { stdout } = yield* dead("list")
+      assert.strictEqual(stdout.match(/ stoker\.jobs /g)?.length, 5)
+      assert.match(stdout, /embedded\/local\/mine .* embedded .* gave up/)
+      assert.match((yield* dead("retry", "mine")).stderr, /1 letter sent again/)
+      assert.strictEqual(JSON.parse((yield* dead("list", "--json")).stdout).total, 5)
+      assert.match((yield* dead("drop", "--all")).stderr, /5 letters thrown away/)
+      const nowhere = yield* ask(() =>
+        run("node", [join(import.meta.dirname, "deadCommand.ts"), "list", "--state", join(state, "nowhere")], {
+          env: { ...projectEnv, AMQP_URL: broker.url }
+        })
+      )
+      assert.match(nowhere.stderr, /no job has run yet with the state directory/)
+      assert.strictEqual(nowhere.code, 1)
     }).pipe(Effect.scoped))
 })

@@ -3,6 +3,7 @@ import { type Channel, connect, type ConsumeMessage, type Options } from "amqpli
 import { Context, Effect, Fiber, Layer, Logger, Queue, Redacted, type Scope, Stream } from "effect"
 import * as ControlLive from "../../src/actors/ControlLive.ts"
 import * as Desk from "../../src/actors/Desk.ts"
+import * as DiskWatch from "../../src/actors/DiskWatch.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
 import * as Outbox from "../../src/actors/Outbox.ts"
 import { Amqp } from "../../src/layers/amqp/Amqp.ts"
@@ -14,6 +15,7 @@ import { Emitters } from "../../src/layers/emitter/Emitter.ts"
 import * as StokerEmitter from "../../src/layers/emitter/Stoker.ts"
 import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
+import * as DiskSpaceTest from "../../src/layers/host/DiskSpaceTest.ts"
 import * as HostTest from "../../src/layers/host/HostTest.ts"
 import * as Embedded from "../../src/layers/intake/Embedded.ts"
 import * as StokerIntake from "../../src/layers/intake/Stoker.ts"
@@ -47,7 +49,7 @@ export const startWorker = Effect.fnUntraced(function*(broker: Broker, options: 
   const amqp = yield* transport(broker, options.instance)
   const emitters = Layer.effect(Emitters, Effect.map(StokerEmitter.make(), (emitter) => [emitter]))
   const layers = ControlLive.layer.pipe(
-    Layer.provideMerge(Dispatcher.layer),
+    Layer.provideMerge(Layer.mergeAll(Dispatcher.layer, DiskWatch.layer)),
     Layer.provideMerge(Layer.mergeAll(Outbox.layer, Desk.layer)),
     Layer.provideMerge(Layer.mergeAll(
       emitters,
@@ -58,6 +60,7 @@ export const startWorker = Effect.fnUntraced(function*(broker: Broker, options: 
     Layer.provideMerge(Layer.mergeAll(
       JournalMemory.layerMemory,
       LogMemory.layerMemory,
+      DiskSpaceTest.layerTest(),
       HostTest.layerTest({ instance: options.instance }),
       Settings.layer({ ...standardConfig, slots: options.slots ?? 2 })
     )),

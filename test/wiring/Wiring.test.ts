@@ -108,7 +108,7 @@ const mailDoors = Effect.gen(function*() {
   const mailbox = yield* Mailbox
   const { queued } = yield* Journal
   yield* Effect.addFinalizer(() => Effect.void)
-  if ((yield* Effect.orElseSucceed(queued(1), () => [])).length > 0) return yield* new NoMail()
+  if ((yield* Effect.orElseSucceed(queued(1), () => ({ jobs: [] }))).jobs.length > 0) return yield* new NoMail()
   return { intakes: [yield* mailbox.open], emitters: [quiet] }
 })
 

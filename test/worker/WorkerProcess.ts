@@ -9,6 +9,8 @@ export interface WorkerOptions {
   readonly slots?: number
   readonly amqpUrl?: string
   readonly leaseMs?: number
+  /** Default: the standard one; 0 where the state directory is a tmpfs. */
+  readonly diskReserveBytes?: number
   /** The state directory is a tmpfs of this size, mounted in a namespace that only the worker sees. */
   readonly stateBytes?: number
   readonly env?: Readonly<Record<string, string>>
@@ -30,7 +32,10 @@ export class WorkerProcess {
   static async start(options: WorkerOptions): Promise<WorkerProcess> {
     const { amqpUrl, leaseMs = 30_000, slots = 2, state, stateBytes } = options
     const { AMQP_URL: _, ...env } = projectEnv
-    const node = ["node", join(import.meta.dirname, "program.ts"), state, String(slots), String(leaseMs)]
+    // A small file system is there to be filled.
+    const diskReserveBytes = options.diskReserveBytes ?? (stateBytes === undefined ? undefined : 0)
+    const reserve = diskReserveBytes === undefined ? [] : [String(diskReserveBytes)]
+    const node = ["node", join(import.meta.dirname, "program.ts"), state, String(slots), String(leaseMs), ...reserve]
     const mounted = `mount -t tmpfs -o size=${stateBytes},mode=700 tmpfs "$2" && exec node "$@"`
     const [program = "node", ...args] = stateBytes === undefined
       ? node

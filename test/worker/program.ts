@@ -1,12 +1,16 @@
-/** A worker as a program embeds it, for tests that kill it. `node program.ts STATE SLOTS`, AMQP_URL in the environment. */
+/**
+ * A worker as a program embeds it, for tests that kill it. `node program.ts STATE SLOTS LEASE_MS
+ * [DISK_RESERVE_BYTES]`, AMQP_URL and STOKER_JOURNAL in the environment.
+ */
 import { Effect, Layer, Logger, Redacted } from "effect"
 import * as Worker from "../../src/actors/Worker.ts"
 import { standardPool } from "../../src/schemas/PoolConfig.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
-import { layerWorker } from "../../src/wiring.ts"
+import { layerPostgres, layerWorker } from "../../src/wiring.ts"
 
-const [state = "", slots = "2", leaseMs = "30000"] = process.argv.slice(2)
+const [state = "", slots = "2", leaseMs = "30000", diskReserveBytes] = process.argv.slice(2)
 const url = process.env["AMQP_URL"]
+const journal = process.env["STOKER_JOURNAL"]
 
 const worker = layerWorker({
   stateDirectory: state,
@@ -14,6 +18,7 @@ const worker = layerWorker({
     ...standardConfig,
     slots: Number(slots),
     leaseMs: Number(leaseMs),
+    ...(diskReserveBytes === undefined ? {} : { diskReserveBytes: Number(diskReserveBytes) }),
     classes: [{
       ...standardClass("oci", "oci"),
       pool: { ...standardPool, minimum: 2, maximum: 4, refillPauseMs: 5 }
@@ -21,6 +26,7 @@ const worker = layerWorker({
   },
   embedded: true,
   direct: "direct",
+  ...(journal === undefined ? {} : { journal: layerPostgres({ postgres: Redacted.make(journal) }) }),
   ...(url === undefined ? {} : {
     amqp: {
       url: Redacted.make(url),

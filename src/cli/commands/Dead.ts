@@ -5,8 +5,10 @@ import * as Flags from "../Flags.ts"
 
 const common = {
   amqp: Flags.amqp,
+  state: Flags.state,
+  journal: Flags.journal,
   queue: Flag.String("queue").pipe(
-    Flag.withDescription("The dead-letter queue (default stoker.dead)"),
+    Flag.withDescription("The dead-letter queue at the broker (default stoker.dead)"),
     Flag.withMetavar("NAME"),
     Flag.withDefault("stoker.dead")
   ),
@@ -55,8 +57,8 @@ const retry = Command.make(
   })
 ).pipe(
   Command.withDescription(
-    "Send letters to the queue they came from, as new. A job that has an outcome already is answered with it for a " +
-      "day, not run again."
+    "Send letters to the queue they came from, as new. Those of the embedded queue run again; a job from RabbitMQ that " +
+      "has an outcome already is answered with it for a day, not run again."
   )
 )
 
@@ -70,7 +72,10 @@ const drop = Command.make(
 ).pipe(Command.withDescription("Throw letters away"))
 
 export const dead = Command.make("dead").pipe(
-  Command.withDescription("Messages from RabbitMQ that could not become jobs, or failed too often"),
+  Command.withDescription(
+    "What could not become a job, or failed too often: jobs of the embedded queue in the state directory and, with " +
+      "AMQP_URL, messages from RabbitMQ"
+  ),
   Command.withShortDescription("Look after dead letters"),
   Command.withExamples([
     { command: "stoker dead list", description: "What there is, and why" },

@@ -1,18 +1,21 @@
 /** What `stoker dead` does: one call, one rendering each. */
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
-import { Effect, Option, type Redacted } from "effect"
+import { Context, Effect, Layer, Option, type Redacted } from "effect"
 import { SecureRandom } from "effect/crypto"
 import { type DeadLetter, DeadLetters, type OpenLetter, type Selection } from "../../layers/deadletters/DeadLetters.ts"
-import * as DeadLettersAmqp from "../../layers/deadletters/DeadLettersAmqp.ts"
+import * as DeadLettersOf from "../../layers/deadletters/DeadLettersOf.ts"
 import { randomName } from "../../layers/host/RandomName.ts"
 import { usageFailure } from "../CliFailure.ts"
 import * as Loggers from "../Loggers.ts"
 import { print, say } from "../Output.ts"
+import { existingState, stateDirectory } from "../StateDirectory.ts"
 import { table } from "../Style.ts"
 import { formatBytes } from "../Units.ts"
 
 interface Common {
   readonly amqp: Option.Option<Redacted.Redacted<string>>
+  readonly state: Option.Option<string>
+  readonly journal: Option.Option<Redacted.Redacted<string>>
   readonly queue: string
   readonly json: boolean
 }
@@ -24,15 +27,45 @@ interface Selected extends Common {
 
 const logged = Loggers.layer({ format: "auto", usual: "Error" })
 
-/** Runs with the letters of that broker. */
-const withLetters = <A, E, R>({ amqp, queue }: Common, act: Effect.Effect<A, E, R | DeadLetters>) =>
+const ofBroker = Effect.fnUntraced(function*(url: Redacted.Redacted<string>, queue: string) {
+  const DeadLettersAmqp = yield* Effect.promise(() => import("../../layers/deadletters/DeadLettersAmqp.ts"))
+  const name = `dead-${yield* randomName(yield* SecureRandom.SecureRandom, 6)}`
+  return Context.get(yield* Layer.build(DeadLettersAmqp.layer({ url, name, queue })), DeadLetters)
+})
+
+const ofJournal = Effect.fnUntraced(function*(journal: Common["journal"], directory: string) {
+  const [DeadLettersJournal, Records] = yield* Effect.promise(() =>
+    Promise.all([import("../../layers/deadletters/DeadLettersJournal.ts"), import("../Records.ts")])
+  )
+  const layer = Layer.provide(DeadLettersJournal.layer, Records.layerJournal(journal, directory))
+  return Context.get(yield* Layer.build(layer), DeadLetters)
+})
+
+/** The broker's, and those of the journal: who has both wants to see both. One that was named has to be there. */
+const places = Effect.fnUntraced(function*({ amqp, journal, queue, state }: Common) {
+  const found = Option.isSome(journal) ? stateDirectory(state) : existingState(state)
+  const directory = Option.isSome(amqp) && Option.isNone(state) && Option.isNone(journal) ?
+    yield* Effect.option(found) :
+    yield* Effect.asSome(
+      Effect.mapError(found, (error) =>
+        Option.isSome(amqp) ? error : usageFailure(
+          `there is no broker to ask, and ${error.reason}`,
+          "Set AMQP_URL, or give --amqp; or name a worker's directory with --state or STOKER_STATE."
+        ))
+    )
+  return [
+    ...(Option.isSome(directory) ? [yield* ofJournal(journal, directory.value)] : []),
+    ...(Option.isSome(amqp) ? [yield* ofBroker(amqp.value, queue)] : [])
+  ]
+})
+
+/** Runs with the letters of all those places. */
+const withLetters = <A, E, R>(common: Common, act: Effect.Effect<A, E, R | DeadLetters>) =>
   Effect.gen(function*() {
-    if (Option.isNone(amqp)) {
-      return yield* usageFailure("there is no broker to ask", "Set AMQP_URL, or give --amqp.")
-    }
-    const name = `dead-${yield* randomName(yield* SecureRandom.SecureRandom, 6)}`
-    return yield* Effect.provide(act, DeadLettersAmqp.layer({ url: amqp.value, name, queue }))
-  }).pipe(Effect.provide([layerSecureRandom, logged]))
+    const [first, ...others] = yield* places(common)
+    if (first === undefined) return yield* Effect.die("neither a broker nor a journal")
+    return yield* Effect.provideService(act, DeadLetters, DeadLettersOf.make(first, ...others))
+  }).pipe(Effect.scoped, Effect.provide([layerSecureRandom, logged]))
 
 const selection = Effect.fnUntraced(function*({ all, ids }: Selected) {
   if (all === ids.length > 0) {

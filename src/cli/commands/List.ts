@@ -7,6 +7,7 @@ export const list = Command.make(
   "list",
   {
     state: Flags.state,
+    journal: Flags.journal,
     json: Flags.json,
     only: Flag.Literals("only", ["queued", "running", "ended"]).pipe(
       Flag.withDescription("Only jobs that stand so"),
@@ -25,4 +26,4 @@ export const list = Command.make(
     const { showList } = yield* Effect.promise(() => import("../ReadCommands.ts"))
     yield* showList(flags)
   })
-).pipe(Command.withDescription("The jobs of a state directory, the newest first"))
+).pipe(Command.withDescription("The jobs of a state directory, or of a shared journal, the newest first"))

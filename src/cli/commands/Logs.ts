@@ -8,6 +8,7 @@ export const logs = Command.make(
   {
     id: Flags.jobName,
     state: Flags.state,
+    journal: Flags.journal,
     follow: Flags.onOff("follow", "Go on until the job has ended").pipe(Flag.withAlias("f")),
     stream: Flag.Literals("stream", ["all", "stdout", "stderr"]).pipe(
       Flag.withDescription("One of the streams, on stdout; all goes where it came from"),

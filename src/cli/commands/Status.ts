@@ -5,7 +5,7 @@ import * as Flags from "../Flags.ts"
 
 export const status = Command.make(
   "status",
-  { id: Flags.jobName, state: Flags.state, json: Flags.json },
+  { id: Flags.jobName, state: Flags.state, journal: Flags.journal, json: Flags.json },
   Effect.fn(function*(flags) {
     const { showStatus } = yield* Effect.promise(() => import("../ReadCommands.ts"))
     yield* showStatus(flags)

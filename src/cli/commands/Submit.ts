@@ -9,8 +9,10 @@ export const submit = Command.make(
   "submit",
   {
     ...Flags.job,
+    terms: Flags.terms,
     amqp: Flags.amqp,
     state: Flags.state,
+    journal: Flags.journal,
     json: Flags.json,
     wait: Flags.onOff("wait", "Follow the job, show its output, and end with its exit code")
   },
@@ -21,11 +23,15 @@ export const submit = Command.make(
 ).pipe(
   Command.withDescription(
     "Leave a job for a worker and print its id: with AMQP_URL as a CodeBench client does, else in the embedded queue " +
-      `of the state directory, for a \`stoker worker\` with the same one.\n\n${exitCodeHelp}`
+      `of the state directory or of a shared journal, for a \`stoker worker\` with the same one.\n\n${exitCodeHelp}`
   ),
   Command.withShortDescription("Leave a job for a worker"),
   Command.withExamples([
     { command: "stoker submit hello.c", description: "Print the id and be gone" },
-    { command: "stoker submit --wait -- uname -a", description: "Wait for the end" }
+    { command: "stoker submit --wait -- uname -a", description: "Wait for the end" },
+    {
+      command: "stoker submit --priority high --delay 10m report.py",
+      description: "First among those due in 10 minutes"
+    }
   ])
 )

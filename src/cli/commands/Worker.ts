@@ -34,6 +34,7 @@ export const worker = Command.make(
   {
     amqp: Flags.amqp,
     state: Flags.state,
+    journal: Flags.journal,
     slots,
     warm,
     drain,
@@ -54,13 +55,18 @@ export const worker = Command.make(
   })
 ).pipe(
   Command.withDescription(
-    "Take jobs until told to stop: those of `stoker submit` in the same state directory and, with AMQP_URL, those of " +
-      "CodeBench clients and of the queues stoker.jobs. SIGTERM or Ctrl-C lets running jobs end; a second one ends them at once. " +
-      "OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_ variables send traces, metrics and logs to an OpenTelemetry collector."
+    "Take jobs until told to stop: those of `stoker submit` in the same state directory (or STOKER_JOURNAL, which workers " +
+      "of many hosts share) and, with AMQP_URL, those of CodeBench clients and of the queues stoker.jobs. SIGTERM or " +
+      "Ctrl-C lets running jobs end; a second one ends them at once. OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_ " +
+      "variables send traces, metrics and logs to an OpenTelemetry collector."
   ),
   Command.withShortDescription("Take jobs from RabbitMQ and the embedded queue"),
   Command.withExamples([
     { command: "stoker worker --slots 4", description: "The embedded queue only" },
+    {
+      command: "STOKER_JOURNAL=postgres://stoker:secret@db/stoker stoker worker",
+      description: "One queue for many hosts"
+    },
     { command: "AMQP_URL=amqp://guest:guest@localhost:5672 stoker worker", description: "CodeBench clients as well" }
   ])
 )

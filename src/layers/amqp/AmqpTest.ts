@@ -1,4 +1,4 @@
-import { Context, Deferred, Effect, Layer, Queue, Stream, SubscriptionRef } from "effect"
+import { Context, Deferred, Effect, FiberSet, Layer, Queue, Stream, SubscriptionRef } from "effect"
 import type { AmqpDelivery, AmqpMessage, AmqpStatus, ConsumeOptions, PublishReceipt, Topology } from "./Amqp.ts"
 import { Amqp, AmqpError } from "./Amqp.ts"
 import * as DeliveryBuffer from "./DeliveryBuffer.ts"
@@ -27,7 +27,8 @@ interface Subscriber {
 }
 
 const make = Effect.gen(function*() {
-  const broker = MemoryBroker.make()
+  const inTime = yield* FiberSet.makeRuntime<never, void>()
+  const broker = MemoryBroker.make((millis, run) => void inTime(Effect.andThen(Effect.sleep(millis), Effect.sync(run))))
   const waiting: Array<Waiting> = []
   const subscribers = new Set<Subscriber>()
   // Their streams are over, what was pulled from them may still be held.

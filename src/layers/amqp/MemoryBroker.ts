@@ -39,9 +39,10 @@ export type Published = "routed" | "unroutable" | "no exchange"
 
 /**
  * As much of a broker as deterministic tests need: direct, fanout and default exchanges, queues with prefetch, ack,
- * reject (dead-lettered as `x-dead-letter-exchange` says) and requeue in place. Synchronous, no time, nothing durable.
+ * reject (dead-lettered as `x-dead-letter-exchange` says), requeue in place, and a queue's `x-message-ttl`. Synchronous,
+ * nothing durable; the time is the caller's: `later` runs something when so many milliseconds are over.
  */
-export const make = () => {
+export const make = (later: (millis: number, run: () => void) => void) => {
   const exchanges = new Map<string, "direct" | "fanout" | "topic" | "headers">()
   const queues = new Map<string, MemoryQueue>()
   let positions = 0
@@ -80,6 +81,14 @@ export const make = () => {
     queue.ready.sort((a, b) => a.position - b.position)
   }
 
+  /** Its time is over, if it still waits. */
+  const expire = (queue: MemoryQueue, stored: Stored) => {
+    const at = queue.ready.indexOf(stored)
+    if (at === -1) return
+    queue.ready.splice(at, 1)
+    deadLetter(queue, stored.message)
+  }
+
   const deadLetter = (queue: MemoryQueue, message: AmqpMessage) => {
     const exchange = queue.spec.arguments?.["x-dead-letter-exchange"]
     const routingKey = queue.spec.arguments?.["x-dead-letter-routing-key"] ?? message.routingKey
@@ -99,7 +108,10 @@ export const make = () => {
     if (message.exchange !== "" && !exchanges.has(message.exchange)) return "no exchange"
     const found = targets(message.exchange, message.routingKey)
     for (const queue of found) {
-      queue.ready.push({ position: ++positions, message, redelivered: false })
+      const stored = { position: ++positions, message, redelivered: false }
+      queue.ready.push(stored)
+      const ttl = queue.spec.arguments?.["x-message-ttl"]
+      if (typeof ttl === "number") later(ttl, () => expire(queue, stored))
       if (queue.spec.maxLength !== undefined && queue.ready.length > queue.spec.maxLength) queue.ready.shift()
       feed(queue)
     }

@@ -3,8 +3,10 @@ import { Context, type Effect, Schema, type Stream } from "effect"
 import { type JobKey, JobKey as JobKeySchema } from "../../schemas/Ids.ts"
 import type { JobState } from "../../schemas/Job.ts"
 import type { JobEvent } from "../../schemas/JobEvent.ts"
+import type { Terms } from "../../schemas/Terms.ts"
 import type { IdConflict, JobRecord, JournalError, Request } from "../journal/Journal.ts"
 import type { LogError, LogNotFound, LogSlice, ReadOptions } from "../log/Log.ts"
+import type { Overloaded } from "./Overloaded.ts"
 
 /** Also the answer for a job that belongs to somebody else: existence is not revealed. */
 export class JobNotFound extends Schema.TaggedError<JobNotFound>()("JobNotFound", { key: JobKeySchema }) {
@@ -13,20 +15,13 @@ export class JobNotFound extends Schema.TaggedError<JobNotFound>()("JobNotFound"
   }
 }
 
-/** No room: which limit was reached. The sender may try again later. */
-export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
-  limit: Schema.String,
-  maximum: Schema.Natural
-}) {
-  override get message() {
-    return `the worker is full (${this.limit}: ${this.maximum}); try again later or raise the limit`
-  }
-}
-
 /** What can be asked of a worker, by whoever stands at one of its doors. */
 export class Control extends Context.Service<Control, {
-  /** Durable when it returns. The same request twice is one job. */
-  readonly submit: (request: Request) => Effect.Effect<JobRecord, IdConflict | Overloaded | JournalError>
+  /** Durable when it returns. The same request twice is one job, on the terms of the first. Absent: the standard terms. */
+  readonly submit: (
+    request: Request,
+    terms?: Terms
+  ) => Effect.Effect<JobRecord, IdConflict | Overloaded | JournalError>
   /** TERM, then KILL after the grace; returns when the job has ended. A job that has ended already answers the same. */
   readonly stop: (
     key: JobKey,

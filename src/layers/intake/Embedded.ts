@@ -1,18 +1,23 @@
 /** The embedded queue's door: jobs are rows of the journal in state `queued`, put there by this process or another. */
-import type { Cause } from "effect"
-import { Context, Effect, Layer, Queue, Schedule, Stream } from "effect"
+import { Context, Effect, Layer, Queue, Stream } from "effect"
 import { IntakeName, keyText } from "../../schemas/Ids.ts"
 import { keyOf } from "../../schemas/Job.ts"
-import { Journal, type Request } from "../journal/Journal.ts"
+import { describe, type Outcome } from "../../schemas/Outcome.ts"
+import { backoffOf, priorities } from "../../schemas/Terms.ts"
+import * as Turns from "../../schemas/Turns.ts"
+import { Settings } from "../config/Settings.ts"
+import { type Claim, Journal, type QueuedJob, type Why } from "../journal/Journal.ts"
+import { persist } from "../journal/Persist.ts"
+import { nowMs } from "../Now.ts"
 import type { Delivery, Intake } from "./Intake.ts"
 
 export const NAME = IntakeName.make("embedded")
 
-/** How often rows that another process wrote are looked for. Our own are taken at once. */
-const POLL = "200 millis"
+/** How often rows that another process wrote are looked for, in milliseconds. Our own are taken at once. */
+const pollMs = 200
 
-/** Rows handed over at once; they wait in the dispatcher's bounded hand. */
-const PAGE = 64
+/** Rows of each priority that are read at once; they wait here until it is their turn. */
+const page = 16
 
 export class Embedded extends Context.Service<Embedded, {
   readonly intake: Intake
@@ -20,33 +25,101 @@ export class Embedded extends Context.Service<Embedded, {
   readonly wake: Effect.Effect<void>
 }>()("stoker/layers/intake/Embedded") {}
 
-const nameOf = ({ job }: Request) => keyText(keyOf(job))
+const nameOf = ({ request: { job } }: QueuedJob) => keyText(keyOf(job))
 
 const make = Effect.gen(function*() {
   const journal = yield* Journal
-  const bell = yield* Queue.sliding<void, Cause.Done>(1)
+  const { weights } = yield* Settings
+  const bell = yield* Queue.sliding<void>(1)
   // A row stays `queued` until its claim: what was handed over is not handed over again meanwhile.
   const handed = new Set<string>()
+  const lanes = priorities.map((level) => ({ level, weight: weights[level], credit: 0, jobs: new Array<QueuedJob>() }))
+  let lookAtMs = 0
 
-  const delivery = (request: Request): Delivery => {
-    const done = Effect.sync(() => void handed.delete(nameOf(request)))
-    // Settling is the acknowledgement: the row has left `queued`.
-    return { ...request, redelivered: false, ack: done, reject: () => done, giveBack: done }
+  const bury = (queued: QueuedJob, why: Why, claim?: Claim) =>
+    persist("a dead letter", journal.bury(queued, why, claim))
+
+  const retry = (queued: QueuedJob) =>
+    Effect.fn("Embedded.retry")(function*(outcome: Outcome, claim: Claim) {
+      const { terms: { retry }, tries } = queued
+      if (outcome._tag === "Rejected") {
+        yield* bury(queued, outcome, claim)
+        return false
+      }
+      if (!retry.on.includes(outcome._tag)) return false
+      if (tries < retry.maxAttempts) {
+        const delayMs = backoffOf(retry, tries)
+        yield* Effect.logInfo(`job ${nameOf(queued)} ${describe(outcome)}; try ${tries + 1} in ${delayMs} ms`)
+        yield* persist("a retry", journal.postpone(claim, (yield* nowMs) + delayMs))
+        return true
+      }
+      if (retry.maxAttempts > 1) {
+        const reason = `gave up after ${tries} tries: ${describe(outcome)}`
+        yield* bury(queued, { reason, remedy: "Repair what made it fail, then `stoker dead retry`." }, claim)
+      }
+      return false
+    })
+
+  const deliveryOf = (queued: QueuedJob): Delivery => {
+    const { request, terms: { expiresAtMs, priority }, tries } = queued
+    const done = Effect.sync(() => void handed.delete(nameOf(queued)))
+    return {
+      ...request,
+      redelivered: false,
+      priority,
+      attempt: tries,
+      ...(expiresAtMs === undefined ? {} : { expiresAtMs }),
+      // Settling is the acknowledgement: the row has left `queued`.
+      ack: done,
+      reject: (reason) =>
+        Effect.andThen(bury(queued, { reason, remedy: "Send it again, corrected or under another id." }), done),
+      giveBack: done,
+      retry: retry(queued)
+    }
   }
 
-  const look = journal.queued(PAGE + handed.size).pipe(
-    Effect.map((requests) => requests.filter((request) => !handed.has(nameOf(request))).slice(0, PAGE)),
-    Effect.tap((requests) => Effect.sync(() => requests.forEach((request) => handed.add(nameOf(request))))),
-    Effect.catch((error) => Effect.as(Effect.logWarning(`the embedded queue cannot be read: ${error.message}`), []))
-  )
-  const deliveries = Stream.fromQueue(bell).pipe(
-    Stream.merge(Stream.fromSchedule(Schedule.spaced(POLL))),
-    Stream.mapEffect(() => look),
-    Stream.flattenIterable,
-    Stream.map(delivery)
-  )
+  const look = Effect.gen(function*() {
+    const { jobs, nextMs } = yield* journal.queued(page, [...handed]).pipe(
+      Effect.catch((error) =>
+        Effect.as(Effect.logWarning(`the embedded queue cannot be read: ${error.message}`), {
+          jobs: [],
+          nextMs: undefined
+        })
+      )
+    )
+    for (const lane of lanes) lane.jobs = jobs.filter(({ terms }) => terms.priority === lane.level)
+    // Others may write rows at any time; what we know of is taken when it is due, not when we look by chance.
+    lookAtMs = Math.min((yield* nowMs) + pollMs, nextMs ?? Number.POSITIVE_INFINITY)
+    return jobs.length
+  })
+
+  const ring = Effect.tap(Queue.take(bell), () => Effect.sync(() => void (lookAtMs = 0)))
+
+  /** The next one, whenever that is. */
+  const take = Effect.gen(function*() {
+    while (true) {
+      if (Queue.sizeUnsafe(bell) > 0) yield* ring
+      const isDue = (yield* nowMs) >= lookAtMs
+      const found = isDue || lanes.every(({ jobs }) => jobs.length === 0) ? yield* look : 0
+      const queued = Turns.next(lanes.filter(({ jobs }) => jobs.length > 0))?.jobs.shift()
+      if (queued !== undefined) {
+        handed.add(nameOf(queued))
+        return deliveryOf(queued)
+      }
+      if (found === 0) yield* Effect.timeoutOption(ring, Math.max(lookAtMs - (yield* nowMs), 1))
+    }
+  })
+
   return Embedded.of({
-    intake: { name: NAME, deliveries },
+    intake: {
+      name: NAME,
+      // Opened again, it may find rows that were on their way when it broke: the dispatcher joins what it has already.
+      deliveries: Stream.suspend(() => {
+        handed.clear()
+        lookAtMs = 0
+        return Stream.fromEffectRepeat(take)
+      })
+    },
     wake: Effect.asVoid(Queue.offer(bell, undefined))
   })
 })

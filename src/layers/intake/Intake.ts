@@ -3,7 +3,7 @@ import { Context, type Effect, type Stream } from "effect"
 import type { IntakeName } from "../../schemas/Ids.ts"
 import type { Outcome } from "../../schemas/Outcome.ts"
 import type { Priority } from "../../schemas/Terms.ts"
-import type { Request } from "../journal/Journal.ts"
+import type { Claim, Request } from "../journal/Journal.ts"
 
 /** A job as an intake hands it over. Exactly one of `ack`, `reject`, `giveBack` is used; none of them fails. */
 export interface Delivery extends Request {
@@ -21,9 +21,12 @@ export interface Delivery extends Request {
   readonly attempt?: number
   /**
    * What came of a try, before it is settled: true if it shall be tried again. The transport then has the copy for the
-   * next try, and this delivery is acked without a settlement. Absent: nothing is tried again.
+   * next try, and this delivery is acked without a settlement. False for a last try, which may be kept as a dead letter
+   * here. Absent: nothing is tried again.
    */
-  readonly retry?: (outcome: Outcome) => Effect.Effect<boolean>
+  readonly retry?: (outcome: Outcome, claim: Claim) => Effect.Effect<boolean>
+  /** Not begun after: it is then settled as `Rejected`. Milliseconds since 1970; absent: never too late. */
+  readonly expiresAtMs?: number
   /**
    * How long the transport lets a delivery be held, and whether this worker's journal may own a job that may take
    * longer (its delivery is then acked at the claim). Absent: for ever.

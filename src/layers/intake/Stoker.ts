@@ -52,7 +52,9 @@ export interface StokerIntakeOptions {
 }
 
 /** A delivery of this door tells all there is to tell. */
-export type StokerDelivery = Delivery & Required<Pick<Delivery, "attempt" | "priority" | "retry" | "hold">>
+export type StokerDelivery = Delivery & Required<Pick<Delivery, "attempt" | "priority" | "hold">> & {
+  readonly retry: (outcome: Outcome) => Effect.Effect<boolean>
+}
 
 export interface StokerIntake extends Intake {
   readonly deliveries: Stream.Stream<StokerDelivery>
@@ -184,7 +186,15 @@ export const make = Effect.fnUntraced(function*(
       yield* settle(raw, putAside(raw, submission, {}, 0))
       return undefined
     }
-    return { ...deliveryOf(raw, submission, priority), raw, expiresAtMs: submission.expiresAtMs }
+    // The journal may have a row of it, from a try or a worker before.
+    const isAgain = raw.redelivered || submission.attempt > 1 || submission.returns > 0
+    return { ...deliveryOf(raw, submission, priority), raw, isAgain, deadlineMs: submission.expiresAtMs }
+  })
+
+  const lateAgain = (raw: AmqpDelivery, delivery: StokerDelivery, expiresAtMs: number): StokerDelivery => ({
+    ...delivery,
+    expiresAtMs,
+    retry: (outcome) => Effect.as(outcome._tag === "Rejected" ? keep(raw, expired) : Effect.void, false)
   })
 
   const prefetch = shares(options.slots, weights)
@@ -199,8 +209,10 @@ export const make = Effect.fnUntraced(function*(
     }
   })).pipe(
     // Judged when somebody takes it: it may have waited here as well.
-    Stream.mapEffect(Effect.fnUntraced(function*({ expiresAtMs, raw, ...delivery }) {
-      if (expiresAtMs === undefined || (yield* Clock.currentTimeMillis) < expiresAtMs) return delivery
+    Stream.mapEffect(Effect.fnUntraced(function*({ deadlineMs, isAgain, raw, ...delivery }) {
+      if (deadlineMs === undefined || (yield* Clock.currentTimeMillis) < deadlineMs) return delivery
+      // Then that row must end: the job's actor sees that it is too late.
+      if (isAgain) return lateAgain(raw, delivery, deadlineMs)
       yield* settle(raw, refuse(raw, { ...expired, id: delivery.job.id }))
       return undefined
     })),

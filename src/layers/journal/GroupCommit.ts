@@ -42,6 +42,8 @@ const textOf = (operation: Operation): number => {
     case "submit":
     case "claim":
       return operation.input.request.length + operation.input.reply.length
+    case "bury":
+      return operation.input.letter.request.length + operation.input.letter.reply.length
     case "settle":
       return operation.input.messages.reduce(
         (total, { content }) => total + content.length,

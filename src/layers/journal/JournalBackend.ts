@@ -1,23 +1,22 @@
 /** The contract over whatever carries out operations: encodes, takes the time, and decodes what comes back. */
-import { Cause, Clock, Context, Duration, Effect, Exit, Schema } from "effect"
-import { InstanceId, type JobKey, keyText } from "../../schemas/Ids.ts"
-import { Job, JobState, keyOf } from "../../schemas/Job.ts"
-import { Message } from "../../schemas/Message.ts"
-import { Settlement } from "../../schemas/Settlement.ts"
+import { Cause, Clock, Context, Duration, Effect, Exit } from "effect"
+import { type InstanceId, type JobKey, keyText } from "../../schemas/Ids.ts"
+import { keyOf } from "../../schemas/Job.ts"
+import { standardTerms } from "../../schemas/Terms.ts"
+import { Overloaded } from "../control/Overloaded.ts"
+import { nowMs } from "../Now.ts"
 import { count, metrics, observeMicros } from "../telemetry/Metrics.ts"
 import {
   type Claim,
   type ClaimAnswer,
   ClaimLost,
   IdConflict,
-  type JobRecord,
   type Journal,
-  JournalError,
-  type Owed,
-  type Request
+  type JournalError,
+  type Revived
 } from "./Journal.ts"
 import type { Answer, Claimed, Operation, OperationName } from "./Operation.ts"
-import type { OwedRow } from "./Rows.ts"
+import * as RowCodec from "./RowCodec.ts"
 import type { Policy } from "./Rules.ts"
 
 /** Carries out one operation, atomically and durably as far as it can. `doing` completes "the journal could not …". */
@@ -31,94 +30,21 @@ export interface JournalOptions {
   readonly dedupeWindow?: Duration.Input
   /** Ended jobs are kept this long, and at least for the window. 7 days by default. */
   readonly retention?: Duration.Input
+  /** Dead letters are kept this long. 30 days by default. */
+  readonly deadLetters?: Duration.Input
 }
 
 export const policyOf = (options: JournalOptions = {}): Policy => {
   const dedupeMs = Duration.toMillis(options.dedupeWindow ?? "24 hours")
-  return { dedupeMs, retainMs: Math.max(dedupeMs, Duration.toMillis(options.retention ?? "7 days")) }
+  return {
+    dedupeMs,
+    retainMs: Math.max(dedupeMs, Duration.toMillis(options.retention ?? "7 days")),
+    deadMs: Duration.toMillis(options.deadLetters ?? "30 days")
+  }
 }
 
-const JobJson = Schema.fromJsonString(Schema.toCodecJson(Job))
-const SettlementJson = Schema.fromJsonString(Schema.toCodecJson(Settlement))
-const AnyJson = Schema.fromJsonString(Schema.Json)
-
-const RecordRow = Schema.Struct({
-  request: JobJson,
-  hash: Schema.String,
-  reply: AnyJson,
-  state: JobState,
-  attempt: Schema.Natural,
-  instance: Schema.NullOr(InstanceId),
-  receivedMs: Schema.Natural,
-  settlement: Schema.NullOr(SettlementJson)
-})
-const OwedMessage = Schema.Struct({ ...Message.fields, content: AnyJson })
-
-const encodeJob = Schema.encodeEffect(JobJson)
-const encodeSettlement = Schema.encodeEffect(SettlementJson)
-const encodeJson = Schema.encodeEffect(AnyJson)
-const decodeRecord = Schema.decodeUnknownEffect(RecordRow)
-const decodeMessage = Schema.decodeUnknownEffect(OwedMessage)
-const decodeSettlement = Schema.decodeUnknownEffect(SettlementJson)
-const decodeInstance = Schema.decodeUnknownEffect(InstanceId)
-
-/** Something we wrote ourselves no longer reads. It is said with its key, never left out. */
-const unreadable = (what: string) => <A>(decoded: Effect.Effect<A, Schema.SchemaError>) =>
-  Effect.mapError(decoded, (error) =>
-    new JournalError({
-      operation: `read ${what}`,
-      reason: `what is written there cannot be understood (${error.message})`,
-      remedy: "Remove that row with `sqlite3`, or start with a new journal",
-      cause: error
-    }))
-
-const unwritable = (what: string) => <A>(encoded: Effect.Effect<A, Schema.SchemaError>) =>
-  Effect.mapError(encoded, (error) =>
-    new JournalError({
-      operation: `write down ${what}`,
-      reason: `it is not plain data (${error.message})`,
-      remedy: "This is a fault in Stoker or its caller: report it",
-      cause: error
-    }))
-
-const recordOf = Effect.fnUntraced(function*(row: { readonly key: string }) {
-  const { attempt, hash, instance, receivedMs, reply, request, settlement, state } = yield* decodeRecord(row).pipe(
-    unreadable(`job ${row.key}`)
-  )
-  const record: JobRecord = {
-    request: { job: request, hash, reply },
-    state,
-    attempt,
-    ...(instance === null ? {} : { instance }),
-    receivedAtMs: receivedMs,
-    ...(settlement === null ? {} : { settlement })
-  }
-  return record
-})
-
-const owedOf = Effect.fnUntraced(function*(row: OwedRow) {
-  const { content, emitter, id } = yield* decodeMessage(row).pipe(unreadable(`message ${row.id} (outbox ${row.row})`))
-  const owed: Owed = { row: row.row, message: { id, emitter, content } }
-  return owed
-})
-
-const now = Effect.map(Clock.currentTimeMillis, Math.floor)
 const bounded = (limit: number) => Math.min(Math.max(Math.trunc(limit), 0), 1_000_000)
 const claimed = ({ fence, instance, key }: Claim): Claimed => ({ key: keyText(key), instance, fence })
-
-const asked = Effect.fnUntraced(function*({ hash, job, reply }: Request) {
-  const key = keyText(keyOf(job))
-  return {
-    key,
-    intake: job.intake,
-    owner: job.owner,
-    id: job.id,
-    hash,
-    request: yield* encodeJob(job).pipe(unwritable(`job ${key}`)),
-    reply: yield* encodeJson(reply).pipe(unwritable(`where the statuses of job ${key} go`)),
-    nowMs: yield* now
-  }
-})
 
 /** Every answer of the rules in the contract's words. */
 const claimAnswer = (
@@ -129,22 +55,26 @@ const claimAnswer = (
   switch (answer._tag) {
     case "Conflict":
       return Effect.fail(new IdConflict({ key }))
+    case "Later":
+      return Effect.succeed(answer)
     case "Granted":
     case "Exhausted": {
-      const { _tag, attempt, fence } = answer
+      const { _tag, attempt, fence, ofTry } = answer
       const claim: Claim = { key, instance, attempt, fence }
-      return Effect.succeed(_tag === "Granted" ? { _tag, claim } : { _tag, claim, attempts: attempt })
+      return Effect.succeed(_tag === "Granted" ? { _tag, claim } : { _tag, claim, attempts: ofTry })
     }
     case "Settled":
-      return decodeSettlement(answer.settlement).pipe(
-        unreadable(`how job ${keyText(key)} ended`),
-        Effect.map((settlement) => ({ _tag: "Settled", settlement }))
+      return Effect.map(
+        RowCodec.settlementOf(keyText(key), answer.settlement),
+        (settlement) => ({ _tag: "Settled", settlement })
       )
-    case "Held":
-      return decodeInstance(answer.instance).pipe(
-        unreadable(`who holds job ${keyText(key)}`),
-        Effect.map((instance) => ({ _tag: "Held", instance, untilMs: answer.untilMs }))
+    case "Held": {
+      const { _tag, fence, isLapsed, untilMs } = answer
+      return Effect.map(
+        RowCodec.instanceOf(`who holds job ${keyText(key)}`, answer.instance),
+        (instance) => ({ _tag, instance, fence, untilMs, isLapsed })
       )
+    }
   }
 }
 
@@ -165,31 +95,46 @@ const measured = (perform: Perform): Perform => (doing, operation) =>
   })
 
 /** A whole journal, given the one thing its stores differ in. */
-export const make = (unmeasured: Perform): Journal["Service"] => backend(measured(unmeasured))
+export const make = (perform: Perform, scope: Journal["Service"]["scope"] = "host"): Journal["Service"] =>
+  backend(measured(perform), scope)
 
-const backend = (perform: Perform): Journal["Service"] => ({
-  submit: Effect.fn("Journal.submit")(function*(request) {
-    const input = yield* asked(request)
-    const answer = yield* perform(`write down job ${input.key}`, { name: "submit", input })
-    if (answer._tag === "Conflict") return yield* new IdConflict({ key: keyOf(request.job) })
-    return yield* recordOf(answer.row)
+const backend = (perform: Perform, scope: Journal["Service"]["scope"]): Journal["Service"] => ({
+  scope,
+
+  submit: Effect.fn("Journal.submit")(function*(request, { maximum, terms = standardTerms } = {}) {
+    const row = yield* RowCodec.sentOf(request, yield* nowMs, terms)
+    const input = { ...row, notBeforeMs: terms.notBeforeMs ?? null, maximum: maximum ?? null }
+    const answer = yield* perform(`write down job ${row.key}`, { name: "submit", input })
+    switch (answer._tag) {
+      case "Conflict":
+        return yield* new IdConflict({ key: keyOf(request.job) })
+      case "Full":
+        return yield* new Overloaded({ limit: "queueMaximum", maximum: maximum ?? 0 })
+      case "Known":
+        return yield* RowCodec.recordOf(answer.row)
+    }
   }),
 
-  claim: Effect.fn("Journal.claim")(function*(request, { instance, leaseMs, maxAttempts }) {
-    const key = keyOf(request.job)
-    const input = { ...(yield* asked(request)), instance, leaseMs: Math.floor(leaseMs), maxAttempts }
-    const answer = yield* perform(`claim job ${input.key}`, { name: "claim", input })
-    return yield* claimAnswer(key, instance, answer)
-  }),
+  claim: Effect.fn("Journal.claim")(
+    function*(request, { instance, leaseMs, leavesLapsed = false, maxAttempts, tries = 1 }) {
+      const key = keyOf(request.job)
+      const row = yield* RowCodec.sentOf(request, yield* nowMs)
+      const input = { ...row, instance, leaseMs: Math.floor(leaseMs), maxAttempts, tries, leavesLapsed }
+      const answer = yield* perform(`claim job ${row.key}`, { name: "claim", input })
+      return yield* claimAnswer(key, instance, answer)
+    }
+  ),
 
-  queued: Effect.fn("Journal.queued")(function*(limit) {
-    const rows = yield* perform("list what is queued", { name: "queued", input: { limit: bounded(limit) } })
-    return yield* Effect.forEach(rows, (row) => Effect.map(recordOf(row), ({ request }) => request))
+  queued: Effect.fn("Journal.queued")(function*(limit, except = []) {
+    const input = { limit: bounded(limit), except, nowMs: yield* nowMs }
+    const { nextMs, rows } = yield* perform("list what is queued", { name: "queued", input })
+    const jobs = yield* Effect.forEach(rows, RowCodec.queuedOf)
+    return { jobs, ...(nextMs === null ? {} : { nextMs }) }
   }),
 
   renew: Effect.fn("Journal.renew")(function*(claims, leaseMs) {
     if (claims.length === 0) return []
-    const input = { claims: claims.map(claimed), untilMs: (yield* now) + Math.floor(leaseMs) }
+    const input = { claims: claims.map(claimed), leaseMs: Math.floor(leaseMs), nowMs: yield* nowMs }
     const lost = new Set(yield* perform("prolong the leases of running jobs", { name: "renew", input }))
     return claims.filter((_, index) => lost.has(index))
   }),
@@ -198,29 +143,37 @@ const backend = (perform: Perform): Journal["Service"] => ({
     const key = keyText(claim.key)
     const input = {
       claim: claimed(claim),
-      settlement: yield* encodeSettlement(settlement).pipe(unwritable(`how job ${key} ended`)),
-      messages: yield* Effect.forEach(messages, ({ content, emitter, id }) =>
-        encodeJson(content).pipe(
-          unwritable(`message ${id}`),
-          Effect.map((content) => ({ id, emitter, content }))
-        )),
-      nowMs: yield* now
+      settlement: yield* RowCodec.settlementText(key, settlement),
+      messages: yield* Effect.forEach(messages, RowCodec.messageRowOf),
+      nowMs: yield* nowMs
     }
     const answer = yield* perform(`settle job ${key}`, { name: "settle", input })
     if (answer._tag === "Lost") return yield* new ClaimLost({ key: claim.key })
-    return yield* Effect.forEach(answer.owed, owedOf)
+    return yield* Effect.forEach(answer.owed, RowCodec.owedOf)
   }),
 
   release: Effect.fn("Journal.release")(function*(claim) {
     yield* perform(`give back job ${keyText(claim.key)}`, { name: "release", input: { claim: claimed(claim) } })
   }),
 
-  postpone: Effect.fn("Journal.postpone")(function*(claim) {
-    yield* perform(`put off job ${keyText(claim.key)}`, { name: "postpone", input: { claim: claimed(claim) } })
+  postpone: Effect.fn("Journal.postpone")(function*(claim, notBeforeMs) {
+    const input = { claim: claimed(claim), dueMs: notBeforeMs ?? null }
+    yield* perform(`put off job ${keyText(claim.key)}`, { name: "postpone", input })
   }),
 
   own: Effect.fn("Journal.own")(function*(claim) {
     return yield* perform(`take over job ${keyText(claim.key)}`, { name: "own", input: { claim: claimed(claim) } })
+  }),
+
+  lapsed: Effect.fn("Journal.lapsed")(function*(limit) {
+    const input = { limit: bounded(limit), nowMs: yield* nowMs }
+    const rows = yield* perform("list whose leases ran out", { name: "lapsed", input })
+    return yield* Effect.forEach(rows, RowCodec.lapseOf)
+  }),
+
+  expire: Effect.fn("Journal.expire")(function*({ fence, instance, key, untilMs }) {
+    const input = { lapse: { key: keyText(key), instance, fence, untilMs }, nowMs: yield* nowMs }
+    return yield* perform(`end a dead worker's claim on job ${input.lapse.key}`, { name: "expire", input })
   }),
 
   abandon: Effect.fn("Journal.abandon")(function*(instance) {
@@ -228,13 +181,13 @@ const backend = (perform: Perform): Journal["Service"] => ({
   }),
 
   holders: perform("list who holds claims", { name: "holders", input: null }).pipe(
-    Effect.flatMap(Effect.forEach((instance) => decodeInstance(instance).pipe(unreadable(`instance ${instance}`)))),
+    Effect.flatMap(Effect.forEach((instance) => RowCodec.instanceOf(`instance ${instance}`, instance))),
     Effect.withSpan("Journal.holders")
   ),
 
   owed: Effect.fn("Journal.owed")(function*(limit) {
     const rows = yield* perform("list what is owed", { name: "owed", input: { limit: bounded(limit) } })
-    return yield* Effect.forEach(rows, owedOf)
+    return yield* Effect.forEach(rows, RowCodec.owedOf)
   }),
 
   told: Effect.fn("Journal.told")(function*(rows) {
@@ -243,13 +196,56 @@ const backend = (perform: Perform): Journal["Service"] => ({
 
   counts: perform("count what waits", { name: "counts", input: null }).pipe(Effect.withSpan("Journal.counts")),
 
+  bury: Effect.fn("Journal.bury")(
+    function*({ receivedAtMs, request, terms, tries }, { reason, remedy }, claim) {
+      const at = yield* nowMs
+      const row = yield* RowCodec.sentOf(request, receivedAtMs, terms)
+      const letter = { ...row, tries, diedMs: at, reason, remedy }
+      const settlement = yield* RowCodec.rejectionText(row.key, reason, remedy, at)
+      const input = { letter, claim: claim === undefined ? null : claimed(claim), settlement }
+      yield* perform(`keep the dead letter ${row.key}`, { name: "bury", input })
+    }
+  ),
+
+  dead: Effect.fn("Journal.dead")(function*(limit) {
+    const answer = yield* perform("list dead letters", { name: "dead", input: { limit: bounded(limit) } })
+    return { total: answer.total, letters: yield* Effect.forEach(answer.letters, RowCodec.letterOf) }
+  }),
+
+  letter: Effect.fn("Journal.letter")(function*(key) {
+    const input = { key: keyText(key) }
+    const row = yield* perform(`look up the dead letter ${input.key}`, { name: "letter", input })
+    return row === null ? undefined : yield* RowCodec.letterOf(row)
+  }),
+
+  revive: Effect.fn("Journal.revive")(function*(key) {
+    const input = { key: keyText(key), nowMs: yield* nowMs }
+    const answer = yield* perform(`queue the dead letter ${input.key} again`, { name: "revive", input })
+    if (answer._tag !== "Queued") return { _tag: answer._tag }
+    const revived: Revived = { _tag: "Queued", letter: yield* RowCodec.letterOf(answer.letter) }
+    return revived
+  }),
+
+  discard: Effect.fn("Journal.discard")(function*(key) {
+    const input = { key: keyText(key) }
+    return yield* perform(`throw away the dead letter ${input.key}`, { name: "discard", input })
+  }),
+
+  prune: Effect.flatMap(nowMs, (at) => perform("remove what is old", { name: "prune", input: { nowMs: at } })).pipe(
+    Effect.withSpan("Journal.prune")
+  ),
+
+  unknown: Effect.fn("Journal.unknown")(function*(keys) {
+    return keys.length === 0 ? [] : yield* perform("look up jobs", { name: "unknown", input: { keys } })
+  }),
+
   get: Effect.fn("Journal.get")(function*(key) {
     const row = yield* perform(`look up job ${keyText(key)}`, { name: "get", input: { key: keyText(key) } })
-    return row === null ? undefined : yield* recordOf(row)
+    return row === null ? undefined : yield* RowCodec.recordOf(row)
   }),
 
   list: Effect.fn("Journal.list")(function*(filter) {
     const input = { ...filter, limit: bounded(filter.limit) }
-    return yield* Effect.forEach(yield* perform("list jobs", { name: "list", input }), recordOf)
+    return yield* Effect.forEach(yield* perform("list jobs", { name: "list", input }), RowCodec.recordOf)
   })
 })

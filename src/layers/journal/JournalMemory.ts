@@ -8,7 +8,7 @@ import type { Store } from "./Store.ts"
 
 /** What a journal in memory knows. It outlives the layers built on it, as a file outlives a worker. */
 export interface JournalState {
-  readonly store: Store
+  readonly store: Store<never>
 }
 
 /** The state of a journal that knows no job yet. */
@@ -20,7 +20,7 @@ export const layer = (state: JournalState, options?: JournalBackend.JournalOptio
   return Layer.succeed(
     Journal,
     Journal.of(
-      JournalBackend.make((_doing, operation) => Effect.sync(() => Rules.apply(state.store, policy, operation)))
+      JournalBackend.make((_doing, operation) => Effect.sync(() => Rules.applySync(state.store, policy, operation)))
     )
   )
 }

@@ -3,6 +3,7 @@
  * Times are milliseconds since 1970.
  */
 import type { JobState } from "../../schemas/Job.ts"
+import type { Priority } from "../../schemas/Terms.ts"
 
 /** What the rules decide on. Kept apart from the request, which may be large and is read only when it is asked for. */
 export interface Standing {
@@ -14,6 +15,12 @@ export interface Standing {
   readonly state: JobState
   /** Attempts used up, with the present one. */
   readonly attempt: number
+  /** Which try of the sender's this is, 1 for the first. */
+  readonly tries: number
+  /** Attempts that earlier tries used up. */
+  readonly spent: number
+  /** A queued row is not begun before; rows of one priority begin in the order of this. */
+  readonly dueMs: number
   /** The present claim used up an attempt: not so when it was given only to settle the job as `Lost`. */
   readonly counted: boolean
   readonly fence: number
@@ -26,16 +33,45 @@ export interface Standing {
   readonly endedMs: number | null
 }
 
-export interface JobRow extends Standing {
+/** What was sent, and on which terms: enough to make a row of. */
+export interface Sent {
+  /** `keyText` of the job's key. */
+  readonly key: string
   readonly intake: string
   readonly owner: string
   readonly id: string
+  readonly hash: string
   /** JSON of `Job`. */
   readonly request: string
   /** JSON. */
   readonly reply: string
+  readonly receivedMs: number
+  readonly priority: Priority
+  readonly expiresMs: number | null
+  /** JSON of `RetryPolicy`; null for a job whose transport keeps it. */
+  readonly retry: string | null
+}
+
+export interface JobRow extends Standing, Sent {
   /** JSON of `Settlement`. */
   readonly settlement: string | null
+}
+
+/** A claim whose lease ran out, as somebody saw it. */
+export interface Lapsed {
+  readonly key: string
+  readonly instance: string
+  readonly fence: number
+  readonly untilMs: number
+}
+
+/** A dead letter. There is one for a key at most. */
+export interface LetterRow extends Sent {
+  /** The last one. */
+  readonly tries: number
+  readonly diedMs: number
+  readonly reason: string
+  readonly remedy: string
 }
 
 /** A message as it is put into the outbox. `content` is JSON. */

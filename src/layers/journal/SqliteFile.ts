@@ -2,7 +2,7 @@
 import { closeSync, constants, openSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { type Operation, reads } from "./Operation.ts"
-import { apply } from "./Rules.ts"
+import { applySync } from "./Rules.ts"
 import { failureOf, isFull } from "./SqliteFailure.ts"
 import { check, migrate } from "./SqliteMigrations.ts"
 import type { Result, ThreadOptions } from "./SqliteProtocol.ts"
@@ -72,7 +72,7 @@ export const open = ({ busyMs, filename, policy }: ThreadOptions): SqliteFile =>
   const one = (operation: Operation): Result => {
     savepoint.run()
     try {
-      const answer = apply(store, policy, operation)
+      const answer = applySync(store, policy, operation)
       release.run()
       return { _tag: "Done", answer }
     } catch (error) {

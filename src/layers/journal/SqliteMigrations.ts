@@ -40,7 +40,74 @@ const steps: ReadonlyArray<string> = [
     content text not null,
     made_ms integer not null
   ) strict;
-  create index outbox_by_job on outbox (job, fence, row);`
+  create index outbox_by_job on outbox (job, fence, row);`,
+  // Terms and tries. The rows move to a new table because added columns would come behind `request`. Queued rows begin
+  // in the order of (priority, due_ms, seq). Their number is counted by triggers: it is asked for with each submit.
+  `create table jobs_with_terms (
+    seq integer primary key autoincrement,
+    key text not null unique,
+    intake text not null,
+    owner text not null,
+    id text not null,
+    hash text not null,
+    delivered integer not null check (delivered in (0, 1)),
+    state text not null check (state in ('queued', 'running', 'ended')),
+    attempt integer not null,
+    tries integer not null,
+    spent integer not null,
+    due_ms integer not null,
+    counted integer not null check (counted in (0, 1)),
+    fence integer not null,
+    instance text,
+    lease_until_ms integer,
+    received_ms integer not null,
+    started_ms integer,
+    ended_ms integer,
+    priority text not null check (priority in ('high', 'normal', 'low')),
+    expires_ms integer,
+    retry text,
+    settlement text,
+    reply text not null,
+    request text not null
+  ) strict;
+  insert into jobs_with_terms
+    select seq, key, intake, owner, id, hash, delivered, state, attempt, 1, 0, received_ms, counted, fence, instance,
+      lease_until_ms, received_ms, started_ms, ended_ms, 'normal', null, null, settlement, reply, request
+    from jobs order by seq;
+  drop table jobs;
+  alter table jobs_with_terms rename to jobs;
+  create index jobs_by_state on jobs (state, seq);
+  create index jobs_by_id on jobs (id, seq);
+  create index jobs_by_holder on jobs (instance, seq) where state = 'running';
+  create index jobs_by_end on jobs (ended_ms, seq) where state = 'ended';
+  create index jobs_by_turn on jobs (priority, due_ms, seq) where state = 'queued';
+  create table queue_length (rows integer not null) strict;
+  insert into queue_length select count(*) from jobs where state = 'queued';
+  create trigger jobs_queued after insert on jobs when new.state = 'queued'
+    begin update queue_length set rows = rows + 1; end;
+  create trigger jobs_unqueued after delete on jobs when old.state = 'queued'
+    begin update queue_length set rows = rows - 1; end;
+  create trigger jobs_moved after update of state on jobs when (old.state = 'queued') <> (new.state = 'queued')
+    begin update queue_length set rows = rows + iif(new.state = 'queued', 1, -1); end;
+  create table dead_letters (
+    seq integer primary key autoincrement,
+    key text not null unique,
+    intake text not null,
+    owner text not null,
+    id text not null,
+    hash text not null,
+    received_ms integer not null,
+    died_ms integer not null,
+    tries integer not null,
+    reason text not null,
+    remedy text not null,
+    priority text not null check (priority in ('high', 'normal', 'low')),
+    expires_ms integer,
+    retry text,
+    reply text not null,
+    request text not null
+  ) strict;
+  create index dead_letters_by_time on dead_letters (died_ms, seq);`
 ]
 
 /** "STKR", so that another program's database is told from a journal (pragma application_id). */

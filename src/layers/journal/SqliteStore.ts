@@ -1,11 +1,14 @@
 /** The rules' rows in a SQLite file. Plain TypeScript, used inside the thread; whoever calls holds the transaction. */
 import type { DatabaseSync } from "node:sqlite"
-import type { JobRow, OwedRow, Standing } from "./Rows.ts"
+import type { JobRow, Lapsed, LetterRow, OwedRow, Standing } from "./Rows.ts"
 import type { JobFilter, Store } from "./Store.ts"
 
-const standing = `key, hash, delivered, state, attempt, counted, fence, instance, lease_until_ms as leaseUntilMs,
-  received_ms as receivedMs, started_ms as startedMs, ended_ms as endedMs`
-const whole = `${standing}, intake, owner, id, settlement, reply, request`
+const standing = `key, hash, delivered, state, attempt, tries, spent, due_ms as dueMs, counted, fence, instance,
+  lease_until_ms as leaseUntilMs, received_ms as receivedMs, started_ms as startedMs, ended_ms as endedMs`
+const terms = "priority, expires_ms as expiresMs, retry"
+const whole = `${standing}, intake, owner, id, ${terms}, settlement, reply, request`
+const letter = `key, intake, owner, id, hash, received_ms as receivedMs, died_ms as diedMs, tries, reason, remedy,
+  ${terms}, reply, request`
 const owed = "row, id, emitter, content"
 
 type Columns = Readonly<Record<string, unknown>>
@@ -13,46 +16,77 @@ type Columns = Readonly<Record<string, unknown>>
 /** SQLite knows no boolean. The tables are `strict` and checked, so the columns have the types the rows say. */
 const rowOf = <R extends Standing>(columns: Columns): R =>
   ({ ...columns, delivered: columns.delivered === 1, counted: columns.counted === 1 }) as unknown as R
+const letterOf = (columns: Columns): LetterRow => ({ ...columns }) as unknown as LetterRow
 const owedOf = (columns: Columns): OwedRow => ({ ...columns }) as unknown as OwedRow
+const lapsedOf = (columns: Columns): Lapsed => ({ ...columns }) as unknown as Lapsed
 const bit = (value: boolean): number => (value ? 1 : 0)
 
 /** Prepares every statement once. */
-export const make = (db: DatabaseSync): Store => {
+export const make = (db: DatabaseSync): Store<never> => {
   const byKey = db.prepare(`select ${whole} from jobs where key = ?`)
   const standingByKey = db.prepare(`select ${standing} from jobs where key = ?`)
   const remove = db.prepare("delete from jobs where key = ?")
   const floor = db.prepare("select fence from fence_floor")
   const raiseFloor = db.prepare("update fence_floor set fence = max(fence, ?)")
   const insert = db.prepare(
-    `insert into jobs (key, intake, owner, id, hash, delivered, state, attempt, counted, fence, instance,
-       lease_until_ms, received_ms, started_ms, ended_ms, settlement, reply, request)
-     values ($key, $intake, $owner, $id, $hash, $delivered, $state, $attempt, $counted, $fence, $instance,
-       $leaseUntilMs, $receivedMs, $startedMs, $endedMs, $settlement, $reply, $request)`
+    `insert into jobs (key, intake, owner, id, hash, delivered, state, attempt, tries, spent, due_ms, counted, fence,
+       instance, lease_until_ms, received_ms, started_ms, ended_ms, priority, expires_ms, retry, settlement, reply,
+       request)
+     values ($key, $intake, $owner, $id, $hash, $delivered, $state, $attempt, $tries, $spent, $dueMs, $counted, $fence,
+       $instance, $leaseUntilMs, $receivedMs, $startedMs, $endedMs, $priority, $expiresMs, $retry, $settlement, $reply,
+       $request)`
   )
   const stand = db.prepare(
-    `update jobs set delivered = $delivered, state = $state, attempt = $attempt, counted = $counted, fence = $fence,
-       instance = $instance, lease_until_ms = $leaseUntilMs, started_ms = $startedMs, ended_ms = $endedMs where key = $key`
+    `update jobs set delivered = $delivered, state = $state, attempt = $attempt, tries = $tries, spent = $spent,
+       due_ms = $dueMs, counted = $counted, fence = $fence, instance = $instance, lease_until_ms = $leaseUntilMs,
+       started_ms = $startedMs, ended_ms = $endedMs where key = $key`
   )
   const lease = db.prepare("update jobs set lease_until_ms = ? where key = ?")
   const end = db.prepare(
     "update jobs set state = 'ended', lease_until_ms = null, ended_ms = ?, settlement = ? where key = ?"
   )
-  const queued = db.prepare(`select ${whole} from jobs where state = 'queued' order by seq limit ?`)
+  const due = db.prepare(
+    `select ${whole} from jobs indexed by jobs_by_turn where state = 'queued' and priority = ? and due_ms <= ?
+       and key not in (select value from json_each(?)) order by due_ms, seq limit ?`
+  )
+  const nextDue = db.prepare(
+    `select min(due_ms) as dueMs from jobs indexed by jobs_by_turn where state = 'queued' and priority = ? and due_ms > ?`
+  )
+  const waiting = db.prepare("select rows from queue_length")
   const heldBy = db.prepare(`select ${standing} from jobs where state = 'running' and instance = ? order by seq`)
+  const lapsed = db.prepare(
+    `select key, instance, fence, lease_until_ms as untilMs from jobs indexed by jobs_by_holder
+       where state = 'running' and instance is not null and delivered = 0 and lease_until_ms <= ?
+       order by lease_until_ms, seq limit ?`
+  )
+  // SQLite would take the index of states for these two, and sort all ended rows again at each settling.
   const holders = db.prepare(
-    "select distinct instance from jobs where state = 'running' and instance is not null order by instance"
+    `select distinct instance from jobs indexed by jobs_by_holder where state = 'running' and instance is not null
+       order by instance`
   )
   const prune = db.prepare(
     `delete from jobs where seq in
-       (select seq from jobs where state = 'ended' and ended_ms < ? order by ended_ms, seq limit ?)`
+       (select seq from jobs indexed by jobs_by_end where state = 'ended' and ended_ms < ? order by ended_ms, seq limit ?)`
   )
   const owe = db.prepare("insert into outbox (job, fence, emitter, id, content, made_ms) values (?, ?, ?, ?, ?, ?)")
   const owedBy = db.prepare(`select ${owed} from outbox where job = ? and fence = ? order by row`)
   const oldestOwed = db.prepare(`select ${owed} from outbox order by row limit ?`)
-  const counts = db.prepare(
-    "select (select count(*) from jobs where state = 'queued') as queued, (select count(*) from outbox) as owed"
-  )
+  const owing = db.prepare("select count(*) as owed from outbox")
   const told = db.prepare("delete from outbox where row = ?")
+  const unbury = db.prepare("delete from dead_letters where key = ?")
+  const bury = db.prepare(
+    `insert into dead_letters (key, intake, owner, id, hash, received_ms, died_ms, tries, reason, remedy, priority,
+       expires_ms, retry, reply, request)
+     values ($key, $intake, $owner, $id, $hash, $receivedMs, $diedMs, $tries, $reason, $remedy, $priority, $expiresMs,
+       $retry, $reply, $request)`
+  )
+  const letterByKey = db.prepare(`select ${letter} from dead_letters where key = ?`)
+  const buried = db.prepare("select count(*) as letters from dead_letters")
+  const oldestLetters = db.prepare(`select ${letter} from dead_letters order by died_ms, seq limit ?`)
+  const pruneLetters = db.prepare(
+    `delete from dead_letters where seq in
+       (select seq from dead_letters where died_ms < ? order by died_ms, seq limit ?)`
+  )
 
   const newest = (where: string) => db.prepare(`select ${whole} from jobs ${where} order by seq desc limit $limit`)
   const all = newest("")
@@ -65,51 +99,97 @@ export const make = (db: DatabaseSync): Store => {
   }
 
   return {
-    standing: (key) => {
+    *standing(key) {
       const columns = standingByKey.get(key)
       return columns === undefined ? undefined : rowOf<Standing>(columns)
     },
-    row: (key) => {
+    *row(key) {
       const columns = byKey.get(key)
       return columns === undefined ? undefined : rowOf<JobRow>(columns)
     },
-    insert: (row) => {
+    *insert(row) {
       remove.run(row.key)
       insert.run({ ...row, delivered: bit(row.delivered), counted: bit(row.counted) })
     },
-    stand: ({ attempt, counted, delivered, endedMs, fence, instance, key, leaseUntilMs, startedMs, state }) => {
+    *stand(standing) {
+      const { attempt, counted, delivered, dueMs, endedMs, fence, instance, key, leaseUntilMs, spent } = standing
+      const { startedMs, state, tries } = standing
+      const times = { dueMs, leaseUntilMs, startedMs, endedMs }
       const bits = { counted: bit(counted), delivered: bit(delivered) }
-      stand.run({ key, state, attempt, fence, instance, leaseUntilMs, startedMs, endedMs, ...bits })
+      stand.run({ key, state, attempt, tries, spent, fence, instance, ...times, ...bits })
     },
-    lease: (key, untilMs) => {
+    *lease(key, untilMs) {
       lease.run(untilMs, key)
     },
-    end: (key, endedMs, settlement) => {
+    *end(key, endedMs, settlement) {
       end.run(endedMs, settlement, key)
     },
-    forget: ({ fence, key }) => {
+    *forget({ fence, key }) {
       remove.run(key)
       raiseFloor.run(fence)
     },
-    fenceFloor: () => Number(floor.get()?.fence ?? 0),
-    queued: (limit) => queued.all(limit).map(rowOf<JobRow>),
-    heldBy: (instance) => heldBy.all(instance).map(rowOf<Standing>),
-    holders: () => holders.all().map(({ instance }) => String(instance)),
-    list: (filter) => filtered(filter).map(rowOf<JobRow>),
-    prune: (endedMs, limit) => {
-      prune.run(endedMs, limit)
+    *fenceFloor() {
+      return Number(floor.get()?.fence ?? 0)
     },
-    owe: (key, fence, { content, emitter, id }, madeMs) => {
+    *due(priority, nowMs, limit, except) {
+      return due.all(priority, nowMs, JSON.stringify(except), limit).map(rowOf<JobRow>)
+    },
+    *nextDue(priority, nowMs) {
+      const dueMs = nextDue.get(priority, nowMs)?.dueMs
+      return typeof dueMs === "number" ? dueMs : null
+    },
+    *waiting() {
+      return Number(waiting.get()?.rows ?? 0)
+    },
+    *heldBy(instance) {
+      return heldBy.all(instance).map(rowOf<Standing>)
+    },
+    *lapsed(nowMs, limit) {
+      return lapsed.all(nowMs, limit).map(lapsedOf)
+    },
+    *holders() {
+      return holders.all().map(({ instance }) => String(instance))
+    },
+    *list(filter) {
+      return filtered(filter).map(rowOf<JobRow>)
+    },
+    *prune(endedMs, limit) {
+      return Number(prune.run(endedMs, limit).changes)
+    },
+    *owe(key, fence, { content, emitter, id }, madeMs) {
       owe.run(key, fence, emitter, id, content, madeMs)
     },
-    owedBy: (key, fence) => owedBy.all(key, fence).map(owedOf),
-    owed: (limit) => oldestOwed.all(limit).map(owedOf),
-    told: (row) => {
+    *owedBy(key, fence) {
+      return owedBy.all(key, fence).map(owedOf)
+    },
+    *owed(limit) {
+      return oldestOwed.all(limit).map(owedOf)
+    },
+    *told(row) {
       told.run(row)
     },
-    counts: () => {
-      const { owed, queued } = counts.get() ?? {}
-      return { queued: Number(queued), owed: Number(owed) }
+    *owing() {
+      return Number(owing.get()?.owed ?? 0)
+    },
+    *bury(letter) {
+      unbury.run(letter.key)
+      bury.run({ ...letter })
+    },
+    *letter(key) {
+      const columns = letterByKey.get(key)
+      return columns === undefined ? undefined : letterOf(columns)
+    },
+    *exhume(key) {
+      unbury.run(key)
+    },
+    *buried() {
+      return Number(buried.get()?.letters ?? 0)
+    },
+    *letters(limit) {
+      return oldestLetters.all(limit).map(letterOf)
+    },
+    *pruneLetters(diedMs, limit) {
+      return Number(pruneLetters.run(diedMs, limit).changes)
     }
   }
 }

@@ -149,7 +149,7 @@ export const make = Effect.fnUntraced(
       Effect.callback<Answer<N>, JournalError>((resume) => {
         const failed = (failure: Failure) => resume(Effect.fail(errorOf(doing, failure)))
         if (isClosed) return failed(closed)
-        // Our own thread answers with what `Rules.apply` gave, and the type is its.
+        // Our own thread answers with what `Rules.applySync` gave, and the type is its.
         const done = (answer: unknown) => resume(Effect.succeed(answer as Answer<N>))
         const waiting: GroupCommit.Waiting = { operation: operation as Operation, done, failed }
         commits.add(waiting)

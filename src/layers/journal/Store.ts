@@ -1,6 +1,7 @@
-/** What the rules ask of whatever keeps the rows. Synchronous: the caller sees to it that an operation is atomic. */
+/** What the rules ask of whatever keeps the rows. The caller sees to it that an operation is atomic. */
 import type { JobState } from "../../schemas/Job.ts"
-import type { JobRow, MessageRow, OwedRow, Standing } from "./Rows.ts"
+import type { Priority } from "../../schemas/Terms.ts"
+import type { JobRow, Lapsed, LetterRow, MessageRow, OwedRow, Standing } from "./Rows.ts"
 
 export interface JobFilter {
   readonly id?: string
@@ -8,35 +9,66 @@ export interface JobFilter {
   readonly limit: number
 }
 
+/**
+ * One thing asked of a store, done by `yield*` and not before. A store that answers at once yields nothing (`Y` is
+ * never); one that has to wait yields Effects, and any Effect is such a step.
+ */
+export interface Step<Y, A> {
+  readonly [Symbol.iterator]: () => Iterator<Y, A, unknown>
+}
+
 /** The order of rows is the order of their `insert`. */
-export interface Store {
-  readonly standing: (key: string) => Standing | undefined
-  readonly row: (key: string) => JobRow | undefined
+export interface Store<Y> {
+  readonly standing: (key: string) => Step<Y, Standing | undefined>
+  readonly row: (key: string) => Step<Y, JobRow | undefined>
   /** At the end of the order; one with the same key is replaced. */
-  readonly insert: (row: JobRow) => void
-  /** Everything of a standing but `key`, `hash`, `delivered` and `receivedMs`, which never change. */
-  readonly stand: (standing: Standing) => void
-  readonly lease: (key: string, untilMs: number) => void
-  readonly end: (key: string, endedMs: number, settlement: string) => void
+  readonly insert: (row: JobRow) => Step<Y, void>
+  /** Everything of a standing but `key`, `hash` and `receivedMs`, which never change. */
+  readonly stand: (standing: Standing) => Step<Y, void>
+  readonly lease: (key: string, untilMs: number) => Step<Y, void>
+  readonly end: (key: string, endedMs: number, settlement: string) => Step<Y, void>
   /** Removes the row. Fences of rows made later begin above its own: see `fenceFloor`. */
-  readonly forget: (standing: Standing) => void
+  readonly forget: (standing: Standing) => Step<Y, void>
   /** The highest fence of any row that was forgotten; 0 at first. */
-  readonly fenceFloor: () => number
-  /** Oldest first. */
-  readonly queued: (limit: number) => ReadonlyArray<JobRow>
+  readonly fenceFloor: () => Step<Y, number>
+  /** Queued rows of a priority with `dueMs` not after `nowMs`, but for those keys, in the order of `dueMs`, then of rows. */
+  readonly due: (
+    priority: Priority,
+    nowMs: number,
+    limit: number,
+    except: ReadonlyArray<string>
+  ) => Step<Y, ReadonlyArray<JobRow>>
+  /** The least `dueMs` after `nowMs` of a queued row of a priority; null if there is none. */
+  readonly nextDue: (priority: Priority, nowMs: number) => Step<Y, number | null>
+  /** How many rows are queued, due or not. Asked with each submit: it may not take longer the more there are. */
+  readonly waiting: () => Step<Y, number>
   /** `running` rows of an instance, oldest first. */
-  readonly heldBy: (instance: string) => ReadonlyArray<Standing>
+  readonly heldBy: (instance: string) => Step<Y, ReadonlyArray<Standing>>
+  /** `running` rows of the embedded queue whose lease ended at `nowMs` or before, those that ended first, first. */
+  readonly lapsed: (nowMs: number, limit: number) => Step<Y, ReadonlyArray<Lapsed>>
   /** In alphabetical order. */
-  readonly holders: () => ReadonlyArray<string>
+  readonly holders: () => Step<Y, ReadonlyArray<string>>
   /** Newest first. */
-  readonly list: (filter: JobFilter) => ReadonlyArray<JobRow>
-  /** Removes up to `limit` rows that ended before `endedMs`, those that ended first, first. */
-  readonly prune: (endedMs: number, limit: number) => void
-  readonly owe: (key: string, fence: number, message: MessageRow, madeMs: number) => void
+  readonly list: (filter: JobFilter) => Step<Y, ReadonlyArray<JobRow>>
+  /** Removes up to `limit` rows that ended before `endedMs`, those that ended first, first. Gives how many. */
+  readonly prune: (endedMs: number, limit: number) => Step<Y, number>
+  readonly owe: (key: string, fence: number, message: MessageRow, madeMs: number) => Step<Y, void>
   /** What one claim's settling owes still, oldest first. */
-  readonly owedBy: (key: string, fence: number) => ReadonlyArray<OwedRow>
+  readonly owedBy: (key: string, fence: number) => Step<Y, ReadonlyArray<OwedRow>>
   /** Oldest first. */
-  readonly owed: (limit: number) => ReadonlyArray<OwedRow>
-  readonly told: (row: number) => void
-  readonly counts: () => { readonly queued: number; readonly owed: number }
+  readonly owed: (limit: number) => Step<Y, ReadonlyArray<OwedRow>>
+  readonly told: (row: number) => Step<Y, void>
+  /** How many messages the outbox holds. */
+  readonly owing: () => Step<Y, number>
+  /** Keeps a dead letter, at the end of their order; one with the same key is replaced. */
+  readonly bury: (letter: LetterRow) => Step<Y, void>
+  readonly letter: (key: string) => Step<Y, LetterRow | undefined>
+  /** Removes a letter, if it is there. */
+  readonly exhume: (key: string) => Step<Y, void>
+  /** How many letters there are. */
+  readonly buried: () => Step<Y, number>
+  /** In the order of `diedMs`, then of letters. */
+  readonly letters: (limit: number) => Step<Y, ReadonlyArray<LetterRow>>
+  /** Removes up to `limit` letters with `diedMs` before that, the oldest first. Gives how many. */
+  readonly pruneLetters: (diedMs: number, limit: number) => Step<Y, number>
 }

@@ -93,4 +93,13 @@ export class Log extends Context.Service<Log, {
     maxBytes: number
   ) => Effect.Effect<Uint8Array, LogNotFound | LogError>
   readonly remove: (key: JobKey) => Effect.Effect<void, LogError>
+  /**
+   * Removes logs of forgotten jobs: of those that were not written for `idleMs`, the ones whose keys (`keyText`)
+   * `forgotten` gives back. A bounded part with each call, which goes on where the last one ended, round and round.
+   * Gives how many were removed.
+   */
+  readonly prune: <E>(
+    idleMs: number,
+    forgotten: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, E>
+  ) => Effect.Effect<number, LogError | E>
 }>()("stoker/layers/log/Log") {}

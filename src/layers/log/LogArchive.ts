@@ -1,5 +1,5 @@
 /** Logs whose writer is not in this process: ended ones, those of other workers on this host, and of dead ones. */
-import { Effect, Result, Schema } from "effect"
+import { Effect } from "effect"
 import type { JobKey } from "../../schemas/Ids.ts"
 import { keyText } from "../../schemas/Ids.ts"
 import { codeOf } from "../host/Errno.ts"
@@ -7,7 +7,7 @@ import type { Host } from "../host/Host.ts"
 import { monotonicMs } from "../Now.ts"
 import type { LogSlice } from "./Log.ts"
 import { LogError, LogNotFound } from "./Log.ts"
-import { identityOf, magic, mostPreambleBytes, PreambleJson } from "./LogFormat.ts"
+import { decodePreamble, identityOf, mostHeadBytes } from "./LogFormat.ts"
 import type { LogHandle } from "./LogHandle.ts"
 import { openHandle } from "./LogHandle.ts"
 import type { Range } from "./LogRun.ts"
@@ -89,8 +89,6 @@ export const makeLogArchive = (host: Host["Service"]): LogArchive => {
   }
 }
 
-const headBytes = magic.length + 4
-
 /** Opens a file and proves whose it is; reads nothing else. */
 const openStored = Effect.fnUntraced(function*(key: JobKey, path: string) {
   const handle = yield* openHandle(path, "r", "read").pipe(
@@ -101,27 +99,19 @@ const openStored = Effect.fnUntraced(function*(key: JobKey, path: string) {
 
 const readPreamble = Effect.fnUntraced(function*(handle: LogHandle, key: JobKey) {
   const { size } = yield* handle.stat()
-  const start = yield* handle.read(0, Math.min(size, headBytes + mostPreambleBytes))
+  const read = decodePreamble(yield* handle.read(0, Math.min(size, mostHeadBytes)))
   // Made, and its writer died or has not come to write: nothing is kept yet.
-  if (start.length < headBytes) return yield* new LogNotFound({ key })
-  const length = start.readUInt32LE(magic.length)
-  if (start.toString("latin1", 0, magic.length) !== magic || length > mostPreambleBytes) {
-    return yield* damaged(handle.path)
-  }
-  if (start.length < headBytes + length) return yield* new LogNotFound({ key })
-  const preamble = decodePreamble(start.toString("utf8", headBytes, headBytes + length))
-  if (Result.isFailure(preamble)) return yield* damaged(handle.path)
-  if (preamble.success.key !== keyText(key)) {
+  if (read._tag === "Short") return yield* new LogNotFound({ key })
+  if (read._tag === "Damaged") return yield* damaged(handle.path)
+  if (read.preamble.key !== keyText(key)) {
     return yield* new LogError({
       operation: "read",
-      reason: `${handle.path} is the log of ${preamble.success.key}, not of ${keyText(key)}`,
+      reason: `${handle.path} is the log of ${read.preamble.key}, not of ${keyText(key)}`,
       remedy: "Somebody moved files below the state directory: remove this one"
     })
   }
-  return new StoredLog(handle, preamble.success, headBytes + length)
+  return new StoredLog(handle, read.preamble, read.bytes)
 })
-
-const decodePreamble = Schema.decodeUnknownResult(PreambleJson)
 
 const damaged = (path: string): LogError =>
   new LogError({

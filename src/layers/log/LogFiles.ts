@@ -15,12 +15,13 @@ import type { LogError, LogNotFound } from "./Log.ts"
 import { Log } from "./Log.ts"
 import { makeLogArchive } from "./LogArchive.ts"
 import { failed, openHandle } from "./LogHandle.ts"
+import * as LogPrune from "./LogPrune.ts"
 import type { LogSource } from "./LogSource.ts"
 import { follow, textOf } from "./LogSource.ts"
 
 /** A hash, because a key may be longer than a file name can be; one of 256 folders, because a folder may be too full. */
-const pathOf = (folder: string, key: JobKey): string => {
-  const name = createHash("sha256").update(keyText(key)).digest("hex").slice(0, 32)
+const pathOf = (folder: string, key: string): string => {
+  const name = createHash("sha256").update(key).digest("hex").slice(0, 32)
   return join(folder, name.slice(0, 2), `${name}.log`)
 }
 
@@ -55,7 +56,7 @@ const make = Effect.gen(function*() {
   const find = (key: JobKey): Effect.Effect<LogSource, LogNotFound | LogError> =>
     Effect.suspend(() => {
       const log = live.get(keyText(key))
-      return log === undefined ? archive.find(key, pathOf(folder, key)) : Effect.succeed(log.source)
+      return log === undefined ? archive.find(key, pathOf(folder, keyText(key))) : Effect.succeed(log.source)
     })
 
   /** From here on the log is read like any other file. */
@@ -68,7 +69,7 @@ const make = Effect.gen(function*() {
     })
 
   const open: Log["Service"]["open"] = Effect.fn("Log.open")(function*(key, options) {
-    const path = pathOf(folder, key)
+    const path = pathOf(folder, keyText(key))
     const preamble = { ...options, key: keyText(key), instance: host.instance, serial: serial++ }
     const log = yield* makeLiveLog(preamble, create(path))
     yield* Effect.acquireRelease(
@@ -96,8 +97,9 @@ const make = Effect.gen(function*() {
     remove: Effect.fn("Log.remove")(function*(key) {
       if (live.has(keyText(key))) return yield* stillWritten(key)
       archive.drop(key)
-      yield* unlink("remove", pathOf(folder, key))
-    })
+      yield* unlink("remove", pathOf(folder, keyText(key)))
+    }),
+    prune: yield* LogPrune.make(folder, (key) => live.has(key))
   })
 })
 

@@ -16,7 +16,7 @@
  * machine are not mistaken for records. A program that writes single bytes to both streams in turn makes the file five
  * times its output, at worst; everybody else pays 4 bytes for a write.
  */
-import { Schema } from "effect"
+import { Result, Schema } from "effect"
 import { InstanceId } from "../../schemas/Ids.ts"
 import type { StreamSummary } from "../../schemas/JobEvent.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
@@ -108,6 +108,32 @@ export const encodePreamble = (preamble: Preamble): Buffer => {
   bytes.writeUInt32LE(json.length, magic.length)
   json.copy(bytes, magic.length + 4)
   return bytes
+}
+
+const decodeJson = Schema.decodeUnknownResult(PreambleJson)
+
+/** Bytes of a file's beginning that are enough for any preamble. */
+export const mostHeadBytes = magic.length + 4 + mostPreambleBytes
+
+/**
+ * From the beginning of a file. `Short`: its writer has not come to write it (yet). `Damaged`: it is no log of this
+ * version.
+ */
+export const decodePreamble = (
+  start: Buffer
+):
+  | { readonly _tag: "Whole"; readonly preamble: Preamble; readonly bytes: number }
+  | { readonly _tag: "Short" }
+  | { readonly _tag: "Damaged" } =>
+{
+  const head = magic.length + 4
+  if (start.length < head) return { _tag: "Short" }
+  const length = start.readUInt32LE(magic.length)
+  if (start.toString("latin1", 0, magic.length) !== magic || length > mostPreambleBytes) return { _tag: "Damaged" }
+  if (start.length < head + length) return { _tag: "Short" }
+  const preamble = decodeJson(start.toString("utf8", head, head + length))
+  if (Result.isFailure(preamble)) return { _tag: "Damaged" }
+  return { _tag: "Whole", preamble: preamble.success, bytes: head + length }
 }
 
 /** What a record's head says: how long its payload is, and of which stream if it is bytes. */

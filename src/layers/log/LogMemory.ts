@@ -1,5 +1,5 @@
 /** Logs in memory, for deterministic tests: they keep the promises of Log and end with their layer. */
-import { Effect, Layer } from "effect"
+import { Clock, Effect, Layer } from "effect"
 import type { JobKey } from "../../schemas/Ids.ts"
 import { keyText } from "../../schemas/Ids.ts"
 import { alreadyEnded, failedEnd, replacedByAttempt, stillWritten } from "./LiveLog.ts"
@@ -15,17 +15,20 @@ interface MemoryLog {
   readonly source: LogSource
   readonly writer: LogWriter
   readonly isEnded: () => boolean
+  /** When it was opened or last written to. */
+  readonly writtenMs: () => number
   readonly close: (complete: boolean) => void
   readonly replace: () => void
 }
 
-const makeLog = (identity: string, keepBytes: number): MemoryLog => {
+const makeLog = (identity: string, keepBytes: number, clock: Clock.Clock): MemoryLog => {
   const tally = new LogTally(keepBytes)
   const heads = { stdout: new LogRing("stdout", tally.headBytes, 0), stderr: new LogRing("stderr", tally.headBytes, 0) }
   const news = new LogNews()
   let headEnd = start
   let end: LogEnd | undefined
   let isReplaced = false
+  let writtenMs = clock.currentTimeMillisUnsafe()
 
   const take: LogSource["take"] = (range) =>
     Effect.sync(() => {
@@ -49,6 +52,7 @@ const makeLog = (identity: string, keepBytes: number): MemoryLog => {
     Effect.suspend(() => {
       if (isReplaced) return Effect.fail(replacedByAttempt())
       if (end !== undefined) return Effect.fail(alreadyEnded())
+      writtenMs = clock.currentTimeMillisUnsafe()
       const place = tally.produced
       const head = tally.accept(stream, bytes)
       if (head.length > 0) {
@@ -76,6 +80,7 @@ const makeLog = (identity: string, keepBytes: number): MemoryLog => {
       })
     },
     isEnded: () => end !== undefined,
+    writtenMs: () => writtenMs,
     close,
     replace: () => {
       isReplaced = true
@@ -98,13 +103,15 @@ export const layerMemory: Layer.Layer<Log> = Layer.sync(Log, () => {
   return Log.of({
     open: (key, { keepBytes }) =>
       Effect.acquireRelease(
-        Effect.sync(() => {
-          const log = makeLog(`${keyText(key)}#${serial++}`, keepBytes)
-          const former = logs.get(keyText(key))
-          logs.set(keyText(key), log)
-          former?.replace()
-          return log
-        }),
+        Effect.clockWith((clock) =>
+          Effect.sync(() => {
+            const log = makeLog(`${keyText(key)}#${serial++}`, keepBytes, clock)
+            const former = logs.get(keyText(key))
+            logs.set(keyText(key), log)
+            former?.replace()
+            return log
+          })
+        ),
         (log) => Effect.sync(() => log.close(false))
       ).pipe(Effect.map((log) => log.writer)),
     read: (key, options) => follow(find(key), options),
@@ -116,6 +123,16 @@ export const layerMemory: Layer.Layer<Log> = Layer.sync(Log, () => {
         logs.delete(keyText(key))
         log?.replace()
         return Effect.void
-      })
+      }),
+    prune: Effect.fnUntraced(function*(idleMs, forgotten) {
+      const before = (yield* Clock.currentTimeMillis) - idleMs
+      const idle = [...logs].filter(([, log]) => log.isEnded() && log.writtenMs() < before)
+      const gone = yield* forgotten(idle.map(([key]) => key))
+      for (const key of gone) {
+        logs.get(key)?.replace()
+        logs.delete(key)
+      }
+      return gone.length
+    })
   })
 })

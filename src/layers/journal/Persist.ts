@@ -1,6 +1,6 @@
 /** For what must be written down before a job may go on. */
 import { Duration, Effect, Schedule } from "effect"
-import { JournalError } from "../layers/journal/Journal.ts"
+import { JournalError } from "./Journal.ts"
 
 /** The journal or its disk is away: nothing is lost by waiting, so this goes on until it is back. */
 const untilItWorks = Schedule.exponential("50 millis").pipe(

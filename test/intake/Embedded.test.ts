@@ -1,0 +1,75 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Effect, Layer, Queue, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as Settings from "../../src/layers/config/Settings.ts"
+import * as Embedded from "../../src/layers/intake/Embedded.ts"
+import type { Delivery } from "../../src/layers/intake/Intake.ts"
+import { requestHash } from "../../src/layers/intake/RequestHash.ts"
+import { Journal } from "../../src/layers/journal/Journal.ts"
+import { standardTerms } from "../../src/schemas/Terms.ts"
+import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
+import { makeJob } from "../actors/World.ts"
+import * as Places from "../journal/places.ts"
+import { type Door, suite } from "./suite.ts"
+import * as TestTime from "./testTime.ts"
+
+const embedded = (journals: typeof Places.memory) =>
+  Effect.gen(function*() {
+    const context = yield* Layer.build(yield* journals())
+    const journal = Context.get(context, Journal)
+    const settings = Settings.layer({ ...standardConfig, weights: { high: 16, normal: 4, low: 1 } })
+    const door: Door = {
+      send: Effect.fnUntraced(function*(id, { delayMs, priority = "normal", retry, ttlMs, word = "hello" } = {}) {
+        const nowMs = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+        const job = { ...makeJob(id), intake: Embedded.NAME, args: { word } }
+        yield* journal.submit({ job, hash: requestHash(job), reply: null }, {
+          terms: {
+            priority,
+            ...(delayMs === undefined ? {} : { notBeforeMs: nowMs + delayMs }),
+            ...(ttlMs === undefined ? {} : { expiresAtMs: nowMs + ttlMs }),
+            retry: retry ?? standardTerms.retry
+          }
+        })
+      }),
+      open: Effect.gen(function*() {
+        const layer = Layer.fresh(Embedded.layer).pipe(Layer.provide([Layer.succeedContext(context), settings]))
+        const { intake } = Context.get(yield* Layer.build(layer), Embedded.Embedded)
+        const arrived = yield* Queue.unbounded<Delivery>()
+        yield* Effect.forkScoped(Stream.runForEach(intake.deliveries, (delivery) => Queue.offer(arrived, delivery)))
+        return arrived
+      }),
+      journal,
+      letters: Effect.map(journal.dead(100), ({ letters }) =>
+        letters.map(({ reason, request: { job } }) => ({ id: job.id, reason }))),
+      isEmpty: Effect.map(journal.list({ limit: 100 }), (records) =>
+        records.every(({ state }) => state === "ended")),
+      ...TestTime
+    }
+    return door
+  })
+
+suite("the embedded queue in memory", "effect", embedded(Places.memory))
+suite("the embedded queue in SQLite", "effect", embedded(Places.sqlite))
+
+describe("the embedded queue's door", () => {
+  it.effect("hands a delayed job over when it is due, not when it looks next", () =>
+    Effect.gen(function*() {
+      const door = yield* embedded(Places.memory)
+      const arrived = yield* door.open
+      yield* door.send("a", { delayMs: 1110 })
+      yield* TestClock.adjust(1109)
+      assert.strictEqual(Queue.sizeUnsafe(arrived), 0)
+      yield* TestClock.adjust(1)
+      assert.strictEqual(Queue.sizeUnsafe(arrived), 1)
+    }).pipe(Effect.scoped))
+
+  it.effect("reads many waiting rows a few at a time, and misses none", () =>
+    Effect.gen(function*() {
+      const door = yield* embedded(Places.memory)
+      const ids = Array.from({ length: 200 }, (_, n) => `job-${n}`)
+      for (const id of ids) yield* door.send(id)
+      const arrived = yield* door.open
+      yield* door.pass(200)
+      assert.deepStrictEqual((yield* Queue.clear(arrived)).map(({ job }) => String(job.id)), ids)
+    }).pipe(Effect.scoped))
+})
