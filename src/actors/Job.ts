@@ -143,6 +143,7 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
       yield* teller.tell({ _tag: "Received" })
       while (true) {
         const end = yield* admitted(desk.slots, stop, live(delivery, teller, stop, receivedAt))
+        if (end === "held" && delivery.fromJournal === true) return "elsewhere"
         if (end === "held") yield* Effect.sleep(HELD_PAUSE)
         else if (end !== "free") return end
       }
@@ -157,6 +158,8 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
         return yield* Effect.forEach(deliveries, ({ ack }) => ack, { discard: true })
       case "rejected":
         return
+      case "elsewhere":
+        return yield* Effect.forEach(deliveries, ({ giveBack }) => giveBack, { discard: true })
       case "lost":
         yield* Effect.logWarning("the job's claim was lost to another worker; nothing was written")
         return yield* Effect.forEach(deliveries, ({ giveBack }) => giveBack, { discard: true })
