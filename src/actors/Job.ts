@@ -151,6 +151,7 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
       yield* teller.tell({ _tag: "Received" })
       while (true) {
         const end = yield* admitted(desk.admission.admit(applicant), stop, live(delivery, teller, stop, receivedAt))
+        if (end === "held" && delivery.fromJournal === true) return "elsewhere"
         if (end === "held") yield* Effect.sleep(HELD_PAUSE)
         else if (end !== "free") return end
       }
@@ -174,6 +175,8 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
         // Those that joined are no better, but each is to be kept with its reason.
         yield* Effect.forEach(deliveries.slice(1), ({ giveBack }) => giveBack, { discard: true })
         return yield* telemetry.parted("rejected", 1)
+      case "elsewhere":
+        return yield* giveBack
       case "lost":
         telemetry.claimLost()
         yield* attempting(Effect.logWarning("the job's claim was lost to another worker; nothing was written"))

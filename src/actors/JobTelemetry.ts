@@ -85,6 +85,7 @@ const make = (delivery: Delivery, services: Context.Context<Functions | Host | S
   const clock = Context.get(services, Clock.Clock)
   const receivedAt = clock.currentTimeNanosUnsafe()
   const now = () => clock.currentTimeNanosUnsafe()
+  const begunAt = clock.monotonicTimeNanosUnsafe()
   const { instance } = Context.get(services, Host)
   const labels = labelsOf(delivery, services)
   const { intake } = labels
@@ -101,14 +102,15 @@ const make = (delivery: Delivery, services: Context.Context<Functions | Host | S
   /** A span, and the time it took in a histogram if it was done. */
   const timed = (name: string, histogram: Metric.Histogram<number>, done?: () => void): Step => (effect) =>
     trace.step(name)(Effect.suspend(() => {
-      const begun = now()
+      const begun = clock.monotonicTimeNanosUnsafe()
       return Effect.map(effect, (value) => {
         histogram.updateUnsafe(secondsSince(begun), context)
         done?.()
         return value
       })
     }))
-  const secondsSince = (begun: bigint) => Number(now() - begun) / 1e9
+  /** Monotonic, as its argument: the date may be set meanwhile. */
+  const secondsSince = (begun: bigint) => Number(clock.monotonicTimeNanosUnsafe() - begun) / 1e9
 
   const key = { job: keyText(keyOf(delivery.job)), instance, ...trace.ids }
   const within: Step = (effect) =>
@@ -174,7 +176,7 @@ const make = (delivery: Delivery, services: Context.Context<Functions | Host | S
     telling: timed(
       "stoker.tell",
       metrics.jobTell.series({}),
-      () => metrics.job.series(labels).updateUnsafe(secondsSince(receivedAt), context)
+      () => metrics.job.series(labels).updateUnsafe(secondsSince(begunAt), context)
     ),
     putOff: (outcome) => {
       ended = outcome

@@ -4,10 +4,11 @@
  * lease, not renewed for as long as it would have held, by our own monotonic clock (as Kubernetes' leader election
  * has it).
  */
-import { Clock, Duration, Effect, Schedule } from "effect"
+import { Duration, Effect, Schedule } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Host } from "../layers/host/Host.ts"
 import { Journal, type Lapse } from "../layers/journal/Journal.ts"
+import { monotonicNanos } from "../layers/Now.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { Desk, type Sighting } from "./Desk.ts"
 
@@ -24,7 +25,7 @@ const isSame = (seen: Sighting, { fence, instance, untilMs }: Lapse) =>
 const isSilent = Effect.fnUntraced(function*(lapse: Lapse) {
   const { sightings } = yield* Desk
   const { leaseMs } = yield* Settings
-  const now = yield* Clock.clockWith((clock) => clock.currentTimeNanos)
+  const now = yield* monotonicNanos
   const lease = Duration.toNanosUnsafe(leaseMs)
   for (const [key, { atNanos }] of sightings) if (now - atNanos > FORGOTTEN * lease) sightings.delete(key)
   const key = keyText(lapse.key)

@@ -1,5 +1,5 @@
 /** What `stoker doctor` looks at. Every finding is a line; whatever goes wrong while looking is one too. */
-import { Cause, Clock, Effect, Option, type Redacted, Stream } from "effect"
+import { Cause, Effect, Option, type Redacted, Stream } from "effect"
 import { execFile } from "node:child_process"
 import { accessSync, constants } from "node:fs"
 import { join } from "node:path"
@@ -7,6 +7,7 @@ import { Amqp } from "../layers/amqp/Amqp.ts"
 import { Cgroups } from "../layers/cgroup/Cgroup.ts"
 import { Host } from "../layers/host/Host.ts"
 import { Native } from "../layers/host/Native.ts"
+import { monotonicNanos } from "../layers/Now.ts"
 import { type Check, type Driver, Drivers } from "../layers/sandbox/Sandbox.ts"
 import { baseEnv } from "../schemas/Program.ts"
 import { standardClass } from "../schemas/WorkerConfig.ts"
@@ -91,7 +92,7 @@ const languages = Effect.forEach(tools, ({ args, install, language, name }) =>
     return check
   }), { concurrency: 2 })
 
-const micros = Effect.map(Clock.clockWith((clock) => clock.currentTimeNanos), (nanos) => Number(nanos / 1000n))
+const micros = Effect.map(monotonicNanos, (nanos) => Number(nanos / 1000n))
 
 /** Makes a sandbox and runs `true` in it. */
 const selfTest = (driver: Driver) =>

@@ -1,5 +1,6 @@
 /** The views there are: for a person, for a pipe, for a program. */
-import { Clock, Effect, Schedule, type Scope } from "effect"
+import { Effect, Schedule, type Scope } from "effect"
+import { monotonicNanos } from "../layers/Now.ts"
 import type { JobEvent } from "../schemas/JobEvent.ts"
 import type { StreamName } from "../schemas/Outcome.ts"
 import { exitCodeOf } from "./ExitCode.ts"
@@ -30,7 +31,7 @@ export const live = Effect.fnUntraced(function*(
 ): Effect.fn.Return<View, never, Scope.Scope> {
   const screen = yield* Screen.make
   const look = style(wantsColour("stderr"))
-  const now = Clock.clockWith((clock) => clock.currentTimeNanos)
+  const now = monotonicNanos
   let current: { readonly what: string; readonly since: bigint } | undefined
   let frame = 0
 

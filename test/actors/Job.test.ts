@@ -54,6 +54,26 @@ describe("a job", () => {
       assert.strictEqual(world.unacked.size, 0)
     }))
 
+  it.effect("of the embedded queue that another worker runs is let go, and takes no place here until that has ended", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const [first, second] = [
+        yield* makeWorker(world, { name: "w1", script: endless }),
+        yield* makeWorker(world, { name: "w2" })
+      ]
+      const job = makeJob("a")
+      let givenBack = 0
+      const fromJournal = { fromJournal: true, giveBack: Effect.sync(() => void (givenBack += 1)) }
+      yield* first.deliver(job)
+      yield* TestClock.adjust("1 second")
+      yield* second.deliver(job, "one", fromJournal)
+      yield* TestClock.adjust("1 second")
+      yield* second.idle
+      assert.strictEqual(givenBack, 1)
+      assert.deepStrictEqual(world.begun.length, 1)
+      yield* first.stop(job)
+    }))
+
   for (const outcome of every) {
     it.effect(`that ends as ${outcome._tag} is settled, told in order, acked, and leaves nothing`, () =>
       Effect.gen(function*() {

@@ -93,5 +93,5 @@ describe("the embedded queue on the command line", () => {
     assert.strictEqual(missing.code, 1)
     worker.kill("SIGTERM")
     assert.strictEqual((await worker.ended).code, 0)
-  })
+  }, 90_000)
 })

@@ -306,4 +306,40 @@ describe("Journal: sqlite, the file", { timeout: 30_000 }, () => {
       renameSync(filename, `${filename}.away`)
       yield* Layer.build(Layer.fresh(layer))
     }))
+
+  it.live("settling takes no longer when very many jobs have ended", () =>
+    Effect.gen(function*() {
+      const filename = yield* file
+      const ids = Array.from({ length: 100 }, (_, number) => `job-${number}`)
+      const settleAll = (journal: Journal["Service"], prefix: string) =>
+        Effect.gen(function*() {
+          const claims = yield* Effect.forEach(
+            ids,
+            (id) => journal.claim(Sample.request(`${prefix}-${id}`), claiming),
+            {
+              concurrency: "unbounded"
+            }
+          )
+          const started = performance.now()
+          yield* Effect.forEach(
+            claims,
+            (answer) =>
+              answer._tag === "Granted" ? journal.settle(answer.claim, Sample.settlement(1), []) : Effect.void,
+            { concurrency: "unbounded" }
+          )
+          return performance.now() - started
+        })
+      const few = yield* withJournal(filename, (journal) => settleAll(journal, "few"))
+      const columns =
+        "intake, owner, id, hash, delivered, state, attempt, tries, spent, due_ms, counted, fence, instance,"
+        + " lease_until_ms, received_ms, started_ms, ended_ms, priority, expires_ms, retry, settlement, reply, request"
+      yield* byHand(
+        filename,
+        `with recursive n (i) as (select 1 union all select i + 1 from n where i < 600)
+         insert into jobs (key, ${columns}) select key || '-' || i, ${columns} from jobs, n where state = 'ended'`
+      )
+      const many = yield* withJournal(filename, (journal) => settleAll(journal, "many"))
+      // Sorting 60,000 rows for each of them would take seconds.
+      assert.isBelow(many, 8 * few + 400)
+    }))
 })

@@ -35,6 +35,7 @@ const make = Effect.gen(function*() {
   const handed = new Set<string>()
   const lanes = priorities.map((level) => ({ level, weight: weights[level], credit: 0, jobs: new Array<QueuedJob>() }))
   let lookAtMs = 0
+  let isAway = false
 
   const bury = (queued: QueuedJob, why: Why, claim?: Claim) =>
     persist("a dead letter", journal.bury(queued, why, claim))
@@ -66,6 +67,7 @@ const make = Effect.gen(function*() {
     return {
       ...request,
       redelivered: false,
+      fromJournal: true,
       priority,
       attempt: tries,
       ...(expiresAtMs === undefined ? {} : { expiresAtMs }),
@@ -80,12 +82,13 @@ const make = Effect.gen(function*() {
 
   const look = Effect.gen(function*() {
     const { jobs, nextMs } = yield* journal.queued(page, [...handed]).pipe(
-      Effect.catch((error) =>
-        Effect.as(Effect.logWarning(`the embedded queue cannot be read: ${error.message}`), {
-          jobs: [],
-          nextMs: undefined
-        })
-      )
+      Effect.tap(() => isAway ? Effect.logInfo("the embedded queue can be read again") : Effect.void),
+      // Said once: this comes again several times a second.
+      Effect.tapError(({ message }) =>
+        isAway ? Effect.logDebug(message) : Effect.logWarning(`the embedded queue cannot be read: ${message}`)
+      ),
+      Effect.onExit(({ _tag }) => Effect.sync(() => void (isAway = _tag === "Failure"))),
+      Effect.orElseSucceed(() => ({ jobs: [], nextMs: undefined }))
     )
     for (const lane of lanes) lane.jobs = jobs.filter(({ terms }) => terms.priority === lane.level)
     // Others may write rows at any time; what we know of is taken when it is due, not when we look by chance.

@@ -15,6 +15,11 @@ export interface Delivery extends Request {
   readonly reject: (reason: string) => Effect.Effect<void>
   /** Not started here: hand it to another worker or to us later. */
   readonly giveBack: Effect.Effect<void>
+  /**
+   * Its queue is the journal: while another worker has the job there is nothing to wait for, and if it is queued again
+   * it is found again. Absent: false.
+   */
+  readonly fromJournal?: boolean
   /** Before which others it begins. Absent: `normal`. */
   readonly priority?: Priority
   /** Which try of the sender's this is, 1 for the first; each may take the configured attempts. Absent: 1. */

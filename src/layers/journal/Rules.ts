@@ -2,7 +2,7 @@
  * The rules of the journal, once for every store. Generators, so that a store may wait (with Effect) or answer at once:
  * nothing of a store happens without `yield*`. Pure TypeScript: they also run in the SQLite thread, without Effect.
  */
-import { priorities } from "../../schemas/Terms.ts"
+import type { Priority } from "../../schemas/Terms.ts"
 import type { Answer, Claimed, Holding, Operation, OperationName, Operations } from "./Operation.ts"
 import type { JobRow, Sent, Standing } from "./Rows.ts"
 import type { Step, Store } from "./Store.ts"
@@ -15,6 +15,9 @@ export interface Policy {
   /** Dead letters older than this are removed. */
   readonly deadMs: number
 }
+
+/** All of them, the heaviest first. Not taken from the schema: that would bring Effect into the thread. */
+const priorities = Object.keys({ high: 0, normal: 1, low: 2 } satisfies Record<Priority, number>) as Array<Priority>
 
 /** Settling adds one row that will have to go and removes up to two, so that a backlog of old rows shrinks. */
 const prunedPerSettle = 2
