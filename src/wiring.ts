@@ -157,6 +157,35 @@ const layerBrokerControl = ({ amqp }: WorkerWiring) =>
     yield* StokerControl.make({ instance, user: brokerUser(amqp) }).pipe(Effect.provideContext(broker.value))
   }))
 
+/** What an operator asks of a worker, and where: on the admin socket, and over TCP if that is wanted. */
+export interface OperatorWiring {
+  readonly version: string
+  /** HOST:PORT for probes and metrics. */
+  readonly http: Option.Option<string>
+}
+
+/** The operator's side of a worker. Loaded only where it is wanted: a worker for one job has no operator. */
+export const layerOperator = ({ http, version }: OperatorWiring) =>
+  Layer.unwrap(Effect.gen(function*() {
+    const [OperatorLive, AdminServer, DiskSpaceLive] = yield* Effect.promise(() =>
+      Promise.all([
+        import("./actors/OperatorLive.ts"),
+        import("./layers/control/AdminServer.ts"),
+        import("./layers/host/DiskSpaceLive.ts")
+      ])
+    )
+    const broker = yield* Broker
+    const status = Option.match(broker, {
+      onNone: () => Effect.undefined,
+      onSome: (context) => Context.get(context, Amqp).status
+    })
+    return AdminServer.layerSocket.pipe(
+      Layer.merge(Option.isSome(http) ? AdminServer.layerTcp(http.value) : Layer.empty),
+      Layer.provideMerge(OperatorLive.layer({ version, broker: status })),
+      Layer.provide(DiskSpaceLive.layer)
+    )
+  }))
+
 /** A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. */
 export const layerWorker = (options: WorkerWiring) =>
   layerBrokerControl(options).pipe(

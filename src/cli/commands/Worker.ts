@@ -1,6 +1,7 @@
 /** `stoker worker` */
 import { Effect, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
+import { HttpListen } from "../../schemas/DaemonConfig.ts"
 import * as Flags from "../Flags.ts"
 
 const driver = Flag.Literals("driver", ["oci", "process"]).pipe(
@@ -32,6 +33,7 @@ const drain = Flag.String("drain").pipe(
 export const worker = Command.make(
   "worker",
   {
+    config: Flags.config,
     amqp: Flags.amqp,
     state: Flags.state,
     slots,
@@ -41,11 +43,17 @@ export const worker = Command.make(
       "own-long-jobs",
       "Let this worker's journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"
     ),
-    driver,
-    class: Flags.sandboxClass,
+    drivers: driver,
+    defaultClass: Flags.sandboxClass,
+    http: Flag.String("http").pipe(
+      Flag.withDescription("Serve /livez, /readyz and /metrics there, for probes (default: on the admin socket only)"),
+      Flag.withMetavar("HOST:PORT"),
+      Flag.withSchema(HttpListen),
+      Flag.optional
+    ),
     logFormat: Flag.Literals("log-format", ["auto", "pretty", "json"]).pipe(
-      Flag.withDescription("auto: pretty on a terminal, else JSON lines. LOG_LEVEL says how much"),
-      Flag.withDefault("auto")
+      Flag.withDescription("auto: pretty on a terminal, else JSON lines. LOG_LEVEL says how much (default auto)"),
+      Flag.optional
     )
   },
   Effect.fn(function*(flags) {
@@ -55,11 +63,13 @@ export const worker = Command.make(
 ).pipe(
   Command.withDescription(
     "Take jobs until told to stop: those of `stoker submit` in the same state directory and, with AMQP_URL, those of " +
-      "CodeBench clients and of the queues stoker.jobs. SIGTERM or Ctrl-C lets running jobs end; a second one ends them at once."
+      "CodeBench clients and of the queues stoker.jobs. SIGTERM or Ctrl-C lets running jobs end; a second one ends them " +
+      "at once. SIGHUP reads the configuration file again. Flags and environment are stronger than the file."
   ),
   Command.withShortDescription("Take jobs from RabbitMQ and the embedded queue"),
   Command.withExamples([
     { command: "stoker worker --slots 4", description: "The embedded queue only" },
-    { command: "AMQP_URL=amqp://guest:guest@localhost:5672 stoker worker", description: "CodeBench clients as well" }
+    { command: "AMQP_URL=amqp://guest:guest@localhost:5672 stoker worker", description: "CodeBench clients as well" },
+    { command: "stoker worker --config /etc/stoker/stoker.json", description: "As the file says" }
   ])
 )
