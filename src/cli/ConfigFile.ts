@@ -3,7 +3,6 @@ import { Config, Effect, Option, Redacted, Result } from "effect"
 import { readFile } from "node:fs/promises"
 import { dirname, resolve } from "node:path"
 import type { DaemonConfig, FileSecret } from "../schemas/DaemonConfig.ts"
-import { faultLine, readDaemonConfig } from "../schemas/DaemonText.ts"
 import { type CliFailure, usageFailure } from "./CliFailure.ts"
 
 /** Where a system service's file usually lies. It is read only when it is named, so that nobody gets it by accident. */
@@ -33,6 +32,8 @@ export const readConfig = Effect.fnUntraced(function*(path: string) {
         "Name another one with --config or STOKER_CONFIG, or begin with: stoker config example"
       )
   })
+  // Loaded only by whoever has a file.
+  const { faultLine, readDaemonConfig } = yield* Effect.promise(() => import("../schemas/DaemonText.ts"))
   const read = readDaemonConfig(text)
   if (Result.isFailure(read)) {
     return yield* usageFailure(

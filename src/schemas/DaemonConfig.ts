@@ -3,6 +3,7 @@
  * write them ("30s", "256M"); a plain number is milliseconds or bytes. Fields that are absent have their defaults.
  */
 import { Effect, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import { HttpListen } from "./HttpListen.ts"
 import { ClassName } from "./Ids.ts"
 import { Limits, OutputPolicy } from "./Limits.ts"
 import { PoolCharge, PoolConfig } from "./PoolConfig.ts"
@@ -125,14 +126,6 @@ export type FileSecret = typeof FileSecret.Type
 
 /** The least a worker says: as LOG_LEVEL. */
 export const FileLogLevel = Schema.Literals(["All", "Trace", "Debug", "Info", "Warn", "Error", "Fatal", "None"])
-
-/** A place to listen: "127.0.0.1:9464", "[::1]:9464", "0.0.0.0:9464". */
-export const HttpListen = Schema.String.check(
-  Schema.isPattern(/^(?:\[[0-9A-Fa-f:.]+\]|[^\s:[\]]+):\d{1,5}$/, { expected: "HOST:PORT, such as 127.0.0.1:9464" }),
-  Schema.makeFilter((text) => Number(text.slice(text.lastIndexOf(":") + 1)) <= 65_535, {
-    expected: "a port from 0 to 65535"
-  })
-)
 
 const worker = WorkerConfig.fields
 const bytes = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2 ** 50 }))

@@ -1,7 +1,7 @@
 /** `stoker worker` */
 import { Effect, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
-import { HttpListen } from "../../schemas/DaemonConfig.ts"
+import { HttpListen } from "../../schemas/HttpListen.ts"
 import * as Flags from "../Flags.ts"
 
 const driver = Flag.Literals("driver", ["oci", "process"]).pipe(
