@@ -18,7 +18,9 @@ export * as WorkerConfig from "./schemas/WorkerConfig.ts"
 
 // Contracts.
 export { Worker, type WorkerFailed } from "./actors/Worker.ts"
+export { ConfigSource, type ReadConfig } from "./layers/config/ConfigSource.ts"
 export { Control, JobNotFound, Overloaded } from "./layers/control/Control.ts"
+export { Operator, ReloadRefused } from "./layers/control/Operator.ts"
 export { type Emitter, Emitters, type Telling } from "./layers/emitter/Emitter.ts"
 export { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./layers/executor/Executor.ts"
 export { Host, HostError } from "./layers/host/Host.ts"
@@ -42,4 +44,4 @@ export { code, CodeArgs } from "./functions/Code.ts"
 export { command, CommandArgs } from "./functions/Command.ts"
 
 // A worker, whole.
-export { type AmqpWiring, layerWorker, type WorkerWiring } from "./wiring.ts"
+export { type AmqpWiring, layerOperator, layerWorker, type OperatorWiring, type WorkerWiring } from "./wiring.ts"

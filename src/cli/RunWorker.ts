@@ -6,7 +6,7 @@ import { ConfigSource, type ReadConfig } from "../layers/config/ConfigSource.ts"
 import { Operator } from "../layers/control/Operator.ts"
 import { Host } from "../layers/host/Host.ts"
 import { layerOperator, layerWorker } from "../wiring.ts"
-import { ExitWith } from "./CliFailure.ts"
+import { ExitWith, usageFailure } from "./CliFailure.ts"
 import { exitCode } from "./ExitCode.ts"
 import * as Loggers from "./Loggers.ts"
 import { say } from "./Output.ts"
@@ -42,6 +42,12 @@ const layerSource = (flags: SetupFlags, setup: WorkerSetup, levels: Loggers.LogL
       name: Option.getOrUndefined(setup.file),
       initial: readConfigOf(setup),
       read: Effect.gen(function*() {
+        if (Option.isNone(setup.file)) {
+          return yield* usageFailure(
+            "this worker was started without a configuration file",
+            "Start it with --config FILE; its flags stay as they are until then."
+          )
+        }
         const next = yield* workerSetup(flags)
         level = next.log.level
         return readConfigOf(next)
@@ -51,9 +57,8 @@ const layerSource = (flags: SetupFlags, setup: WorkerSetup, levels: Loggers.LogL
   })
 
 /** Reads the configuration again at each SIGHUP, and says what came of it. */
-const reloadAtHangup = Effect.gen(function*() {
+const reloadAt = Effect.fnUntraced(function*(hangup: Effect.Effect<void>) {
   const operator = yield* Operator
-  const hangup = yield* Signals.hangups
   const reload = operator.reload.pipe(
     Effect.flatMap(({ changes }) =>
       changes.length === 0
@@ -71,6 +76,7 @@ const reloadAtHangup = Effect.gen(function*() {
 const serve = Effect.fnUntraced(function*(
   { amqp, config }: WorkerSetup,
   signals: Signals.Signals,
+  hangup: Effect.Effect<void>,
   connected: Deferred.Deferred<void>
 ) {
   const { instance, paths } = yield* Host
@@ -86,7 +92,7 @@ const serve = Effect.fnUntraced(function*(
     })
   )
   yield* Effect.forkScoped(Effect.andThen(Deferred.await(connected), ready))
-  yield* reloadAtHangup
+  yield* reloadAt(hangup)
   const drainAtSignal = Effect.gen(function*() {
     const signal = yield* signals.first
     yield* Effect.logInfo(`${signal}: a second one ends running jobs at once`)
@@ -105,6 +111,8 @@ const life = Effect.fnUntraced(function*(
   const { amqp, config, http, stateDirectory } = setup
   if (config.classes.some(({ driver }) => driver === "process")) yield* Effect.logWarning(noIsolation)
 
+  // Taken before anything starts, or it would end the process. Without a file it does, as a closed terminal means it to.
+  const hangup = Option.isSome(setup.file) ? yield* Signals.hangups : Effect.never
   const connected = yield* Deferred.make<void>()
   if (Option.isNone(amqp)) yield* Deferred.succeed(connected, undefined)
   const whole = layerOperator({ version: manifest.version, http }).pipe(
@@ -129,11 +137,11 @@ const life = Effect.fnUntraced(function*(
     // Told to stop while it starts: there is nothing to drain, what is made so far is removed.
     const early = Effect.as(signals.first, Option.none())
     const built = yield* Effect.raceFirst(Effect.asSome(Layer.build(whole)), early)
-    if (Option.isSome(built)) yield* serve(setup, signals, connected).pipe(Effect.provideContext(built.value))
+    if (Option.isSome(built)) yield* serve(setup, signals, hangup, connected).pipe(Effect.provideContext(built.value))
     else yield* Effect.logInfo("told to stop before it was ready")
   }).pipe(Effect.scoped)
   yield* Effect.logInfo("ended")
-})
+}, Effect.scoped)
 
 /** Ends well after a drain, with 1 after a second signal or when the worker could not go on. */
 export const runWorker = Effect.fn("RunWorker.runWorker")(function*(flags: SetupFlags) {

@@ -26,6 +26,8 @@ const MOST_BODY_BYTES = 64 * 1024
 const MOST_CONNECTIONS = 64
 /** A request that takes longer to come is cut off. Milliseconds. */
 const REQUEST_LIMIT_MS = 10_000
+/** How long answers that are being made at the end have to get out. */
+const LAST_ANSWERS = "1 second"
 
 const json = <S extends Schema.Codec<unknown, unknown>>(schema: S, value: S["Type"], code = 200): Answer => ({
   code,
@@ -119,7 +121,7 @@ const write = (response: ServerResponse, { body, code, type }: Answer) =>
 const serve = Effect.fnUntraced(function*(
   place: Place,
   allowed: ReadonlyArray<Route>
-): Effect.fn.Return<void, Error, Operator | Scope.Scope> {
+): Effect.fn.Return<Server, Error, Operator | Scope.Scope> {
   const answers = handlers(yield* Operator)
   const fork = yield* FiberSet.makeRuntime<never, void>()
   const known = new Map<string, Route>(allowed.map((route) => [route, route]))
@@ -150,13 +152,19 @@ const serve = Effect.fnUntraced(function*(
     }
   )
   server.maxConnections = MOST_CONNECTIONS
+  // Who stops the last job of a worker that drains is still answered.
+  const closed = Effect.callback<void>((resume) => {
+    server.close(() => resume(Effect.void))
+  })
   yield* Effect.addFinalizer(() =>
-    Effect.callback<void>((resume) => {
-      server.close(() => resume(Effect.void))
-      server.closeAllConnections()
-    }).pipe(within("the admin server", "2 seconds"))
+    closed.pipe(
+      Effect.timeoutOption(LAST_ANSWERS),
+      Effect.andThen(Effect.sync(() => server.closeAllConnections())),
+      within("the admin server", "3 seconds")
+    )
   )
   yield* listening(server, place)
+  return server
 })
 
 const bindRemedy = (code: string | undefined): string => {
@@ -197,6 +205,11 @@ export const layerTcp = (listen: string) =>
     const colon = listen.lastIndexOf(":")
     const host = listen.slice(0, colon).replaceAll(/[[\]]/g, "")
     return serve({ host, port: Number(listen.slice(colon + 1)) }, publicRoutes).pipe(
-      Effect.mapError(couldNotListen(listen, bindRemedy))
+      Effect.mapError(couldNotListen(listen, bindRemedy)),
+      Effect.tap((server) => {
+        const address = server.address()
+        const port = typeof address === "object" && address !== null ? address.port : 0
+        return Effect.annotateLogs(Effect.logInfo("probes and metrics are served"), { host, port })
+      })
     )
   }))
