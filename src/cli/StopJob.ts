@@ -27,6 +27,8 @@ interface How {
 /** Beyond the grace: settling, and its telling. */
 const ANSWER_LIMIT_MS = 30_000
 
+const TRIES = 10
+
 const askWorker = Effect.fnUntraced(function*(worker: LiveWorker, record: JobRecord, how: How) {
   const body = JSON.stringify({ key: keyOf(record.request.job), ...how })
   const { outcome, state } = yield* worker.ask(routes.stop, JobStopped, {
@@ -43,7 +45,7 @@ const endHere = Effect.fnUntraced(function*(record: JobRecord, reason: string) {
   const { leaseMs, maxAttempts } = standardConfig
   const answer = yield* journal.claim(record.request, { instance, leaseMs, maxAttempts })
   if (answer._tag === "Settled") return describe(answer.settlement.outcome)
-  if (answer._tag === "Held") return "taken by a worker just now; stop it again"
+  if (answer._tag === "Held") return undefined
   const settlement = {
     outcome: Outcome.cases.Stopped.make({ reason }),
     usage: noUsage,
@@ -55,6 +57,7 @@ const endHere = Effect.fnUntraced(function*(record: JobRecord, reason: string) {
   return describe(settlement.outcome)
 })
 
+/** How it ended; undefined if somebody else took it meanwhile. */
 const stopIt = Effect.fnUntraced(function*(record: JobRecord, how: How) {
   const { id } = record.request.job
   const workers = yield* liveWorkers
@@ -85,13 +88,19 @@ export const stopJob = Effect.fn("StopJob.stopJob")(
     readonly json: boolean
   }) {
     const directory = yield* existingState(state)
-    const ended = yield* Effect.gen(function*() {
+    const attempt = Effect.gen(function*() {
       const record = yield* Records.find(id)
-      if (record.state === "ended") {
-        return `had ended before: ${record.settlement === undefined ? "" : describe(record.settlement.outcome)}`
+      if (record.state !== "ended") return yield* stopIt(record, { reason, graceMs: grace })
+      return `had ended before: ${record.settlement === undefined ? "" : describe(record.settlement.outcome)}`
+    })
+    const ended = yield* Effect.gen(function*() {
+      // Between the look and the act a worker may have taken it, and is asked next.
+      for (let tries = 0; tries < TRIES; tries++) {
+        const outcome = yield* attempt
+        if (outcome !== undefined) return outcome
+        yield* Effect.sleep("200 millis")
       }
-
-      return yield* stopIt(record, { reason, graceMs: grace })
+      return yield* usageFailure(`job ${id.id} went from worker to worker and was not stopped`, "Try it again.")
     }).pipe(
       Effect.provide(JournalSqlite.layerHost().pipe(Layer.provideMerge(layerHost(directory)))),
       Signals.interruptible
