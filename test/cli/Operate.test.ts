@@ -352,6 +352,16 @@ describe("draining", () => {
     assert.strictEqual((await stoker.run(["stop", id])).code, 0)
   }, LIMIT_MS)
 
+  it("does not wait for clients of the admin socket that say nothing", async () => {
+    const worker = await startWorker()
+    const silent = connect({ path: worker.socket })
+    const closed = new Promise((resolve) => silent.once("close", resolve))
+    await new Promise((resolve) => silent.once("connect", resolve))
+    assert.strictEqual((await http({ socketPath: worker.socket }, "POST", "/drain")).code, 202)
+    assert.strictEqual((await worker.started.ended).code, 0)
+    await closed
+  })
+
   it("leaves nothing of its workers but rows and logs", async () => {
     assert.deepStrictEqual(await stoker.leftovers(), [])
     assert.deepStrictEqual(readdirSync(join(stoker.state, "instances")), [])

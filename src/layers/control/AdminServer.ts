@@ -1,12 +1,13 @@
 /**
  * Serves the operator's questions over HTTP: all of them on a unix socket, those that act on nothing over TCP too.
- * `node:http` as it is: the worker starts no sooner and holds no less with anything around it.
+ * `node:http` is loaded by the first question: it costs 40 ms and 7 MiB, which a worker nobody asks need not pay.
  */
-import { Cause, Effect, FiberSet, Layer, Option, Result, Schema } from "effect"
+import { Cause, Effect, type Fiber, FiberSet, Layer, Option, Result, Schema } from "effect"
 import type { Scope } from "effect"
 import { chmodSync } from "node:fs"
 import { unlink } from "node:fs/promises"
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
+import type { IncomingMessage, ServerResponse } from "node:http"
+import { createServer, type Server, type Socket } from "node:net"
 import { Health, JobStopped, Refused, Reloaded, StopJob, WorkerStatus } from "../../schemas/Operation.ts"
 import { describe } from "../../schemas/Outcome.ts"
 import { codeOf, textOf } from "../host/Errno.ts"
@@ -24,8 +25,8 @@ interface Answer {
 
 const MOST_BODY_BYTES = 64 * 1024
 const MOST_CONNECTIONS = 64
-/** A request that takes longer to come is cut off. Milliseconds. */
-const REQUEST_LIMIT_MS = 10_000
+/** A request that takes longer to come in is cut off. */
+const REQUEST_LIMIT = "10 seconds"
 /** How long answers that are being made at the end have to get out. */
 const LAST_ANSWERS = "1 second"
 
@@ -39,6 +40,7 @@ const refused = (code: number, reason: string, remedy: string) => json(Refused, 
 
 const health = (value: Health): Answer => json(Health, value, value.ok ? 200 : 503)
 
+/** None: it was too long, or its sender went away. */
 const bodyOf = (request: IncomingMessage) =>
   Effect.callback<Option.Option<string>>((resume) => {
     const chunks: Array<Buffer> = []
@@ -57,8 +59,7 @@ const bodyOf = (request: IncomingMessage) =>
 
 const decodeStop = Schema.decodeUnknownResult(Schema.fromJsonString(StopJob))
 
-const stopJob = Effect.fnUntraced(function*(operator: Operator["Service"], request: IncomingMessage) {
-  const body = yield* bodyOf(request)
+const stopJob = Effect.fnUntraced(function*(operator: Operator["Service"], body: Option.Option<string>) {
   const asked = decodeStop(Option.getOrElse(body, () => ""))
   if (Result.isFailure(asked)) {
     return refused(400, asked.failure.message, "Send {\"key\": {…}, \"reason\": \"…\", \"graceMs\": 2000}.")
@@ -78,7 +79,7 @@ const stopJob = Effect.fnUntraced(function*(operator: Operator["Service"], reque
 /** A total table: a new route does not compile until it is answered here. */
 const handlers = (
   operator: Operator["Service"]
-): Readonly<Record<Route, (request: IncomingMessage) => Effect.Effect<Answer>>> => ({
+): Readonly<Record<Route, (body: Option.Option<string>) => Effect.Effect<Answer>>> => ({
   [routes.live]: () => Effect.map(operator.live, health),
   [routes.ready]: () => Effect.map(operator.ready, health),
   [routes.metrics]: () =>
@@ -94,7 +95,7 @@ const handlers = (
       Effect.map((reloaded) => json(Reloaded, reloaded)),
       Effect.catch(({ reason, remedy }) => Effect.succeed(refused(422, reason, remedy)))
     ),
-  [routes.stop]: (request) => stopJob(operator, request)
+  [routes.stop]: (body) => stopJob(operator, body)
 })
 
 /** Where it listens: a socket's path, or a host and port. */
@@ -129,28 +130,41 @@ const serve = Effect.fnUntraced(function*(
   const answer = (request: IncomingMessage): Effect.Effect<Answer> => {
     const path = (request.url ?? "").split("?")[0] ?? ""
     const route = known.get(`${request.method === "HEAD" ? "GET" : request.method} ${path}`)
-    if (route !== undefined) return answers[route](request)
+    if (route !== undefined) return Effect.flatMap(bodyOf(request), answers[route])
     const isKnown = allowed.some((route) => route.endsWith(` ${path}`))
     return Effect.succeed(
       refused(isKnown ? 405 : 404, `there is no ${request.method} ${path} here`, allowed.join(", "))
     )
   }
-  const server = createServer(
-    { requestTimeout: REQUEST_LIMIT_MS, headersTimeout: REQUEST_LIMIT_MS },
-    (request, response) => {
-      fork(
-        answer(request).pipe(
-          Effect.catchCause((cause) =>
-            Effect.as(
-              Effect.logError("a question to the worker could not be answered", cause),
-              refused(500, String(Cause.squash(cause)), "This is a defect of Stoker; please report it.")
-            )
-          ),
-          Effect.flatMap((given) => write(response, given))
-        )
+  /** Open connections, each with what cuts it off while its request comes in. */
+  const sockets = new Map<Socket, Fiber.Fiber<void>>()
+  const onRequest = (request: IncomingMessage, response: ServerResponse) => {
+    request.once("end", () => sockets.get(request.socket)?.interruptUnsafe())
+    fork(
+      answer(request).pipe(
+        Effect.catchCause((cause) =>
+          Effect.as(
+            Effect.logError("a question to the worker could not be answered", cause),
+            refused(500, String(Cause.squash(cause)), "This is a defect of Stoker; please report it.")
+          )
+        ),
+        Effect.flatMap((given) => write(response, given))
       )
-    }
+    )
+  }
+  // Never listens itself: connections are handed to it.
+  const http = yield* Effect.cached(
+    Effect.map(Effect.promise(() => import("node:http")), (module) => module.createServer(onRequest))
   )
+  const server = createServer((socket) => {
+    sockets.set(socket, fork(Effect.andThen(Effect.sleep(REQUEST_LIMIT), Effect.sync(() => void socket.destroy()))))
+    socket.on("error", () => undefined)
+    socket.once("close", () => {
+      sockets.get(socket)?.interruptUnsafe()
+      sockets.delete(socket)
+    })
+    fork(Effect.map(http, (parser) => void parser.emit("connection", socket)))
+  })
   server.maxConnections = MOST_CONNECTIONS
   // Who stops the last job of a worker that drains is still answered.
   const closed = Effect.callback<void>((resume) => {
@@ -159,7 +173,7 @@ const serve = Effect.fnUntraced(function*(
   yield* Effect.addFinalizer(() =>
     closed.pipe(
       Effect.timeoutOption(LAST_ANSWERS),
-      Effect.andThen(Effect.sync(() => server.closeAllConnections())),
+      Effect.andThen(Effect.sync(() => sockets.forEach((_, socket) => socket.destroy()))),
       within("the admin server", "3 seconds")
     )
   )
