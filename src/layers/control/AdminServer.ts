@@ -2,8 +2,7 @@
  * Serves the operator's questions over HTTP: all of them on a unix socket, those that act on nothing over TCP too.
  * `node:http` is loaded by the first question: it costs 40 ms and 7 MiB, which a worker nobody asks need not pay.
  */
-import { Cause, Effect, type Fiber, FiberSet, Layer, Option, Result, Schema } from "effect"
-import type { Scope } from "effect"
+import { Cause, Effect, type Fiber, FiberSet, Layer, Option, Result, Schema, type Scope } from "effect"
 import { chmodSync } from "node:fs"
 import { unlink } from "node:fs/promises"
 import type { IncomingMessage, ServerResponse } from "node:http"
