@@ -32,8 +32,12 @@ export const layer = (options: { readonly format: LogFormat; readonly usual: Log
     Layer.effect(References.MinimumLogLevel, Effect.map(asked, Option.getOrElse(() => options.usual)))
   )
 
-/** A log whose level may change while it is written. */
-export const adjustable = (options: { readonly format: LogFormat; readonly level: LogLevel.LogLevel }) => {
+/** A log whose level may change while it is written, unless it is fixed. */
+export const adjustable = (options: {
+  readonly format: LogFormat
+  readonly level: LogLevel.LogLevel
+  readonly isFixed: boolean
+}) => {
   let least = options.level
   const inner = loggerOf(options.format)
   const logger = Logger.make<unknown, unknown>((entry) =>
@@ -46,7 +50,7 @@ export const adjustable = (options: { readonly format: LogFormat; readonly level
       Logger.layer([logger]),
       Layer.succeed(References.LogToStderr, true),
       // The fibers that run have their minimum for life: all is let through to the logger, which decides.
-      Layer.succeed(References.MinimumLogLevel, "All")
+      Layer.succeed(References.MinimumLogLevel, options.isFixed ? options.level : "All")
     )
   }
 }

@@ -148,7 +148,7 @@ export const runWorker = Effect.fn("RunWorker.runWorker")(function*(flags: Setup
   yield* Effect.gen(function*() {
     const signals = yield* Signals.take
     const setup = yield* workerSetup(flags)
-    const { layer, levels } = Loggers.adjustable(setup.log)
+    const { layer, levels } = Loggers.adjustable({ ...setup.log, isFixed: Option.isNone(setup.file) })
     const forced = signals.second.pipe(
       Effect.andThen(say("stoker: ending at once: running jobs are killed and given back")),
       Effect.andThen(Effect.fail(new ExitWith({ code: exitCode.usage })))
