@@ -21,7 +21,9 @@ export * as WorkerConfig from "./schemas/WorkerConfig.ts"
 
 // A worker as a program asks it.
 export { Worker, type WorkerFailed } from "./actors/Worker.ts"
+export { ConfigSource, type ReadConfig } from "./layers/config/ConfigSource.ts"
 export { Control, JobNotFound } from "./layers/control/Control.ts"
+export { Operator, ReloadRefused } from "./layers/control/Operator.ts"
 export { Overloaded } from "./layers/control/Overloaded.ts"
 export { Direct, type Parting } from "./layers/intake/Direct.ts"
 export { requestHash } from "./layers/intake/RequestHash.ts"
@@ -74,8 +76,10 @@ export {
   type AmqpWiring,
   type Doors,
   type JournalWiring,
+  layerOperated,
   layerPostgres,
   layerWorker,
+  type OperatorWiring,
   type WorkerServices,
   type WorkerWiring
 } from "./wiring.ts"

@@ -17,6 +17,7 @@ import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
 import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
 import type { Control } from "./layers/control/Control.ts"
+import type { Operator } from "./layers/control/Operator.ts"
 import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
 import type { Executor } from "./layers/executor/Executor.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
@@ -263,6 +264,30 @@ export const journalOptions = ({ retention: { deadLettersMs, dedupeMs, jobsMs } 
   deadLetters: deadLettersMs
 })
 
+/** What an operator asks of a worker, and where: on the admin socket, and over TCP if that is wanted. */
+export interface OperatorWiring {
+  readonly version: string
+  /** HOST:PORT for probes and metrics. */
+  readonly http: Option.Option<string>
+}
+
+/** The operator's side of a worker. Loaded only where it is wanted: a worker for one job has no operator. */
+const layerOperator = ({ http, version }: OperatorWiring) =>
+  Layer.unwrap(Effect.gen(function*() {
+    const [OperatorLive, AdminServer] = yield* Effect.promise(() =>
+      Promise.all([import("./actors/OperatorLive.ts"), import("./layers/control/AdminServer.ts")])
+    )
+    const broker = yield* Broker
+    const status = Option.match(broker, {
+      onNone: () => Effect.undefined,
+      onSome: (context) => Context.get(context, Amqp).status
+    })
+    return AdminServer.layerSocket.pipe(
+      Layer.merge(Option.isSome(http) ? AdminServer.layerTcp(http.value) : Layer.empty),
+      Layer.provideMerge(OperatorLive.layer({ version, broker: status }))
+    )
+  }))
+
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
 export const layerActors = Layer.merge(ControlLive.layer, Sampler.layer(manifest.version)).pipe(
   Layer.provideMerge(Worker.layer),
@@ -291,6 +316,47 @@ export type WorkerServices =
 /** The rest is the worker's own affair. */
 const offering = <E, R>(layer: Layer.Layer<WorkerServices, E, R>): Layer.Layer<WorkerServices, E, R> => layer
 
+const operated = <E, R>(
+  layer: Layer.Layer<Operator | WorkerServices, E, R>
+): Layer.Layer<Operator | WorkerServices, E, R> => layer
+
+/** All of it, with what is the worker's own affair. */
+const layerWhole = <
+  DoorsE = never,
+  DoorsR = never,
+  DriversE = never,
+  DriversR = never,
+  JournalE = never,
+  JournalR = never,
+  LogE = never,
+  LogR = never
+>(
+  options: WorkerWiring<DoorsE, DoorsR, DriversE, DriversR, JournalE, JournalR, LogE, LogR>
+) => {
+  const config = options.config ?? standardConfig
+  return layerBrokerControl(options.amqp).pipe(
+    Layer.provideMerge(layerActors),
+    Layer.provideMerge(Layer.merge(
+      SandboxExecutor.layer.pipe(Layer.provideMerge(Pools.layer(config.budget))),
+      Functions.layer(options.functions ?? [code, command])
+    )),
+    Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
+    Layer.provideMerge(
+      Layer.mergeAll(Direct.layer(options.direct ?? "direct"), Embedded.layer, layerBroker(options.amqp))
+    ),
+    Layer.provideMerge(Layer.mergeAll(
+      options.journal ?? JournalSqlite.layerHost(journalOptions(config)),
+      options.log ?? LogFiles.layer,
+      DiskSpaceLive.layer,
+      Settings.layer(config)
+    )),
+    Layer.provideMerge(layerTelemetry(options.telemetry)),
+    Layer.provideMerge(
+      layerDrivers(options.stateDirectory, config.classes.map(({ driver }) => driver), options.drivers ?? noDrivers)
+    )
+  )
+}
+
 /**
  * A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. It takes jobs
  * from when it is built until its scope closes. It is not built if its host lacks something (`HostError`,
@@ -309,29 +375,19 @@ export const layerWorker = <
   LogR = never
 >(
   options: WorkerWiring<DoorsE, DoorsR, DriversE, DriversR, JournalE, JournalR, LogE, LogR>
-) => {
-  const config = options.config ?? standardConfig
-  return offering(
-    layerBrokerControl(options.amqp).pipe(
-      Layer.provideMerge(layerActors),
-      Layer.provideMerge(Layer.merge(
-        SandboxExecutor.layer.pipe(Layer.provideMerge(Pools.layer(config.budget))),
-        Functions.layer(options.functions ?? [code, command])
-      )),
-      Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
-      Layer.provideMerge(
-        Layer.mergeAll(Direct.layer(options.direct ?? "direct"), Embedded.layer, layerBroker(options.amqp))
-      ),
-      Layer.provideMerge(Layer.mergeAll(
-        options.journal ?? JournalSqlite.layerHost(journalOptions(config)),
-        options.log ?? LogFiles.layer,
-        DiskSpaceLive.layer,
-        Settings.layer(config)
-      )),
-      Layer.provideMerge(layerTelemetry(options.telemetry)),
-      Layer.provideMerge(
-        layerDrivers(options.stateDirectory, config.classes.map(({ driver }) => driver), options.drivers ?? noDrivers)
-      )
-    )
-  )
-}
+) => offering(layerWhole(options))
+
+/** A whole worker with its operator's side: the admin socket, probes and metrics, drain and reload. */
+export const layerOperated = <
+  DoorsE = never,
+  DoorsR = never,
+  DriversE = never,
+  DriversR = never,
+  JournalE = never,
+  JournalR = never,
+  LogE = never,
+  LogR = never
+>(
+  options: WorkerWiring<DoorsE, DoorsR, DriversE, DriversR, JournalE, JournalR, LogE, LogR>,
+  operator: OperatorWiring
+) => operated(layerOperator(operator).pipe(Layer.provideMerge(layerWhole(options))))

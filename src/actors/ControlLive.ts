@@ -1,7 +1,10 @@
 /** The worker's answer to its doors. */
-import { Effect, Layer, Stream } from "effect"
+import { Effect, Layer, Schedule, Stream } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Control, JobNotFound } from "../layers/control/Control.ts"
+import type { Emitters } from "../layers/emitter/Emitter.ts"
+import type { Functions } from "../layers/functions/Functions.ts"
+import type { Host } from "../layers/host/Host.ts"
 import { Embedded } from "../layers/intake/Embedded.ts"
 import { Journal } from "../layers/journal/Journal.ts"
 import { Log } from "../layers/log/Log.ts"
@@ -10,8 +13,12 @@ import { standardTerms } from "../schemas/Terms.ts"
 import { Desk } from "./Desk.ts"
 import { DiskWatch } from "./DiskWatch.ts"
 import { Dispatcher } from "./Dispatcher.ts"
+import { endQueued } from "./EndQueued.ts"
+import type { Outbox } from "./Outbox.ts"
 
 const make = Effect.gen(function*() {
+  // What ends a job that no actor has.
+  const services = yield* Effect.context<Desk | Emitters | Functions | Host | Journal | Log | Outbox | Settings>()
   const journal = yield* Journal
   const log = yield* Log
   const desk = yield* Desk
@@ -32,8 +39,14 @@ const make = Effect.gen(function*() {
       return record
     }),
     stop: Effect.fn("Control.stop")(function*(key, request) {
-      // In hand it ends here; else the journal knows whether it has ended, or was never there.
-      yield* dispatcher.stop(key, request)
+      // In hand it ends here; else the journal knows whether it has ended, is another worker's, or was never there.
+      const ended = Effect.gen(function*() {
+        if (yield* dispatcher.stop(key, request)) return true
+        const record = yield* status(key)
+        if (record.state !== "queued") return true
+        return yield* Effect.provideContext(endQueued(record, request.reason), services)
+      })
+      yield* ended.pipe(Effect.repeat({ until: (done) => done, schedule: Schedule.spaced("100 millis") }))
       return yield* status(key)
     }),
     status,

@@ -20,19 +20,29 @@ import { Pools } from "./Pools.ts"
 /** What cannot restart ends the worker. */
 export type WorkerFailed = Actor.ActorFailed | HostError
 
+/** A door or a loop of the worker, and how it is. */
+export interface Part {
+  readonly name: string
+  readonly state: "running" | "restarting" | "givenUp" | "closed"
+}
+
 /** The running worker: how it ends, by itself or when it is asked to. */
 export class Worker extends Context.Service<Worker, {
   /** Waits for the end nobody wants: fails when something was given up. */
   readonly failure: Effect.Effect<never, WorkerFailed>
   /** Closes the doors, lets running jobs end within the configured time, gives the rest back. */
   readonly drain: Effect.Effect<void>
+  /** What it is made of, in the order in which it started. */
+  readonly parts: Effect.Effect<ReadonlyArray<Part>>
+  /** Other than it was started with, for the next drain. */
+  readonly configure: (options: { readonly drainMs: number }) => Effect.Effect<void>
 }>()("stoker/actors/Worker") {}
 
 /** The pauses double: what fails each time has failed eleven times after about two and a half minutes. */
 const intensity: Actor.RestartIntensity = { times: 10, within: "5 minutes", backoff: "200 millis" }
 
 const make = Effect.gen(function*() {
-  const { drainMs } = yield* Settings
+  let { drainMs } = yield* Settings
   const dispatcher = yield* Dispatcher
   const disk = yield* DiskWatch
   const outbox = yield* Outbox
@@ -40,12 +50,17 @@ const make = Effect.gen(function*() {
   const failed = yield* Deferred.make<never, WorkerFailed>()
   const scope = yield* Effect.scope
 
-  const supervise = <E, R>(name: string, body: Effect.Effect<void, E, R>) =>
-    Actor.restarting(name, intensity, body).pipe(
+  const parts = new Map<string, Part["state"]>()
+  const supervise = <E, R>(name: string, body: Effect.Effect<void, E, R>) => {
+    const become = (state: Part["state"]) => Effect.sync(() => void parts.set(name, state))
+    const observed = Effect.andThen(become("running"), Effect.onExit(body, () => become("restarting")))
+    return Actor.restarting(name, intensity, observed).pipe(
       Effect.annotateLogs({ actor: name }),
-      Effect.catch((error) => Deferred.fail(failed, error)),
+      Effect.catch((error) => Effect.andThen(become("givenUp"), Deferred.fail(failed, error))),
+      Effect.onInterrupt(() => become("closed")),
       Effect.forkIn(scope)
     )
+  }
 
   yield* Effect.ignore(Janitor.sweep, { log: "Warn", message: "the first janitor's round failed" })
   yield* supervise("janitor", Janitor.rounds)
@@ -68,16 +83,22 @@ const make = Effect.gen(function*() {
   const drain = Effect.gen(function*() {
     yield* Effect.logInfo("draining: no more jobs are taken")
     yield* Fiber.interruptAll(doors)
-    const ended = yield* Effect.timeoutOption(dispatcher.idle, drainMs)
+    const limitMs = drainMs
+    const ended = yield* Effect.timeoutOption(dispatcher.idle, limitMs)
     if (ended._tag === "None") {
-      yield* Effect.logWarning(`${yield* dispatcher.inHand} jobs did not end within ${drainMs} ms and are given back`)
+      yield* Effect.logWarning(`${yield* dispatcher.inHand} jobs did not end within ${limitMs} ms and are given back`)
     }
     yield* dispatcher.abort
     yield* pools.drain
   })
   // Whoever closes the worker without draining gives back what is in hand.
   yield* Scope.addFinalizer(scope, dispatcher.abort)
-  return Worker.of({ failure: Deferred.await(failed), drain })
+  return Worker.of({
+    failure: Deferred.await(failed),
+    drain,
+    parts: Effect.sync(() => [...parts].map(([name, state]) => ({ name, state }))),
+    configure: (options) => Effect.sync(() => void (drainMs = options.drainMs))
+  })
 })
 
 export const layer = Layer.effect(Worker, make)

@@ -3,11 +3,13 @@ import { Effect, Stdio } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
 import { explain } from "./CliFailure.ts"
+import { config } from "./commands/Config.ts"
 import { dead } from "./commands/Dead.ts"
 import { demo } from "./commands/Demo.ts"
 import { doctor } from "./commands/Doctor.ts"
 import { list } from "./commands/List.ts"
 import { logs } from "./commands/Logs.ts"
+import { drain, reload, stop, workers } from "./commands/Operate.ts"
 import { run } from "./commands/Run.ts"
 import { status } from "./commands/Status.ts"
 import { submit } from "./commands/Submit.ts"
@@ -20,7 +22,22 @@ const stoker = Command.make("stoker").pipe(
   Command.withDescription(
     `Runs jobs, each alone in a sandbox. \`stoker COMMAND --help\` tells more.\n\n${exitCodeHelp}`
   ),
-  Command.withSubcommands([run, submit, status, logs, list, worker, dead, doctor, demo])
+  Command.withSubcommands([
+    run,
+    submit,
+    status,
+    logs,
+    list,
+    stop,
+    worker,
+    workers,
+    drain,
+    reload,
+    config,
+    dead,
+    doctor,
+    demo
+  ])
 )
 
 const formatter = CliOutput.defaultFormatter({ colors: wantsColour("stdout") })

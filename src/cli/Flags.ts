@@ -4,12 +4,20 @@ import { Argument, CliError, Flag } from "effect/cli"
 import { type JobKey, JobKey as JobKeySchema } from "../schemas/Ids.ts"
 import { LimitsRequest, OutputPolicy, standardDefaults } from "../schemas/Limits.ts"
 import { priorities, type Priority, RetryPolicy, standardRetry, standardTerms, type Terms } from "../schemas/Terms.ts"
-import { formatBytes, formatMicros, parseBytes, parseDuration, parseNumber } from "./Units.ts"
+import { parseBytes, parseDuration, parseNumber } from "../schemas/Units.ts"
+import { formatBytes, formatMicros } from "./Units.ts"
 
 /** `--state` */
 export const state = Flag.String("state").pipe(
   Flag.withDescription("State directory (default: STOKER_STATE, /var/lib/stoker for root, ~/.local/state/stoker)"),
   Flag.withMetavar("DIR"),
+  Flag.optional
+)
+
+/** `--config` */
+export const config = Flag.String("config").pipe(
+  Flag.withDescription("Configuration file (default: STOKER_CONFIG, else none); `stoker config example` shows one"),
+  Flag.withMetavar("FILE"),
   Flag.optional
 )
 

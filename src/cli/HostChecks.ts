@@ -10,6 +10,7 @@ import { Native } from "../layers/host/Native.ts"
 import { monotonicNanos } from "../layers/Now.ts"
 import { type Check, type Driver, Drivers } from "../layers/sandbox/Sandbox.ts"
 import { baseEnv } from "../schemas/Program.ts"
+import type { DriverName } from "../schemas/SandboxClass.ts"
 import { standardClass } from "../schemas/WorkerConfig.ts"
 import { layerDrivers } from "../wiring.ts"
 import { formatMicros } from "./Units.ts"
@@ -136,7 +137,7 @@ const selfTest = (driver: Driver) =>
   )
 
 /** Building the drivers' layers makes the state directory, the cgroups and the watchdog: it is a check by itself. */
-const drivers = (stateDirectory: string) =>
+const drivers = (stateDirectory: string, names: ReadonlyArray<DriverName>, needed: DriverName | undefined) =>
   Effect.gen(function*() {
     const { version, directories, hybridMount } = yield* Cgroups
     const { guest } = yield* Native
@@ -160,14 +161,14 @@ const drivers = (stateDirectory: string) =>
         const tested = isHopeless ? [] : [yield* selfTest(driver)]
         const section: Section = {
           title: driver.name === "oci" ? "driver oci (default)" : `driver ${driver.name}`,
-          needed: driver.name === "oci",
+          needed: needed === undefined || driver.name === needed,
           checks: [...checks, ...tested]
         }
         return section
       }))
     return { host, sections }
   }).pipe(
-    Effect.provide(layerDrivers(stateDirectory, driverNames)),
+    Effect.provide(layerDrivers(stateDirectory, names)),
     Effect.catchCause((cause) =>
       Effect.succeed({ host: [failing("sandboxes")(cause)], sections: [] as ReadonlyArray<Section> })
     )
@@ -199,13 +200,30 @@ export const examine = Effect.fn("HostChecks.examine")(function*(options: {
   readonly stateDirectory: string
   readonly amqp: Option.Option<Redacted.Redacted<string>>
 }) {
-  const { host, sections } = yield* drivers(options.stateDirectory)
+  const { host, sections } = yield* drivers(options.stateDirectory, driverNames, "oci")
   const found: ReadonlyArray<Section> = [
     { title: "host", needed: true, checks: [yield* node, ...host] },
     ...sections,
     { title: "languages in sandboxes", needed: false, checks: yield* languages },
     ...(Option.isSome(options.amqp)
       ? [{ title: "RabbitMQ", needed: false, checks: [yield* broker(options.amqp.value)] }]
+      : [])
+  ]
+  return found
+})
+
+/** What a worker needs that has classes of these drivers, all of it; the broker is asked if its address is given. */
+export const examineFor = Effect.fn("HostChecks.examineFor")(function*(options: {
+  readonly stateDirectory: string
+  readonly drivers: ReadonlyArray<DriverName>
+  readonly amqp: Option.Option<Redacted.Redacted<string>>
+}) {
+  const { host, sections } = yield* drivers(options.stateDirectory, options.drivers, undefined)
+  const found: ReadonlyArray<Section> = [
+    { title: "host", needed: true, checks: [yield* node, ...host] },
+    ...sections,
+    ...(Option.isSome(options.amqp)
+      ? [{ title: "RabbitMQ", needed: true, checks: [yield* broker(options.amqp.value)] }]
       : [])
   ]
   return found

@@ -1,31 +1,19 @@
 /** `stoker worker`: a worker that lives until it is told to stop, or cannot go on. */
-import { Deferred, Effect, Option, type Redacted } from "effect"
+import { Deferred, Effect, Layer, Option, Redacted } from "effect"
+import manifest from "../../package.json" with { type: "json" }
 import { Worker } from "../actors/Worker.ts"
+import { ConfigSource, type ReadConfig } from "../layers/config/ConfigSource.ts"
+import { Operator } from "../layers/control/Operator.ts"
 import { Host } from "../layers/host/Host.ts"
 import * as OtlpOptions from "../layers/telemetry/OtlpOptions.ts"
-import type { WorkerConfig } from "../schemas/WorkerConfig.ts"
-import { journalOptions, layerPostgres, layerWorker } from "../wiring.ts"
-import { ExitWith } from "./CliFailure.ts"
+import { journalOptions, layerOperated, layerPostgres } from "../wiring.ts"
+import { ExitWith, usageFailure } from "./CliFailure.ts"
 import { exitCode } from "./ExitCode.ts"
 import * as Loggers from "./Loggers.ts"
 import { say } from "./Output.ts"
 import * as Signals from "./Signals.ts"
-import { stateDirectory } from "./StateDirectory.ts"
-import { configForWorker, type DriverChoice, noIsolation } from "./WorkerConfigs.ts"
-
-export interface WorkerOptions {
-  readonly amqp: Option.Option<Redacted.Redacted<string>>
-  readonly state: Option.Option<string>
-  readonly journal: Option.Option<Redacted.Redacted<string>>
-  readonly slots: Option.Option<number>
-  readonly warm: Option.Option<number>
-  readonly ownLongJobs: boolean
-  /** Milliseconds. */
-  readonly drain: Option.Option<number>
-  readonly driver: ReadonlyArray<DriverChoice>
-  readonly class: Option.Option<string>
-  readonly logFormat: Loggers.LogFormat
-}
+import { noIsolation } from "./WorkerConfigs.ts"
+import { type SetupFlags, type WorkerSetup, workerSetup } from "./WorkerSetup.ts"
 
 /** The broker's doors, and what is said of them. */
 const QUEUES = {
@@ -36,80 +24,142 @@ const QUEUES = {
   "stoker.jobs.low": "stoker.jobs.low"
 }
 
-const life = Effect.fnUntraced(function*(options: WorkerOptions, signals: Signals.Signals) {
-  const directory = yield* stateDirectory(options.state)
-  const [first = "oci", ...others] = options.driver
-  const usual = yield* configForWorker({
-    drivers: [first, ...others],
-    defaultClass: options.class,
-    slots: options.slots,
-    warm: options.warm
-  })
-  const config: WorkerConfig = {
-    ...usual,
-    ownLongJobs: options.ownLongJobs,
-    ...(Option.isSome(options.drain) ? { drainMs: options.drain.value } : {})
+const readConfigOf = ({ amqp, config, http, journal, log, stateDirectory }: WorkerSetup): ReadConfig => ({
+  config,
+  others: {
+    stateDirectory,
+    amqp: Option.match(amqp, { onNone: () => "", onSome: Redacted.value }),
+    journal: Option.match(journal, { onNone: () => "", onSome: Redacted.value }),
+    "http.listen": Option.getOrElse(http, () => ""),
+    "log.format": log.format,
+    "log.level": log.level
   }
+})
+
+/** The file and the flags, which are read again together. */
+const layerSource = (flags: SetupFlags, setup: WorkerSetup, levels: Loggers.LogLevels) =>
+  Layer.sync(ConfigSource, () => {
+    let level = setup.log.level
+    return ConfigSource.of({
+      name: Option.getOrUndefined(setup.file),
+      initial: readConfigOf(setup),
+      read: Effect.gen(function*() {
+        if (Option.isNone(setup.file)) {
+          return yield* usageFailure(
+            "this worker was started without a configuration file",
+            "Start it with --config FILE; its flags stay as they are until then."
+          )
+        }
+        const next = yield* workerSetup(flags)
+        level = next.log.level
+        return readConfigOf(next)
+      }),
+      apply: () => Effect.as(levels.set(level), ["log.level"])
+    })
+  })
+
+/** Reads the configuration again at each SIGHUP, and says what came of it. */
+const reloadAt = Effect.fnUntraced(function*(hangup: Effect.Effect<void>) {
+  const operator = yield* Operator
+  const reload = operator.reload.pipe(
+    Effect.flatMap(({ changes }) =>
+      changes.length === 0
+        ? Effect.logInfo("the configuration was read again: nothing has changed")
+        : Effect.forEach(changes, ({ applied, field }) =>
+          applied
+            ? Effect.logInfo(`${field} was changed`)
+            : Effect.logWarning(`${field} has changed, and needs a restart of the worker`), { discard: true })
+    ),
+    Effect.catch((refused) => Effect.logError(refused.message))
+  )
+  yield* Effect.forkScoped(Effect.forever(Effect.andThen(hangup, reload)))
+})
+
+const serve = Effect.fnUntraced(function*(
+  { amqp, config }: WorkerSetup,
+  signals: Signals.Signals,
+  hangup: Effect.Effect<void>,
+  connected: Deferred.Deferred<void>
+) {
+  const { instance, paths } = yield* Host
+  const worker = yield* Worker
+  const operator = yield* Operator
+  const ready = Effect.logInfo("consuming").pipe(
+    Effect.annotateLogs({
+      queues: ["embedded", ...(Option.isSome(amqp) ? Object.values(QUEUES) : [])].join(", "),
+      state: paths.state,
+      slots: config.slots,
+      classes: config.classes.map(({ name }) => name).join(", "),
+      instance
+    })
+  )
+  yield* Effect.forkScoped(Effect.andThen(Deferred.await(connected), ready))
+  yield* reloadAt(hangup)
+  const drainAtSignal = Effect.gen(function*() {
+    const signal = yield* signals.first
+    yield* Effect.logInfo(`${signal}: a second one ends running jobs at once`)
+    yield* operator.drain
+    return yield* Effect.never
+  })
+  yield* Effect.raceAllFirst([drainAtSignal, operator.drained, worker.failure])
+}, Effect.scoped)
+
+const life = Effect.fnUntraced(function*(
+  flags: SetupFlags,
+  setup: WorkerSetup,
+  levels: Loggers.LogLevels,
+  signals: Signals.Signals
+) {
+  const { amqp, config, http, journal, stateDirectory } = setup
   if (config.classes.some(({ driver }) => driver === "process")) yield* Effect.logWarning(noIsolation)
 
   const telemetry = yield* OtlpOptions.read
+  // Taken before anything starts, or it would end the process. Without a file it does, as a closed terminal means it to.
+  const hangup = Option.isSome(setup.file) ? yield* Signals.hangups : Effect.never
   const connected = yield* Deferred.make<void>()
-  const serve = Effect.gen(function*() {
-    const { instance, paths } = yield* Host
-    const worker = yield* Worker
-    const ready = Effect.logInfo("consuming").pipe(
-      Effect.annotateLogs({
-        queues: ["embedded", ...(Option.isSome(options.amqp) ? Object.values(QUEUES) : [])].join(", "),
-        state: paths.state,
-        slots: config.slots,
-        classes: config.classes.map(({ name }) => name).join(", "),
-        instance
-      })
-    )
-    yield* Effect.forkScoped(Effect.andThen(Deferred.await(connected), ready))
-    const signal = yield* Effect.raceFirst(signals.first, worker.failure)
-    yield* Effect.logInfo(`${signal}: a second one ends running jobs at once`)
-    yield* worker.drain
+  if (Option.isNone(amqp)) yield* Deferred.succeed(connected, undefined)
+  const whole = layerOperated({
+    stateDirectory,
+    config,
+    embedded: true,
+    direct: "direct",
+    ...(telemetry === undefined ? {} : { telemetry }),
+    ...(Option.isNone(journal) ? {} : {
+      journal: layerPostgres(
+        { postgres: journal.value, connections: Math.min(config.slots + 2, 10) },
+        journalOptions(config)
+      )
+    }),
+    ...(Option.isNone(amqp) ? {} : {
+      amqp: {
+        url: amqp.value,
+        onStatus: ({ connected: up, queues }) =>
+          up && Object.keys(QUEUES).every((queue) => queues.includes(queue))
+            ? Effect.asVoid(Deferred.succeed(connected, undefined))
+            : Effect.void
+      }
+    })
+  }, { version: manifest.version, http }).pipe(Layer.provide(layerSource(flags, setup, levels)))
+  yield* Effect.gen(function*() {
+    // Told to stop while it starts: there is nothing to drain, what is made so far is removed.
+    const early = Effect.as(signals.first, Option.none())
+    const built = yield* Effect.raceFirst(Effect.asSome(Layer.build(whole)), early)
+    if (Option.isSome(built)) yield* serve(setup, signals, hangup, connected).pipe(Effect.provideContext(built.value))
+    else yield* Effect.logInfo("told to stop before it was ready")
   }).pipe(Effect.scoped)
-
-  if (Option.isNone(options.amqp)) yield* Deferred.succeed(connected, undefined)
-  yield* serve.pipe(
-    Effect.provide(layerWorker({
-      stateDirectory: directory,
-      config,
-      embedded: true,
-      direct: "direct",
-      ...(telemetry === undefined ? {} : { telemetry }),
-      ...(Option.isNone(options.journal)
-        ? {}
-        : {
-          journal: layerPostgres(
-            { postgres: options.journal.value, connections: Math.min(config.slots + 2, 10) },
-            journalOptions(config)
-          )
-        }),
-      ...(Option.isNone(options.amqp) ? {} : {
-        amqp: {
-          url: options.amqp.value,
-          onStatus: ({ connected: up, queues }) =>
-            up && Object.keys(QUEUES).every((queue) => queues.includes(queue))
-              ? Effect.asVoid(Deferred.succeed(connected, undefined))
-              : Effect.void
-        }
-      })
-    }))
-  )
   yield* Effect.logInfo("ended")
-})
+}, Effect.scoped)
 
 /** Ends well after a drain, with 1 after a second signal or when the worker could not go on. */
-export const runWorker = Effect.fn("RunWorker.runWorker")(function*(options: WorkerOptions) {
+export const runWorker = Effect.fn("RunWorker.runWorker")(function*(flags: SetupFlags) {
   yield* Effect.gen(function*() {
     const signals = yield* Signals.take
+    const setup = yield* workerSetup(flags)
+    const { layer, levels } = Loggers.adjustable({ ...setup.log, isFixed: Option.isNone(setup.file) })
     const forced = signals.second.pipe(
       Effect.andThen(say("stoker: ending at once: running jobs are killed and given back")),
       Effect.andThen(Effect.fail(new ExitWith({ code: exitCode.usage })))
     )
-    yield* Effect.raceFirst(life(options, signals), forced)
-  }).pipe(Effect.scoped, Effect.provide(Loggers.layer({ format: options.logFormat, usual: "Info" })))
+    yield* Effect.raceFirst(life(flags, setup, levels, signals), forced).pipe(Effect.provide(layer))
+  }).pipe(Effect.scoped)
 })

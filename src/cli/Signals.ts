@@ -1,5 +1,5 @@
 /** SIGINT and SIGTERM for one command: the first asks, the second insists, the third ends the process at once. */
-import { Deferred, Effect, type Scope } from "effect"
+import { Deferred, Effect, Queue, type Scope } from "effect"
 import { constants } from "node:os"
 import { signalCode } from "./ExitCode.ts"
 
@@ -30,6 +30,20 @@ export const take: Effect.Effect<Signals, never, Scope.Scope> = Effect.gen(funct
       })
   )
   return { first: Deferred.await(waiting[0]), second: Deferred.await(waiting[1]) }
+})
+
+/**
+ * Takes SIGHUP over, which else would end the process, for as long as the scope lives. Gives what waits for the next
+ * one; several that nobody waited for are one.
+ */
+export const hangups: Effect.Effect<Effect.Effect<void>, never, Scope.Scope> = Effect.gen(function*() {
+  const queue = yield* Queue.sliding<void>(1)
+  const onHangup = () => void Queue.offerUnsafe(queue, undefined)
+  yield* Effect.acquireRelease(
+    Effect.sync(() => void process.on("SIGHUP", onHangup)),
+    () => Effect.sync(() => void process.off("SIGHUP", onHangup))
+  )
+  return Queue.take(queue)
 })
 
 /** Interrupts the effect at the first signal, so that its scopes close. For commands that have nothing to finish. */

@@ -10,13 +10,16 @@ const environment = Config.all({
   xdg: Config.option(Config.NonEmptyString("XDG_STATE_HOME"))
 })
 
-/** `--state`, else STOKER_STATE, else /var/lib/stoker for root and `~/.local/state/stoker` (XDG) for others. */
-export const stateDirectory = Effect.fnUntraced(function*(flag: Option.Option<string>) {
+/**
+ * `--state`, else STOKER_STATE, else what the configuration file says, else /var/lib/stoker for root and
+ * `~/.local/state/stoker` (XDG) for others.
+ */
+export const stateDirectory = Effect.fnUntraced(function*(flag: Option.Option<string>, configured?: string) {
   const { stoker, xdg } = yield* Effect.orDie(environment)
   const usual = () =>
-    process.getuid?.() === 0
+    configured ?? (process.getuid?.() === 0
       ? "/var/lib/stoker"
-      : join(Option.getOrElse(xdg, () => join(homedir(), ".local", "state")), "stoker")
+      : join(Option.getOrElse(xdg, () => join(homedir(), ".local", "state")), "stoker"))
   return resolve(Option.getOrElse(Option.orElse(flag, () => stoker), usual))
 })
 

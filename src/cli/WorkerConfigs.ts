@@ -1,7 +1,9 @@
 /** Worker configurations as the command line makes them: one class for each driver, called like it. */
 import { Effect, Option } from "effect"
+import type { DaemonConfig } from "../schemas/DaemonConfig.ts"
+import { usualPool, workerConfigOf } from "../schemas/DaemonWorker.ts"
+import { ClassName } from "../schemas/Ids.ts"
 import type { Limits, LimitsRequest } from "../schemas/Limits.ts"
-import { standardPool } from "../schemas/PoolConfig.ts"
 import type { SandboxClass } from "../schemas/SandboxClass.ts"
 import { standardClass, standardConfig, type WorkerConfig } from "../schemas/WorkerConfig.ts"
 import { usageFailure } from "./CliFailure.ts"
@@ -48,39 +50,44 @@ export const configForOne = (driver: DriverChoice, limits: LimitsRequest): Worke
   return { ...standardConfig, slots: 1, waiting: 0, classes: [own], defaultClass: own.name }
 }
 
-/** Idle sandboxes cost a megabyte or two; their replacements wait a moment, so that the job that took one begins first. */
-const warmClass = (sandboxClass: SandboxClass, warm: number): SandboxClass =>
-  warm === 0
-    ? sandboxClass
-    : { ...sandboxClass, pool: { ...standardPool, minimum: warm, maximum: 2 * warm, refillPauseMs: 5 } }
-
-/** For a worker: classes for these drivers, the first is the default unless another is named. */
-export const configForWorker = Effect.fnUntraced(function*(options: {
-  readonly drivers: readonly [DriverChoice, ...ReadonlyArray<DriverChoice>]
+/** What of a worker's set-up stands on the command line. It is stronger than the file. */
+export interface WorkerFlags {
+  /** Classes for these drivers, called like them, in place of the file's; the first is the default. */
+  readonly drivers: ReadonlyArray<DriverChoice>
   readonly defaultClass: Option.Option<string>
   readonly slots: Option.Option<number>
   readonly warm: Option.Option<number>
-}) {
-  const [first, ...others] = options.drivers
-  const slots = Option.getOrElse(options.slots, () => standardConfig.slots)
-  const warm = Option.getOrElse(options.warm, () => slots)
-  const classOf = (driver: DriverChoice) => warmClass(standardClass(driver, driver), warm)
-  const classes = [classOf(first), ...others.map(classOf)] as const
-  const wanted = Option.getOrElse(options.defaultClass, () => first)
-  const defaultClass = classes.find(({ name }) => name === wanted)
+  /** Milliseconds. */
+  readonly drain: Option.Option<number>
+  readonly ownLongJobs: boolean
+}
+
+const withWarm = ({ pool, ...rest }: SandboxClass, warm: number): SandboxClass =>
+  warm === 0 ? rest : { ...rest, pool: { ...(pool ?? usualPool(warm)), minimum: warm, maximum: 2 * warm } }
+
+/** For a worker: what the file says, and over it the flags. */
+export const configForWorker = Effect.fnUntraced(function*(flags: WorkerFlags, file: DaemonConfig = {}) {
+  const [first, ...others] = flags.drivers
+  const { defaultClass: _, ...rest } = file
+  const fileClass = (driver: DriverChoice) => ({ name: ClassName.make(driver), driver })
+  const named = first === undefined ? file : { ...rest, classes: [fileClass(first), ...others.map(fileClass)] as const }
+  const usual = workerConfigOf(Option.isSome(flags.slots) ? { ...named, slots: flags.slots.value } : named)
+  const wanted = Option.getOrElse(flags.defaultClass, () => usual.defaultClass)
+  const defaultClass = usual.classes.find(({ name }) => name === wanted)
   if (defaultClass === undefined) {
     return yield* usageFailure(
       `--class ${wanted} is not a class of this worker`,
-      `It has: ${classes.map(({ name }) => name).join(", ")}; add a driver with --driver ${wanted}.`
+      `It has: ${usual.classes.map(({ name }) => name).join(", ")}; add a driver with --driver ${wanted}.`
     )
   }
+  const warm = Option.getOrUndefined(flags.warm)
+  const [head, ...tail] = usual.classes
   const config: WorkerConfig = {
-    ...standardConfig,
-    classes,
-    defaultClass: defaultClass.name,
-    slots,
-    // More than the broker hands out at once, so that no level is held up behind another.
-    waiting: Math.max(standardConfig.waiting, 8 * slots)
+    ...usual,
+    ...(warm === undefined ? {} : { classes: [withWarm(head, warm), ...tail.map((other) => withWarm(other, warm))] }),
+    ...(Option.isSome(flags.drain) ? { drainMs: flags.drain.value } : {}),
+    ownLongJobs: flags.ownLongJobs || usual.ownLongJobs,
+    defaultClass: defaultClass.name
   }
   return config
 })

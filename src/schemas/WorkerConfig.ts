@@ -21,27 +21,30 @@ export const Retention = Schema.Struct({
 })
 export type Retention = typeof Retention.Type
 
+const whole = (minimum: number, maximum: number, what: string) =>
+  Schema.Int.check(Schema.isBetween({ minimum, maximum }, { expected: `${what} from ${minimum} to ${maximum}` }))
+
 /** All settings of one worker. Times are milliseconds. */
 export const WorkerConfig = Schema.Struct({
   /** Jobs that run at once. */
-  slots: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 })),
+  slots: whole(1, 10_000, "jobs"),
   /** Jobs taken from their intakes that may wait for a slot. */
-  waiting: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 100_000 })),
+  waiting: whole(0, 100_000, "jobs"),
   /** Whose turn it is while jobs of several priorities wait. */
   weights: PriorityWeights,
   /** Jobs of one owner that run at once. Absent: as many as there are slots. */
-  ownerSlots: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 }))),
+  ownerSlots: Schema.optionalKey(whole(1, 10_000, "jobs")),
   /** Rows the embedded queue may hold; more are refused. */
-  queueMaximum: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100_000_000 })),
+  queueMaximum: whole(1, 100_000_000, "jobs"),
   /** How long a claim holds without being renewed; it is renewed three times as often. */
-  leaseMs: Schema.Int.check(Schema.isBetween({ minimum: 1000, maximum: 3_600_000 })),
+  leaseMs: whole(1000, 3_600_000, "milliseconds"),
   /** How often a job may begin when its workers die under it. */
-  maxAttempts: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 })),
+  maxAttempts: whole(1, 100, "attempts"),
   /** A drain gives running jobs this long before it hands them back. */
-  drainMs: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 86_400_000 })),
+  drainMs: whole(0, 86_400_000, "milliseconds"),
   retention: Retention,
   /** With less than this free in the state directory no new job is taken. Bytes. */
-  diskReserveBytes: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 50 })),
+  diskReserveBytes: whole(0, 2 ** 50, "bytes"),
   /** What all sandboxes may hold together. */
   budget: HostBudget,
   /** A job whose limits exceed what its broker lets it be held may be kept by this worker's own journal alone. */

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result } from "effect"
-import { formatBytes, formatMicros, parseBytes, parseDuration, parseNumber } from "../../src/cli/Units.ts"
+import { formatBytes, formatMicros } from "../../src/cli/Units.ts"
+import { parseBytes, parseDuration, parseNumber, writeBytes, writeDuration } from "../../src/schemas/Units.ts"
 
 const value = <A>(result: Result.Result<A, string>) => Result.getOrUndefined(result)
 
@@ -42,6 +43,14 @@ describe("units", () => {
     assert.strictEqual(value(parseNumber("0.5")), 0.5)
     assert.strictEqual(value(parseNumber("two")), undefined)
     assert.strictEqual(value(parseNumber("1.")), undefined)
+  })
+
+  it("writes back what it reads, without loss", () => {
+    const times = ["1ms", "1500ms", "30s", "90s", "2m", "36h", "7d"]
+    assert.deepStrictEqual(times.map((text) => value(parseDuration(text)) ?? -1).map(writeDuration), times)
+    const sizes = ["1", "1000", "64K", "1536K", "256M", "1G", "3T"]
+    assert.deepStrictEqual(sizes.map((text) => value(parseBytes(text)) ?? -1).map(writeBytes), sizes)
+    assert.deepStrictEqual([writeDuration(0), writeBytes(0)], ["0ms", "0"])
   })
 
   it("writes them so that three digits count", () => {

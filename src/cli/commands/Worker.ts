@@ -1,6 +1,7 @@
 /** `stoker worker` */
 import { Effect, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
+import { HttpListen } from "../../schemas/HttpListen.ts"
 import * as Flags from "../Flags.ts"
 
 const driver = Flag.Literals("driver", ["oci", "process"]).pipe(
@@ -32,6 +33,7 @@ const drain = Flag.String("drain").pipe(
 export const worker = Command.make(
   "worker",
   {
+    config: Flags.config,
     amqp: Flags.amqp,
     state: Flags.state,
     journal: Flags.journal,
@@ -42,11 +44,17 @@ export const worker = Command.make(
       "own-long-jobs",
       "Let this worker's journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"
     ),
-    driver,
-    class: Flags.sandboxClass,
+    drivers: driver,
+    defaultClass: Flags.sandboxClass,
+    http: Flag.String("http").pipe(
+      Flag.withDescription("Serve /livez, /readyz and /metrics there, for probes (default: on the admin socket only)"),
+      Flag.withMetavar("HOST:PORT"),
+      Flag.withSchema(HttpListen),
+      Flag.optional
+    ),
     logFormat: Flag.Literals("log-format", ["auto", "pretty", "json"]).pipe(
-      Flag.withDescription("auto: pretty on a terminal, else JSON lines. LOG_LEVEL says how much"),
-      Flag.withDefault("auto")
+      Flag.withDescription("auto: pretty on a terminal, else JSON lines. LOG_LEVEL says how much (default auto)"),
+      Flag.optional
     )
   },
   Effect.fn(function*(flags) {
@@ -57,8 +65,9 @@ export const worker = Command.make(
   Command.withDescription(
     "Take jobs until told to stop: those of `stoker submit` in the same state directory (or STOKER_JOURNAL, which workers " +
       "of many hosts share) and, with AMQP_URL, those of CodeBench clients and of the queues stoker.jobs. SIGTERM or " +
-      "Ctrl-C lets running jobs end; a second one ends them at once. OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_ " +
-      "variables send traces, metrics and logs to an OpenTelemetry collector."
+      "Ctrl-C lets running jobs end; a second one ends them at once. SIGHUP reads the configuration file again. Flags " +
+      "and environment are stronger than the file. OTEL_EXPORTER_OTLP_ENDPOINT and the other OTEL_ variables send " +
+      "traces, metrics and logs to an OpenTelemetry collector."
   ),
   Command.withShortDescription("Take jobs from RabbitMQ and the embedded queue"),
   Command.withExamples([
@@ -67,6 +76,7 @@ export const worker = Command.make(
       command: "STOKER_JOURNAL=postgres://stoker:secret@db/stoker stoker worker",
       description: "One queue for many hosts"
     },
-    { command: "AMQP_URL=amqp://guest:guest@localhost:5672 stoker worker", description: "CodeBench clients as well" }
+    { command: "AMQP_URL=amqp://guest:guest@localhost:5672 stoker worker", description: "CodeBench clients as well" },
+    { command: "stoker worker --config /etc/stoker/stoker.json", description: "As the file says" }
   ])
 )

@@ -4,35 +4,17 @@
  */
 import { Data, Effect } from "effect"
 import type { Scope } from "effect"
-import * as fs from "node:fs"
-import { open } from "node:fs/promises"
 import { connect, createServer } from "node:net"
-import { join } from "node:path"
 import { codeOf } from "./Errno.ts"
+import { socketAddress } from "./SocketAddress.ts"
 
 export const lockName = "lock.sock"
 
 /** The socket could not be made or asked: `cause` is what the kernel said. */
 export class LockFailed extends Data.TaggedError("LockFailed")<{ readonly cause: unknown }> {}
 
-/** What fits into `sockaddr_un`, with the NUL at its end. */
-const mostPathBytes = 107
-
-/**
- * The socket's path, short enough for the kernel: below a deep folder it is reached through a descriptor of that
- * folder, which the scope holds. (A symlink would have to live somewhere, and be cleared away.)
- */
-const addressIn = (folder: string): Effect.Effect<string, LockFailed, Scope.Scope> => {
-  const address = join(folder, lockName)
-  if (Buffer.byteLength(address) <= mostPathBytes) return Effect.succeed(address)
-  return Effect.acquireRelease(
-    Effect.tryPromise({
-      try: () => open(folder, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY),
-      catch: (cause) => new LockFailed({ cause })
-    }),
-    (handle) => Effect.promise(() => handle.close()).pipe(Effect.ignore)
-  ).pipe(Effect.map((handle) => `/proc/self/fd/${handle.fd}/${lockName}`))
-}
+const addressIn = (folder: string) =>
+  socketAddress(folder, lockName).pipe(Effect.mapError(({ cause }) => new LockFailed({ cause })))
 
 /** Listens in `folder` until the scope closes. Whoever connects learns that we live, and nothing else. */
 export const hold = (folder: string): Effect.Effect<void, LockFailed, Scope.Scope> =>

@@ -1,0 +1,195 @@
+/**
+ * A worker's configuration file: every field, what it means, and how it is written. Times and sizes are written as people
+ * write them ("30s", "256M"); a plain number is milliseconds or bytes. Fields that are absent have their defaults.
+ */
+import { Effect, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import { HttpListen } from "./HttpListen.ts"
+import { ClassName } from "./Ids.ts"
+import { Limits, OutputPolicy } from "./Limits.ts"
+import { PoolCharge, PoolConfig } from "./PoolConfig.ts"
+import { DriverName, SandboxClass } from "./SandboxClass.ts"
+import { PriorityWeights } from "./Terms.ts"
+import { parseBytes, parseDuration, writeBytes, writeDuration } from "./Units.ts"
+import { Retention, WorkerConfig } from "./WorkerConfig.ts"
+
+/** Where a value is written in units: how it is read, written, and what a reader expects. */
+const inUnits =
+  (unit: "time" | "size", parse: (text: string) => Result.Result<number, string>, write: (value: number) => string) =>
+  (target: Schema.Codec<number, number>) =>
+    Schema.Union([Schema.Finite, Schema.String]).annotate({
+      expected: Result.getOrElse(Result.flip(parse("?")), String)
+    }).pipe(
+      Schema.decodeTo(
+        target,
+        SchemaTransformation.transformEffect({
+          decode: (value: number | string) => {
+            const parsed = typeof value === "number" ? Result.succeed(value) : parse(value)
+            return Result.isSuccess(parsed)
+              ? Effect.succeed(parsed.success)
+              : Effect.fail(new SchemaIssue.InvalidValue({ expected: parsed.failure }))
+          },
+          encode: (value: number): Effect.Effect<number | string> => Effect.succeed(write(value))
+        })
+      )
+    ).annotate({ title: unit })
+
+const time = inUnits("time", parseDuration, writeDuration)
+const size = inUnits("size", parseBytes, writeBytes)
+
+/** A field that may be absent. The text is what `stoker config example` says of it. */
+const field = <S extends Schema.Top>(schema: S, description: string) =>
+  Schema.optionalKey(schema).pipe(Schema.annotateKey({ description }))
+
+/** What one phase of a job may use. */
+export const FileLimits = Schema.Struct({
+  wall: field(time(Limits.fields.wallMs), "elapsed time of one phase"),
+  cpuTime: field(time(Limits.fields.cpuMs), "user and system time of all its processes"),
+  memory: field(size(Limits.fields.memoryBytes), "memory of all its processes, with the files in its workspace"),
+  pids: field(Limits.fields.pids, "processes and threads"),
+  cpus: field(Limits.fields.cpus, "cores; 0.5 is half of one"),
+  fileSize: field(size(Limits.fields.fileBytes), "any one file it writes"),
+  disk: field(size(Limits.fields.diskBytes), "its workspace"),
+  inodes: field(Limits.fields.diskInodes, "files and directories in its workspace"),
+  output: field(size(Limits.fields.outputBytes), "kept output, of stdout and stderr each"),
+  openFiles: field(Limits.fields.openFiles, "open files of one process"),
+  overOutput: field(OutputPolicy, "more output than that: truncate leaves out its middle, kill ends the job")
+})
+export type FileLimits = typeof FileLimits.Type
+
+const pool = PoolConfig.fields
+
+/** How many sandboxes of a class stand ready. */
+export const FilePool = Schema.Struct({
+  minimum: field(Schema.toType(pool.minimum), "ready sandboxes kept however little is asked for"),
+  maximum: field(
+    Schema.toType(pool.maximum),
+    "ready sandboxes at most; 0: every sandbox is made when a job asks for it"
+  ),
+  parallel: field(Schema.toType(pool.parallel), "refills made at once"),
+  refillPause: field(
+    time(Schema.toType(pool.refillPauseMs)),
+    "a replacement waits this long while another one stands ready"
+  ),
+  provision: field(time(Schema.toType(pool.provisionMs)), "a sandbox not ready in this time counts as a failure"),
+  maxAge: field(time(Schema.toType(pool.maxAgeMs)), "an older one is replaced"),
+  healthEvery: field(
+    time(Schema.toType(pool.healthEveryMs)),
+    "how often one that stands ready is asked for a sign of life"
+  ),
+  health: field(time(Schema.toType(pool.healthMs)), "within this it answers, or is replaced"),
+  backoff: field(time(Schema.toType(pool.backoffMs)), "pause after a failure, doubled with each further one"),
+  backoffMax: field(time(Schema.toType(pool.backoffMaxMs)), "the pause grows up to this"),
+  failFast: field(
+    time(Schema.toType(pool.failFastMs)),
+    "having failed for this long, it fails jobs instead of letting them wait"
+  ),
+  rateWindow: field(time(Schema.toType(pool.rateWindowMs)), "how far back arrivals are looked at"),
+  shrink: field(time(Schema.toType(pool.shrinkMs)), "when fewer are needed, one is let go in each such period"),
+  charge: field(
+    Schema.Struct({ memory: size(PoolCharge.fields.memoryBytes), cpus: PoolCharge.fields.cpus }),
+    "what one sandbox counts for in the budget (default: the class's ceiling of memory and cores)"
+  ),
+  diskFit: field(
+    Schema.Literals(["exact", "atLeast"]),
+    "exact: ready sandboxes serve jobs that ask for just their workspace's size; atLeast: also for less"
+  )
+})
+export type FilePool = typeof FilePool.Type
+
+/** A kind of sandbox that jobs may ask for. */
+export const FileClass = Schema.Struct({
+  name: ClassName.pipe(Schema.annotateKey({ description: "what jobs call it" })),
+  driver: DriverName.pipe(
+    Schema.annotateKey({ description: "oci: isolated containers; process: NO isolation, for trusted programs" })
+  ),
+  network: field(SandboxClass.fields.network, "none, or the host's"),
+  ceiling: field(FileLimits, "the most a job of this class may ask for"),
+  defaults: field(FileLimits, "what a job gets that asks for nothing"),
+  pool: field(FilePool, "sandboxes that stand ready (default: as many as slots, at most twice as many)")
+})
+export type FileClass = typeof FileClass.Type
+
+/** An address with a password in it, or where to find one. */
+export const FileSecret = Schema.Struct({
+  url: field(Schema.NonEmptyString, "the address itself; better one of the others, which keep it out of this file"),
+  urlFile: field(
+    Schema.NonEmptyString,
+    "a file with the address in its first line, readable by the worker's user only"
+  ),
+  urlEnv: field(Schema.NonEmptyString, "the environment variable that has the address")
+}).check(
+  Schema.makeFilter((secret) =>
+    Object.keys(secret).length === 1 ? undefined : "exactly one of url, urlFile and urlEnv is expected"
+  )
+)
+export type FileSecret = typeof FileSecret.Type
+
+/** The least a worker says: as LOG_LEVEL. */
+export const FileLogLevel = Schema.Literals(["All", "Trace", "Debug", "Info", "Warn", "Error", "Fatal", "None"])
+
+const worker = WorkerConfig.fields
+const bytes = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2 ** 50 }))
+
+export const DaemonConfig = Schema.Struct({
+  stateDirectory: field(
+    Schema.NonEmptyString,
+    "where journal, logs and sandboxes lie (default: STOKER_STATE, else /var/lib/stoker for root)"
+  ),
+  slots: field(worker.slots, "jobs that run at once"),
+  waiting: field(worker.waiting, "jobs taken from the queues that may wait for a slot"),
+  weights: field(
+    Schema.Struct({
+      high: field(PriorityWeights.fields.high, "turns of jobs with priority high"),
+      normal: field(PriorityWeights.fields.normal, "turns of those with normal"),
+      low: field(PriorityWeights.fields.low, "turns of those with low")
+    }),
+    "whose turn it is while jobs of several priorities wait"
+  ),
+  ownerSlots: field(WorkerConfig.fields.slots, "jobs of one owner that run at once (default: as many as slots)"),
+  queueMaximum: field(worker.queueMaximum, "jobs the embedded queue may hold; more are refused"),
+  lease: field(time(worker.leaseMs), "how long a claim on a job holds without being renewed"),
+  maxAttempts: field(worker.maxAttempts, "how often a job may begin when its workers die under it"),
+  drain: field(time(worker.drainMs), "how long running jobs have to end after SIGTERM before they are given back"),
+  retention: field(
+    Schema.Struct({
+      dedupe: field(
+        time(Retention.fields.dedupeMs),
+        "a repeat of a job that ended less than this ago is not run again"
+      ),
+      jobs: field(time(Retention.fields.jobsMs), "ended jobs and their logs; at least dedupe"),
+      deadLetters: field(time(Retention.fields.deadLettersMs), "dead letters of the embedded queue")
+    }),
+    "how long what is over is kept"
+  ),
+  diskReserve: field(size(worker.diskReserveBytes), "with less than this free in the state directory no job is taken"),
+  budget: field(
+    Schema.Struct({
+      memory: field(size(bytes), "memory"),
+      cpus: field(Schema.Finite.check(Schema.isBetween({ minimum: 0.01, maximum: 4096 })), "cores"),
+      sandboxes: field(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100_000 })), "their number")
+    }),
+    "what all sandboxes may hold together (default: no bound)"
+  ),
+  ownLongJobs: field(
+    worker.ownLongJobs,
+    "let this worker's own journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"
+  ),
+  classes: field(Schema.NonEmptyArray(FileClass), "kinds of sandboxes that jobs may ask for"),
+  defaultClass: field(ClassName, "what a job gets that names no class (default: the first)"),
+  amqp: field(FileSecret, "RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; without: none)"),
+  journal: field(FileSecret, "PostgreSQL as the journal of several hosts (default: a file in the state directory)"),
+  http: field(
+    Schema.Struct({
+      listen: HttpListen.pipe(Schema.annotateKey({ description: "HOST:PORT" }))
+    }),
+    "probes and metrics over TCP: /livez, /readyz, /metrics (default: only the admin socket)"
+  ),
+  log: field(
+    Schema.Struct({
+      format: field(Schema.Literals(["auto", "pretty", "json"]), "auto: pretty on a terminal, else lines of JSON"),
+      level: field(FileLogLevel, "LOG_LEVEL and --log-level are stronger")
+    }),
+    "the worker's own log, on stderr"
+  )
+})
+export type DaemonConfig = typeof DaemonConfig.Type

@@ -1,0 +1,149 @@
+/** What fields of a configuration file have to do with each other. */
+import type { DaemonConfig, FileClass, FileLimits } from "./DaemonConfig.ts"
+import { budgetOf, classOf, fileClassOf, poolOf, usualClasses } from "./DaemonWorker.ts"
+import { writeBytes, writeDuration } from "./Units.ts"
+import { standardConfig } from "./WorkerConfig.ts"
+
+/** Something wrong with a configuration: where, what is there, and what is wrong with it. */
+export interface ConfigFault {
+  /** `classes[0].pool.minimum`; empty: the file as a whole. */
+  readonly path: string
+  /** As it stands in the file. Absent: nothing stands there, or it may be a secret. */
+  readonly value?: string
+  readonly problem: string
+}
+
+type Field = keyof DaemonConfig
+
+/** A rule is left out while one of the fields it needs is wrong by itself. */
+interface Rule {
+  readonly needs: ReadonlyArray<Field>
+  readonly faults: (config: DaemonConfig) => ReadonlyArray<ConfigFault>
+}
+
+/** The drivers of this version. */
+const drivers: ReadonlySet<string> = new Set(["oci", "process"])
+
+const fault = (path: string, value: unknown, expected: string): ConfigFault => ({
+  path,
+  value: JSON.stringify(value),
+  problem: `expected ${expected}`
+})
+
+const slotsOf = ({ slots = standardConfig.slots }: DaemonConfig) => slots
+const classesOf = ({ classes = usualClasses }: DaemonConfig): ReadonlyArray<FileClass> => classes
+
+const eachClass = (config: DaemonConfig, look: (file: FileClass, path: string) => ReadonlyArray<ConfigFault>) =>
+  classesOf(config).flatMap((file, index) => look(file, `classes[${index}]`))
+
+const numbers = ["pids", "cpus", "inodes", "openFiles"] as const
+const sizes = ["memory", "fileSize", "disk", "output"] as const
+const times = ["wall", "cpuTime"] as const
+
+/** What a job gets without asking may not be more than it may ask for. */
+const limitFaults = (file: FileClass, slots: number, path: string): ReadonlyArray<ConfigFault> => {
+  const { ceiling = {}, defaults = {} } = fileClassOf(classOf(file, slots))
+  const above = <N extends keyof FileLimits>(names: ReadonlyArray<N>, write: (value: number) => unknown) =>
+    names.flatMap((name) => {
+      const [value, most] = [Number(defaults[name]), Number(ceiling[name])]
+      return value > most
+        ? [fault(`${path}.defaults.${name}`, write(value), `at most the class's ceiling.${name}, ${write(most)}`)]
+        : []
+    })
+  return [...above(numbers, Number), ...above(sizes, writeBytes), ...above(times, writeDuration)]
+}
+
+const rules: ReadonlyArray<Rule> = [
+  {
+    needs: ["slots", "ownerSlots"],
+    faults: (config) =>
+      config.ownerSlots !== undefined && config.ownerSlots > slotsOf(config)
+        ? [fault("ownerSlots", config.ownerSlots, `at most slots, ${slotsOf(config)}`)]
+        : []
+  },
+  {
+    needs: ["retention"],
+    faults: ({ retention = {} }) => {
+      const { dedupe = standardConfig.retention.dedupeMs, jobs = standardConfig.retention.jobsMs } = retention
+      return jobs < dedupe
+        ? [fault("retention.jobs", writeDuration(jobs), `at least retention.dedupe, ${writeDuration(dedupe)}`)]
+        : []
+    }
+  },
+  {
+    needs: ["classes", "defaultClass"],
+    faults: (config) => {
+      const names = classesOf(config).map(({ name }) => name)
+      return config.defaultClass === undefined || names.includes(config.defaultClass)
+        ? []
+        : [fault("defaultClass", config.defaultClass, `the name of a class: ${names.join(", ")}`)]
+    }
+  },
+  {
+    needs: ["classes"],
+    faults: (config) => {
+      const names = classesOf(config).map(({ name }) => name)
+      return eachClass(config, ({ driver, name }, path) => [
+        ...(drivers.has(driver)
+          ? []
+          : [fault(`${path}.driver`, driver, `a driver of this version: ${[...drivers].join(", ")}`)]),
+        ...(names.filter((other) => other === name).length > 1
+          ? [fault(`${path}.name`, name, "a name that no other class has")]
+          : []),
+        ...(driver === "process" && config.classes?.find((file) => file.name === name)?.network === "none"
+          ? [fault(`${path}.network`, "none", "host: driver process isolates nothing")]
+          : [])
+      ])
+    }
+  },
+  {
+    needs: ["classes", "slots"],
+    faults: (config) =>
+      eachClass(config, (file, path) => {
+        const { backoffMaxMs, backoffMs, maximum, minimum } = poolOf(file.pool, slotsOf(config))
+        return [
+          ...limitFaults(file, slotsOf(config), path),
+          ...(minimum > maximum
+            ? [fault(`${path}.pool.minimum`, minimum, `at most the pool's maximum, ${maximum}`)]
+            : []),
+          ...(backoffMs > backoffMaxMs
+            ? [
+              fault(
+                `${path}.pool.backoff`,
+                writeDuration(backoffMs),
+                `at most the pool's backoffMax, ${writeDuration(backoffMaxMs)}`
+              )
+            ]
+            : [])
+        ]
+      })
+  },
+  {
+    needs: ["classes", "slots", "budget"],
+    faults: (config) =>
+      eachClass(config, (file, path) => {
+        const { ceiling, pool } = classOf(file, slotsOf(config))
+        const { cpus, memoryBytes } = pool?.charge ?? ceiling
+        const budget = budgetOf(config)
+        const where = file.pool?.charge === undefined ? `${path}.ceiling` : `${path}.pool.charge`
+        return [
+          ...(memoryBytes > (budget.memoryBytes ?? Number.POSITIVE_INFINITY)
+            ? [
+              fault(
+                `${where}.memory`,
+                writeBytes(memoryBytes),
+                `at most budget.memory, ${writeBytes(budget.memoryBytes ?? 0)}`
+              )
+            ]
+            : []),
+          ...(cpus > (budget.cpus ?? Number.POSITIVE_INFINITY)
+            ? [fault(`${where}.cpus`, cpus, `at most budget.cpus, ${budget.cpus}`)]
+            : [])
+        ]
+      })
+  }
+]
+
+/** Everything wrong between fields; `wrong` are those that are wrong by themselves. */
+export const crossFaults = (config: DaemonConfig, wrong: ReadonlySet<string>): ReadonlyArray<ConfigFault> =>
+  rules.filter(({ needs }) => needs.every((name) => !wrong.has(name))).flatMap(({ faults }) => faults(config))

@@ -1,0 +1,168 @@
+/** A worker as its configuration file means it, and a configuration file as it would be written for a worker. */
+import { Schema } from "effect"
+import type { DaemonConfig, FileClass, FileLimits, FilePool } from "./DaemonConfig.ts"
+import { Limits, standardCeiling, standardDefaults } from "./Limits.ts"
+import { type HostBudget, PoolConfig, standardPool } from "./PoolConfig.ts"
+import type { SandboxClass } from "./SandboxClass.ts"
+import { standardClass, standardConfig, type WorkerConfig } from "./WorkerConfig.ts"
+
+/** The file's names of limits and theirs in the model, which carry their units. */
+const limitNames: Readonly<Record<keyof FileLimits, keyof Limits>> = {
+  wall: "wallMs",
+  cpuTime: "cpuMs",
+  memory: "memoryBytes",
+  pids: "pids",
+  cpus: "cpus",
+  fileSize: "fileBytes",
+  disk: "diskBytes",
+  inodes: "diskInodes",
+  output: "outputBytes",
+  openFiles: "openFiles",
+  overOutput: "outputPolicy"
+}
+
+const poolNames: Readonly<Record<keyof FilePool, keyof PoolConfig>> = {
+  minimum: "minimum",
+  maximum: "maximum",
+  parallel: "parallel",
+  refillPause: "refillPauseMs",
+  provision: "provisionMs",
+  maxAge: "maxAgeMs",
+  healthEvery: "healthEveryMs",
+  health: "healthMs",
+  backoff: "backoffMs",
+  backoffMax: "backoffMaxMs",
+  failFast: "failFastMs",
+  rateWindow: "rateWindowMs",
+  shrink: "shrinkMs",
+  charge: "charge",
+  diskFit: "diskFit"
+}
+
+type Names = Readonly<Record<string, string>>
+
+const renamed = (names: Names, value: object) =>
+  Object.fromEntries(Object.entries(value).map(([name, item]: [string, unknown]) => [names[name] ?? name, item]))
+
+const reversed = (names: Names): Names =>
+  Object.fromEntries(Object.entries(names).map(([name, other]) => [other, name]))
+
+// Each field was checked when the file was read.
+const decodeLimits = Schema.decodeUnknownSync(Limits)
+const decodePool = Schema.decodeUnknownSync(Schema.Struct(PoolConfig.fields))
+
+const limitsOf = (file: FileLimits | undefined, usual: Limits): Limits =>
+  decodeLimits({ ...usual, ...renamed(limitNames, file ?? {}) })
+
+/**
+ * So many ready, and at most twice as many. Idle sandboxes cost a megabyte or two; their replacements wait a moment, so
+ * that the job that took one begins first.
+ */
+export const usualPool = (warm: number): PoolConfig => ({
+  ...standardPool,
+  minimum: warm,
+  maximum: 2 * warm,
+  refillPauseMs: 5
+})
+
+/** What the file says of the pool, over what is usual. Not yet checked for contradictions. */
+export const poolOf = (file: FilePool | undefined, slots: number): PoolConfig => {
+  const usual = usualPool(slots)
+  const { charge, ...rest } = file ?? {}
+  return decodePool({
+    ...usual,
+    // Who lowers the one does not want to hear of the other.
+    ...(rest.maximum === undefined ? {} : { minimum: Math.min(usual.minimum, rest.maximum) }),
+    ...(rest.minimum === undefined ? {} : { maximum: Math.max(usual.maximum, rest.minimum) }),
+    ...renamed(poolNames, rest),
+    ...(charge === undefined ? {} : { charge: { memoryBytes: charge.memory, cpus: charge.cpus } })
+  })
+}
+
+/** A class of the file, with the usual values where it says nothing. */
+export const classOf = (file: FileClass, slots: number): SandboxClass => {
+  const usual = standardClass(file.name, file.driver)
+  const pool = poolOf(file.pool, slots)
+  return {
+    ...usual,
+    network: file.network ?? usual.network,
+    ceiling: limitsOf(file.ceiling, standardCeiling),
+    defaults: limitsOf(file.defaults, standardDefaults),
+    ...(pool.maximum === 0 ? {} : { pool })
+  }
+}
+
+/** The classes a worker has whose file names none: the default driver's. */
+export const usualClasses: readonly [FileClass] = [{ name: standardConfig.defaultClass, driver: "oci" }]
+
+export const budgetOf = ({ budget = {} }: DaemonConfig): HostBudget => ({
+  ...(budget.memory === undefined ? {} : { memoryBytes: budget.memory }),
+  ...(budget.cpus === undefined ? {} : { cpus: budget.cpus }),
+  ...(budget.sandboxes === undefined ? {} : { sandboxes: budget.sandboxes })
+})
+
+/** The worker that a checked file describes. */
+export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
+  const slots = file.slots ?? standardConfig.slots
+  const { deadLetters, dedupe, jobs } = file.retention ?? {}
+  const { retention } = standardConfig
+  const [first, ...others] = file.classes ?? usualClasses
+  return {
+    slots,
+    // More than the broker hands out at once, so that no level is held up behind another.
+    waiting: file.waiting ?? Math.max(standardConfig.waiting, 8 * slots),
+    weights: { ...standardConfig.weights, ...file.weights },
+    ...(file.ownerSlots === undefined ? {} : { ownerSlots: file.ownerSlots }),
+    queueMaximum: file.queueMaximum ?? standardConfig.queueMaximum,
+    leaseMs: file.lease ?? standardConfig.leaseMs,
+    maxAttempts: file.maxAttempts ?? standardConfig.maxAttempts,
+    drainMs: file.drain ?? standardConfig.drainMs,
+    retention: {
+      dedupeMs: dedupe ?? retention.dedupeMs,
+      jobsMs: jobs ?? retention.jobsMs,
+      deadLettersMs: deadLetters ?? retention.deadLettersMs
+    },
+    diskReserveBytes: file.diskReserve ?? standardConfig.diskReserveBytes,
+    budget: budgetOf(file),
+    ownLongJobs: file.ownLongJobs ?? standardConfig.ownLongJobs,
+    classes: [classOf(first, slots), ...others.map((other) => classOf(other, slots))],
+    defaultClass: file.defaultClass ?? first.name
+  }
+}
+
+/** A class as the file would have it, with every value said. */
+export const fileClassOf = ({ ceiling, defaults, driver, name, network, pool }: SandboxClass): FileClass => {
+  const { charge, disk: _, ...rest } = pool ?? { minimum: 0, maximum: 0 }
+  return {
+    name,
+    driver,
+    network,
+    ceiling: renamed(reversed(limitNames), ceiling),
+    defaults: renamed(reversed(limitNames), defaults),
+    pool: {
+      ...renamed(reversed(poolNames), rest),
+      ...(charge === undefined ? {} : { charge: { memory: charge.memoryBytes, cpus: charge.cpus } })
+    }
+  }
+}
+
+/** The file that describes this worker, with every default said. */
+export const fileOf = (config: WorkerConfig): DaemonConfig => {
+  const { budget: { memoryBytes, ...budget }, classes: [first, ...others], retention } = config
+  return {
+    slots: config.slots,
+    waiting: config.waiting,
+    weights: config.weights,
+    ...(config.ownerSlots === undefined ? {} : { ownerSlots: config.ownerSlots }),
+    queueMaximum: config.queueMaximum,
+    lease: config.leaseMs,
+    maxAttempts: config.maxAttempts,
+    drain: config.drainMs,
+    retention: { dedupe: retention.dedupeMs, jobs: retention.jobsMs, deadLetters: retention.deadLettersMs },
+    diskReserve: config.diskReserveBytes,
+    budget: { ...(memoryBytes === undefined ? {} : { memory: memoryBytes }), ...budget },
+    ownLongJobs: config.ownLongJobs,
+    classes: [fileClassOf(first), ...others.map(fileClassOf)],
+    defaultClass: config.defaultClass
+  }
+}
