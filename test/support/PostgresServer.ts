@@ -89,7 +89,9 @@ export class PostgresServer {
       max_connections: "60",
       shared_buffers: "16MB",
       max_wal_size: "64MB",
-      logging_collector: "off"
+      logging_collector: "off",
+      // Files in its folder, which go with it, instead of memory that would outlive a kill.
+      dynamic_shared_memory_type: "mmap"
     }
     const options = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])
     const log = join(this.folder, "log")
