@@ -163,6 +163,26 @@ describe("Journal: postgres", { timeout: 60_000 }, () => {
       )
     }))
 
+  it.live("a server that hangs is given up in time, and its connections too", () =>
+    Effect.gen(function*() {
+      const journal = yield* open({ ...(yield* postgres.options), connections: 2 })
+      const server = yield* Effect.promise(() => postgres.started)
+      yield* Effect.forEach(["a", "b"], (id) => journal.submit(Sample.request(id)), { concurrency: 2 })
+      const admin = yield* postgres.admin
+      const backends = yield* admin.unsafe<{ readonly pid: number }>(
+        "select pid from pg_stat_activity where application_name = 'stoker'"
+      )
+      const signal = (name: "SIGSTOP" | "SIGCONT") =>
+        Effect.sync(() => backends.forEach(({ pid }) => server.signalBackend(pid, name)))
+      yield* Effect.acquireRelease(signal("SIGSTOP"), () => signal("SIGCONT"))
+      const errors = yield* Effect.forEach(["c", "d"], (id) => Effect.flip(journal.submit(Sample.request(id))), {
+        concurrency: 2
+      })
+      for (const { message } of errors) assert.match(message, /cannot be reached|did not answer in time/)
+      // Others are made in their place, although those still hang.
+      yield* journal.submit(Sample.request("c"))
+    }))
+
   it.live("says what is wrong with a server that is absent, a password, a database, a URL and a schema's name", () =>
     Effect.gen(function*() {
       const server = yield* Effect.promise(() => postgres.started)

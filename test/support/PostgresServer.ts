@@ -89,7 +89,9 @@ export class PostgresServer {
       max_connections: "60",
       shared_buffers: "16MB",
       max_wal_size: "64MB",
-      logging_collector: "off"
+      logging_collector: "off",
+      // Files in its folder, which go with it, instead of memory that would outlive a kill.
+      dynamic_shared_memory_type: "mmap"
     }
     const options = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`])
     const log = join(this.folder, "log")
@@ -116,15 +118,16 @@ export class PostgresServer {
     await awaitEnd(child)
   }
 
-  /** Hangs with its sockets open, or goes on. */
-  signal(signal: "SIGSTOP" | "SIGCONT"): void {
-    this.child?.kill(signal)
+  /** One of its processes, by the number that pg_stat_activity has, hangs with its sockets open, or goes on. */
+  signalBackend(pid: number, signal: "SIGSTOP" | "SIGCONT"): void {
+    const parent = /^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]
+    if (Number(parent) !== this.child?.pid) throw new Error(`process ${pid} is none of this server's`)
+    process.kill(pid, signal)
   }
 
   /** Ends it at once and removes all it wrote. For every exit of this process, so it waits for nothing. */
   dispose(): void {
     process.removeListener("exit", this.atExit)
-    this.child?.kill("SIGCONT")
     this.child?.kill("SIGQUIT")
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 })
   }

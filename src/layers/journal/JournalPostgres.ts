@@ -6,6 +6,7 @@ import { Journal, JournalError } from "./Journal.ts"
 import * as JournalBackend from "./JournalBackend.ts"
 import { explain, failureOf, type PostgresPlace } from "./PostgresFailure.ts"
 import { migrate } from "./PostgresMigrations.ts"
+import * as PostgresSocket from "./PostgresSocket.ts"
 import * as PostgresTransactions from "./PostgresTransactions.ts"
 
 export interface PostgresOptions extends JournalBackend.JournalOptions {
@@ -41,7 +42,9 @@ const placeOf = Effect.fnUntraced(function*({ schema: name, url }: PostgresOptio
   const host = parsed.searchParams.get("host") ?? (parsed.hostname === "" ? "localhost" : parsed.hostname)
   const port = parsed.searchParams.get("port") ?? (parsed.port === "" ? "5432" : parsed.port)
   const place: PostgresPlace = { server: `${host}:${port}${parsed.pathname}`, schema }
-  return place
+  // Under TLS the client must have the socket to itself.
+  const isPlain = ["disable", null].includes(parsed.searchParams.get("sslmode"))
+  return { place, ...(isPlain ? { stream: () => PostgresSocket.open({ host, port: Number(port) }) } : {}) }
 })
 
 /** Whatever hangs (a lock, a statement, a transaction whose worker froze) is ended by the server. */
@@ -54,7 +57,7 @@ const session = (schema: string) => ({
 
 const make = Effect.fnUntraced(function*(options: PostgresOptions) {
   const { connectTimeout = "5 seconds", connections = 4, url } = options
-  const place = yield* placeOf(options)
+  const { place, ...transport } = yield* placeOf(options)
   const { schema } = place
   const policy = JournalBackend.policyOf(options)
   const opened = Effect.gen(function*() {
@@ -64,6 +67,7 @@ const make = Effect.fnUntraced(function*(options: PostgresOptions) {
       maxConnections: connections,
       connectTimeout,
       keepAlive: "10 seconds",
+      ...transport,
       // Of one message: a request may be large, and no client may send a larger one than this.
       maxMessageSize: 1024 * 1024 * 1024,
       startupParameters: session(schema)

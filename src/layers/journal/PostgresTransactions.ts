@@ -1,5 +1,5 @@
 /** Carries operations out in PostgreSQL: each in one transaction, alone with its key, and by the server's clock. */
-import { Effect, Schedule } from "effect"
+import { Effect, Fiber, Schedule } from "effect"
 import { type SqlClient, SqlError } from "effect/sql"
 import { JournalError } from "./Journal.ts"
 import type { Perform } from "./JournalBackend.ts"
@@ -48,6 +48,17 @@ const keyOf = (operation: Operation): string | undefined => {
       return undefined
   }
 }
+
+/** Forked, because a timeout waits for what cannot be interrupted: a BEGIN that nobody answers. */
+const bounded = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E | Refused> =>
+  Effect.flatMap(Effect.forkDetach(effect, { startImmediately: true }), (fiber) =>
+    Fiber.join(fiber).pipe(
+      Effect.onInterrupt(() => Effect.forkDetach(Fiber.interrupt(fiber))),
+      Effect.timeoutOrElse({
+        duration: LONGEST,
+        orElse: () => Effect.fail(new Refused({ code: "STOKER_SLOW", message: `nothing came back in ${LONGEST}` }))
+      })
+    ))
 
 const isTimed = ({ input }: Operation) => input !== null && ("nowMs" in input || "receivedMs" in input)
 
@@ -118,10 +129,7 @@ export const make = (sql: SqlClient.SqlClient, place: PostgresPlace, policy: Pol
           error._tag === "SqlError" &&
           (error.reason._tag === "SerializationError" || error.reason._tag === "DeadlockError")
       }),
-      Effect.timeoutOrElse({
-        duration: LONGEST,
-        orElse: () => Effect.fail(new Refused({ code: "STOKER_SLOW", message: `nothing came back in ${LONGEST}` }))
-      }),
+      bounded,
       Effect.mapError((error) => {
         const failure = failureOf(error)
         return new JournalError({ operation: doing, ...explain(failure, place), cause: failure })
