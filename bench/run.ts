@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process"
 import { join } from "node:path"
 
-const all = ["cold", "amqp", "start"]
+const all = ["cold", "warm", "throughput", "amqp", "noop", "memory", "followers", "start"]
 const named = process.argv.slice(2)
 const unknown = named.filter((name) => !all.includes(name))
 if (unknown.length > 0) {

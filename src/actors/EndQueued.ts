@@ -25,7 +25,7 @@ export const endQueued = ({ request, tries }: JobRecord, reason: string) => {
 const end = Effect.fnUntraced(
   function*(delivery: Delivery, reason: string) {
     const { watchers } = yield* Desk
-    const answer = yield* Books.claim(delivery)
+    const answer = yield* Books.claim(delivery, true)
     if (answer._tag !== "Granted" && answer._tag !== "Exhausted") return answer._tag === "Settled"
     const teller = yield* Teller.make(delivery, watchers)
     teller.attempt(answer.claim.attempt)

@@ -42,12 +42,12 @@ export type Admission =
   | { readonly _tag: "Refused"; readonly reason: string }
   | ClaimAnswer
 
-/** Asks for the right to run it. */
-export const claim = Effect.fnUntraced(function*(delivery: Delivery) {
+/** Asks for the right to run it; `early`: to end it before its time. */
+export const claim = Effect.fnUntraced(function*(delivery: Delivery, early: boolean = false) {
   const journal = yield* Journal
   const { leaseMs, maxAttempts } = yield* Settings
   const { instance } = yield* Host
-  const options = { instance, leaseMs, maxAttempts, tries: delivery.attempt ?? 1, leavesLapsed: true }
+  const options = { instance, leaseMs, maxAttempts, tries: delivery.attempt ?? 1, leavesLapsed: true, early }
   return yield* persist("a claim", journal.claim(delivery, options)).pipe(
     Effect.catch((conflict) => Effect.succeed<Admission>({ _tag: "Refused", reason: conflict.message }))
   )

@@ -43,7 +43,13 @@ const endHere = Effect.fnUntraced(function*(record: JobRecord, reason: string) {
   const journal = yield* Journal
   const { instance } = yield* Host
   const { leaseMs, maxAttempts } = standardConfig
-  const answer = yield* journal.claim(record.request, { instance, leaseMs, maxAttempts, tries: record.tries ?? 1 })
+  const answer = yield* journal.claim(record.request, {
+    instance,
+    leaseMs,
+    maxAttempts,
+    tries: record.tries ?? 1,
+    early: true
+  })
   if (answer._tag === "Settled") return describe(answer.settlement.outcome)
   if (answer._tag === "Held" || answer._tag === "Later") return undefined
   const settlement = {

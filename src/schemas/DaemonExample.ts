@@ -25,7 +25,7 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["budget.sandboxes", 100],
   ["classes.pool.charge", { memory: "256M", cpus: 0.5 }],
   ["amqp", { urlFile: "/etc/stoker/amqp-url" }],
-  ["journal", { env: "STOKER_JOURNAL" }],
+  ["journal", { urlEnv: "STOKER_JOURNAL" }],
   ["http", { listen: "127.0.0.1:9464" }]
 ])
 

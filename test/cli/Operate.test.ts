@@ -31,7 +31,7 @@ const startWorker = async (args: ReadonlyArray<string> = [], env: NodeJS.Process
   const started = stoker.start(["worker", "--warm", "0", ...args], { env })
   await started.said("stderr", "\"consuming\"")
   const line = started.stderr.split("\n").find((text) => text.includes("\"consuming\"")) ?? ""
-  const instance: string = JSON.parse(line).annotations.instance
+  const instance: string = JSON.parse(line).instance
   return { started, instance, socket: join(stoker.state, "instances", instance, "admin.sock") }
 }
 
@@ -251,6 +251,8 @@ describe("stoker stop", () => {
     const worker = await startWorker(["--slots", "1"])
     const { following, id } = await running("trap '' TERM; while :; do sleep 1; done")
     const waits = await submit("true")
+    const later = (await stoker.run(["submit", "--delay", "1h", "--", "true"])).stdout.trim()
+    assert.match((await stoker.run(["stop", later])).stdout, /was stopped: by the operator/)
     const stopped = await stoker.run(["stop", "--reason", "not wanted", waits])
     assert.deepStrictEqual([stopped.stdout, stopped.code], [`${waits} was stopped: not wanted\n`, 0])
 

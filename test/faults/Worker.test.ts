@@ -77,8 +77,8 @@ describe("a worker", () => {
     stoker("poison", "sleep 60", { "x-stoker-max-attempts": 2, "x-stoker-retry-backoff": 1 })
     let deaths = 0
     while (endingsOf("poison").length === 0) {
-      const worker = await start()
       const before = runsOf("poison")
+      const worker = await start()
       await until("it runs, or is given up", () => runsOf("poison") > before || endingsOf("poison").length > 0)
       if (endingsOf("poison").length > 0) break
       await worker.kill()

@@ -51,6 +51,7 @@ describe("scripts/build", () => {
       "lib",
       "main.mjs",
       "native",
+      "package.json",
       "sqliteWorker.mjs",
       "stoker",
       "stoker.mjs"

@@ -135,6 +135,18 @@ export const queueSuite = (name: string, place: Place) => {
     )
 
     promise(
+      "a row that is not due is claimed early by who ends it",
+      (journal) =>
+        Effect.gen(function*() {
+          yield* journal.submit(Sample.request("a"), { terms: terms({ notBeforeMs: 99_000 }) })
+          assert.deepStrictEqual(yield* journal.claim(Sample.request("a"), by(ann)), { _tag: "Later" })
+          const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann, { early: true })))
+          yield* journal.settle(claim, Sample.settlement(1), [])
+          assert.deepStrictEqual(yield* journal.queued(10), { jobs: [] })
+        })
+    )
+
+    promise(
       "a delivered job that was taken over awaits the copy for its next try, and is not queued beside it",
       (journal) =>
         Effect.gen(function*() {

@@ -10,6 +10,7 @@ export interface ReadConfig {
   readonly others: Readonly<Record<string, string>>
 }
 
+/** Where a worker's configuration comes from, to be read again when its operator asks for a reload. */
 export class ConfigSource extends Context.Service<ConfigSource, {
   /** What the worker was started with. */
   readonly initial: ReadConfig

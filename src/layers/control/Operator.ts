@@ -15,6 +15,7 @@ export class ReloadRefused extends Schema.TaggedError<ReloadRefused>()("ReloadRe
   }
 }
 
+/** What the operator of a running worker asks of it. */
 export class Operator extends Context.Service<Operator, {
   /** Ok as long as nothing of the worker is given up. */
   readonly live: Effect.Effect<Health>

@@ -88,6 +88,8 @@ export interface ClaimOptions {
    * goes to who asks.
    */
   readonly leavesLapsed?: boolean
+  /** Also a queued row that is not due yet: to end it, not to run it. */
+  readonly early?: boolean
 }
 
 export interface SubmitOptions {

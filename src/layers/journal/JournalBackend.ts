@@ -116,10 +116,10 @@ const backend = (perform: Perform, scope: Journal["Service"]["scope"]): Journal[
   }),
 
   claim: Effect.fn("Journal.claim")(
-    function*(request, { instance, leaseMs, leavesLapsed = false, maxAttempts, tries = 1 }) {
+    function*(request, { early = false, instance, leaseMs, leavesLapsed = false, maxAttempts, tries = 1 }) {
       const key = keyOf(request.job)
       const row = yield* RowCodec.sentOf(request, yield* nowMs)
-      const input = { ...row, instance, leaseMs: Math.floor(leaseMs), maxAttempts, tries, leavesLapsed }
+      const input = { ...row, instance, leaseMs: Math.floor(leaseMs), maxAttempts, tries, leavesLapsed, early }
       const answer = yield* perform(`claim job ${row.key}`, { name: "claim", input })
       return yield* claimAnswer(key, instance, answer)
     }

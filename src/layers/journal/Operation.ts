@@ -45,6 +45,7 @@ export interface Operations {
       readonly maxAttempts: number
       readonly tries: number
       readonly leavesLapsed: boolean
+      readonly early: boolean
     }
     readonly answer:
       | Conflict

@@ -137,7 +137,8 @@ const handlers: Handlers = {
     const holding = holdingOf(known, asked.receivedMs)
     if (holding !== undefined && (asked.leavesLapsed || !holding.isLapsed)) return { _tag: "Held", ...holding }
     // Somebody had it in hand while another one ran it: the next try is for who takes it when it is due.
-    if (known.state === "queued" && (known.dueMs > asked.receivedMs || known.tries > asked.tries)) {
+    const isEarly = known.dueMs > asked.receivedMs && !asked.early
+    if (known.state === "queued" && (isEarly || known.tries > asked.tries)) {
       return { _tag: "Later" }
     }
     const row = tried(known, asked.tries)

@@ -10,6 +10,7 @@ export interface Sampler {
   readonly ratio: number
 }
 
+/** Where traces, metrics and logs are sent, and how much of them. */
 export interface OtlpOptions {
   /** One whole URL, without credentials, for each signal that is sent. */
   readonly endpoints: Readonly<Partial<Record<Signal, string>>>
