@@ -59,10 +59,13 @@ const stoker = Effect.gen(function*() {
     (job) => journal.submit({ job, hash: requestHash(job), reply: null }),
     { concurrency: "unbounded", discard: true }
   )
-  const records = yield* journal.list({ state: "ended", limit: JOBS }).pipe(
-    Effect.filterOrFail((ended) => ended.length === JOBS),
-    Effect.retry(Schedule.spaced("500 millis"))
-  )
+  // Asked seldom and for little: whoever watches takes from the same two cores.
+  const open = Effect.forEach(["queued", "running"] as const, (state) => journal.list({ state, limit: 1 }))
+  yield* Effect.repeat(open, {
+    until: (lists) => lists.flat().length === 0,
+    schedule: Schedule.spaced("500 millis")
+  })
+  const records = yield* journal.list({ state: "ended", limit: JOBS })
   const ends = records.flatMap(({ settlement }) => settlement === undefined ? [] : [settlement.endedAtMs])
   const failed = records.filter(({ settlement }) => settlement === undefined || !isSuccess(settlement.outcome))
   const [first = 0] = ends.toSorted((a, b) => a - b).slice(WARM_UP)

@@ -90,6 +90,8 @@ export interface Cgroup {
   readonly limit: (limits: CgroupLimits) => Effect.Effect<void, CgroupError>
   readonly usage: Effect.Effect<CgroupUsage, CgroupError>
   readonly now: Effect.Effect<CgroupNow, CgroupError>
+  /** CPU time used so far, in microseconds: one file is read. */
+  readonly cpu: Effect.Effect<number, CgroupError>
   readonly memory: Effect.Effect<CgroupMemory, CgroupError>
   /** Lets `memoryPeakBytes` begin again at what is used now; false if this kernel cannot (v2 before Linux 6.12). */
   readonly resetPeak: Effect.Effect<boolean>
@@ -103,6 +105,8 @@ export interface Cgroup {
   readonly isEmpty: Effect.Effect<boolean, CgroupError>
   /** True as soon as no process is left, false if one still is after `timeout`. */
   readonly awaitEmpty: (timeout: Duration.Input) => Effect.Effect<boolean, CgroupError>
+  /** Removes the group if nobody is in it, which the kernel then has proven; false if somebody is, or is leaving. */
+  readonly dissolve: Effect.Effect<boolean, CgroupError>
   /** Removes the group and empty groups below it, on every controller; what is already gone is a success. */
   readonly remove: Effect.Effect<void, CgroupError>
 }

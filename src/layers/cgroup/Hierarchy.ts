@@ -10,7 +10,7 @@ export interface Root {
 
 /** What differs between the versions for one leaf; the rest of `Cgroup` is made of it once, in `Leaf.ts`. */
 export interface LeafOperations
-  extends Pick<Cgroup, "limit" | "usage" | "now" | "memory" | "resetPeak" | "pids" | "isEmpty" | "thaw">
+  extends Pick<Cgroup, "limit" | "usage" | "now" | "cpu" | "memory" | "resetPeak" | "pids" | "isEmpty" | "thaw">
 {
   /** Asks for a freeze; `isFrozen` tells when it is done. */
   readonly freeze: Effect.Effect<void, CgroupError>

@@ -71,7 +71,7 @@ export const removeAll = Effect.fnUntraced(function*(
 /** The handle of one leaf, of what its version can do. */
 export const make = (fs: CgroupFs, directories: ReadonlyArray<string>, operations: LeafOperations): Cgroup => {
   const path = directories[0] ?? ""
-  const { isEmpty, limit, memory, now, pids, resetPeak, thaw, usage } = operations
+  const { cpu, isEmpty, limit, memory, now, pids, resetPeak, thaw, usage } = operations
 
   const kill = Effect.gen(function*() {
     if (yield* isEmpty) return
@@ -84,6 +84,19 @@ export const make = (fs: CgroupFs, directories: ReadonlyArray<string>, operation
       remedy: "they are stuck in the kernel (state D in ps): look at the device or mount they wait for"
     })
   }).pipe(Effect.withSpan("Cgroup.kill", { attributes: { path } }))
+
+  const dissolve = Effect.gen(function*() {
+    for (const directory of directories) {
+      const gone = yield* fs.rmdir(directory).pipe(
+        Effect.as(true),
+        Effect.catchIf((error) => error.code === "ENOENT", () => Effect.succeed(true)),
+        Effect.catchIf((error) => error.code === "EBUSY" || error.code === "ENOTEMPTY", () => Effect.succeed(false))
+      )
+      if (!gone) return false
+    }
+    yield* operations.forget
+    return true
+  })
 
   const freeze = Effect.gen(function*() {
     yield* operations.freeze
@@ -103,6 +116,7 @@ export const make = (fs: CgroupFs, directories: ReadonlyArray<string>, operation
     limit,
     usage,
     now,
+    cpu,
     memory,
     resetPeak,
     pids,
@@ -111,6 +125,7 @@ export const make = (fs: CgroupFs, directories: ReadonlyArray<string>, operation
     thaw,
     isEmpty,
     awaitEmpty: (timeout) => until(timeout, isEmpty),
+    dissolve,
     remove: removeAll(directories, (directory) => removeTree(fs, directory)).pipe(
       Effect.ensuring(operations.forget),
       Effect.withSpan("Cgroup.remove", { attributes: { path } })
@@ -127,6 +142,7 @@ export const refused = (path: string, error: CgroupError): Cgroup => {
     limit: () => fail,
     usage: fail,
     now: fail,
+    cpu: fail,
     memory: fail,
     resetPeak: Effect.succeed(false),
     pids: fail,
@@ -135,6 +151,7 @@ export const refused = (path: string, error: CgroupError): Cgroup => {
     thaw: fail,
     isEmpty: fail,
     awaitEmpty: () => fail,
+    dissolve: fail,
     remove: fail
   }
 }

@@ -118,9 +118,10 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
       }
     })
 
+    const cpu = Effect.map(fs.read(file("cpuacct.usage")), (nanos) => Math.round(Number(nanos) / 1000))
     const now = Effect.gen(function*() {
       return {
-        cpuMicros: Math.round(Number(yield* fs.read(file("cpuacct.usage"))) / 1000),
+        cpuMicros: yield* cpu,
         memoryBytes: Formats.number(yield* fs.readOptional(file("memory.usage_in_bytes"))),
         pids: Formats.number(yield* fs.readOptional(file("pids.current")))
       }
@@ -177,6 +178,7 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
       limit,
       usage,
       now,
+      cpu,
       memory,
       resetPeak: Effect.isSuccess(fs.write(file("memory.max_usage_in_bytes"), 0)),
       pids,

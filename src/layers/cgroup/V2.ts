@@ -96,9 +96,10 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
       }
     })
 
+    const cpu = Effect.map(fs.read(file("cpu.stat")), (text) => Formats.flatKeyed(text).get("usage_usec") ?? 0)
     const now = Effect.gen(function*() {
       return {
-        cpuMicros: Formats.flatKeyed(yield* fs.read(file("cpu.stat"))).get("usage_usec") ?? 0,
+        cpuMicros: yield* cpu,
         memoryBytes: Formats.number(yield* fs.readOptional(file("memory.current"))),
         pids: Formats.number(yield* fs.readOptional(file("pids.current")))
       }
@@ -127,6 +128,7 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
       limit,
       usage,
       now,
+      cpu,
       memory,
       resetPeak: Effect.isSuccess(resetPeak),
       pids,

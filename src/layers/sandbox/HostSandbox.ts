@@ -27,6 +27,9 @@ const READY_LIMIT = "20 seconds"
 /** How long a guest may take to end by itself before the cgroup is killed. */
 const FAREWELL = "1 second"
 
+/** The runtime that makes a sandbox takes some megabytes: with so much it fits into the limits of a phase. */
+const RUNTIME_BYTES = 64 * 1024 * 1024
+
 /** Stack of a job's process: the usual default, and what judges expect for deep recursion. */
 const STACK_BYTES = 64 * 1024 * 1024
 
@@ -132,8 +135,10 @@ export const make = Effect.gen(function*() {
   /** Removes what is named, in order; true when nothing of it is left. */
   const clear = (recipe: Recipe, cgroup: Cgroup, instance: InstanceId, id: SandboxId) =>
     Effect.gen(function*() {
-      yield* cgroup.kill // succeeds only when nobody is left
-      yield* cgroup.remove
+      if (!(yield* cgroup.dissolve)) {
+        yield* cgroup.kill // succeeds only when nobody is left
+        yield* cgroup.remove
+      }
       for (const path of recipe.paths(instance, id)) {
         // crun has removed its own by now unless it was killed, and asking is cheaper than removing nothing.
         if (existsSync(path)) yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
@@ -186,8 +191,7 @@ export const make = Effect.gen(function*() {
     standing.baseline = undefined
     if (baseline === undefined) return yield* baselineOf(cgroup)
     // The guest has answered questions since.
-    const { cpuMicros } = yield* cgroup.now
-    return { ...baseline, usage: { ...baseline.usage, cpuMicros } }
+    return { ...baseline, usage: { ...baseline.usage, cpuMicros: yield* cgroup.cpu } }
   })
 
   const runPhase = (
@@ -250,10 +254,11 @@ export const make = Effect.gen(function*() {
 
   const provision = Effect.fnUntraced(function*(recipe: Recipe, { ceiling, defaults }: SandboxClass) {
     const gone = (row: LedgerRow) => clear(recipe, cgroups.open(row.id), row.instance, row.id)
+    const isRoomy = defaults.memoryBytes >= RUNTIME_BYTES
     // The row first, so it is struck last, and only when all it names is proven gone.
     const row = yield* Effect.mapError(ledger.hold(recipe.driver, gone), failed(recipe, "ledger"))
     const cgroup = yield* cgroups.make(row.id).pipe(
-      Effect.tap((made) => made.limit(cgroupLimits(ceiling, recipe.ownPids))),
+      Effect.tap((made) => made.limit(cgroupLimits(isRoomy ? defaults : ceiling, recipe.ownPids))),
       Effect.mapError(failed(recipe, "cgroup"))
     )
     if (recipe.prepare !== undefined) yield* recipe.prepare(row.id)
@@ -277,7 +282,7 @@ export const make = Effect.gen(function*() {
     // What most phases ask for, so that they find it done.
     const standing: Standing = yield* Effect.gen(function*() {
       const limits = cgroupLimits(defaults, recipe.ownPids)
-      yield* cgroup.limit(limits)
+      if (!isRoomy) yield* cgroup.limit(limits)
       return { limits, baseline: yield* baselineOf(cgroup) }
     }).pipe(Effect.mapError(failed(recipe, "cgroup")))
     const sandbox: Sandbox = {
@@ -289,12 +294,8 @@ export const make = Effect.gen(function*() {
       signal: link.signal,
       lost: link.lost,
       kill: Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` }),
-      measure: cgroup.now.pipe(
-        Effect.map(({ cpuMicros, memoryBytes, pids }) => ({
-          cpuMicros,
-          ...(memoryBytes === undefined ? {} : { memoryBytes }),
-          ...(pids === undefined ? {} : { pids: Math.max(0, pids - recipe.ownPids) })
-        })),
+      measure: cgroup.cpu.pipe(
+        Effect.map((cpuMicros) => ({ cpuMicros })),
         Effect.orElseSucceed(() => ({}))
       ),
       get: link.get

@@ -58,8 +58,6 @@ export type PhaseEvent =
 /** What is being used now, from the host's side. Absent where the driver cannot tell. */
 export interface Measurement {
   readonly cpuMicros?: number
-  readonly memoryBytes?: number
-  readonly pids?: number
 }
 
 /** One place for one program. Its scope is its life: closing it removes all that was made for it. */
