@@ -19,7 +19,7 @@ import { publish, round } from "./report.ts"
 
 const JOBS = Number(process.argv[2] ?? 2000)
 const BARE = Number(process.argv[3] ?? 600)
-const SLOTS = process.argv[4] ?? "2"
+const SLOTS = process.argv[4] ?? "3"
 
 /** Not counted: until V8 has compiled what is hot and the pool has its size. */
 const WARM_UP = Math.floor(JOBS / 5)
