@@ -5,11 +5,12 @@
  * Each look counts as a delivery of the letter, which the queue's limit leaves room for.
  */
 import type { Channel, ConfirmChannel, ConsumeMessage } from "amqplib"
-import { Clock, Deferred, Duration, Effect, Layer, type Redacted, Struct } from "effect"
+import { Clock, Deferred, Duration, Effect, Layer, type Redacted, Schedule, Struct } from "effect"
 import type { AmqpError } from "../amqp/Amqp.ts"
 import * as Connection from "../amqp/Connection.ts"
 import * as Endpoint from "../amqp/Endpoint.ts"
 import * as Fault from "../amqp/Fault.ts"
+import { within } from "../Release.ts"
 import {
   type DeadLetter,
   DeadLetterError,
@@ -86,12 +87,26 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
       ({ close }) => close
     )
 
+  /** The broker puts back what a closed channel held a moment after it says so; who looks next is to find it. */
+  const awaitReturned = (link: Connection.Link, least: () => number) =>
+    Effect.scoped(Effect.gen(function*() {
+      if (least() === 0) return
+      const counting = yield* channel(link, (model) => model.createChannel())
+      const count = asked(link, "counting", () => counting.channel.checkQueue(queue))
+      yield* Effect.repeat(count, {
+        until: ({ messageCount }) => messageCount >= least(),
+        schedule: Schedule.spaced("20 millis")
+      })
+    })).pipe(within("dead letters", "2 seconds"))
+
   /** All letters, up to the depth; those that are not taken are back when the scope closes. */
   const hold = Effect.fnUntraced(function*(
     link: Connection.Link,
     operation: string,
     open: (message: ConsumeMessage) => Held | undefined
   ) {
+    let left = 0
+    yield* Effect.addFinalizer(() => awaitReturned(link, () => left))
     const looking = yield* channel(link, (model) => model.createChannel())
     const total = yield* asked(link, operation, () => looking.channel.checkQueue(queue)).pipe(
       Effect.map(({ messageCount }) => messageCount),
@@ -108,6 +123,7 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
       const one = open(message)
       if (one !== undefined) held.push(one)
       seen += 1
+      left += 1
       if (seen === wanted) Deferred.doneUnsafe(all, Effect.void)
     }
     yield* asked(link, operation, () => looking.channel.prefetch(wanted))
@@ -125,7 +141,11 @@ const make = Effect.fnUntraced(function*(options: DeadLettersOptions) {
       )
     })
     yield* Effect.repeat(more, { while: (goesOn) => goesOn })
-    return { total, held, ack: ({ message }: Held) => looking.channel.ack(message) }
+    const ack = ({ message }: Held) => {
+      left -= 1
+      looking.channel.ack(message)
+    }
+    return { total, held, ack }
   })
 
   const sealed = ({ letter }: Held): DeadLetter => Struct.omit(letter, ["body", "headers"])
