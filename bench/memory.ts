@@ -2,12 +2,12 @@
 import { connect } from "amqplib"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { readdirSync, readFileSync } from "node:fs"
-import { request } from "node:http"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Jobs from "../test/sandbox/Jobs.ts"
 import { BrokerProcess } from "../test/support/BrokerProcess.ts"
 import { projectEnv } from "../test/support/Run.ts"
+import { metricsOf, sumOf } from "./admin.ts"
 import { percentile, publish, round } from "./report.ts"
 
 const QUEUED = Number(process.argv[2] ?? 100_000)
@@ -38,15 +38,8 @@ const resident = async () => {
 }
 
 /** The worker's own measure of the last fifteen seconds, milliseconds. */
-const loopDelay = async () => {
-  const [instance = ""] = readdirSync(join(state, "instances"))
-  const asked = request({ socketPath: join(state, "instances", instance, "admin.sock"), path: "/metrics" })
-  asked.end()
-  const [response] = await once(asked, "response")
-  let text = ""
-  for await (const bytes of response) text += String(bytes)
-  return 1000 * Number(/^stoker_event_loop_delay_seconds\{[^}]*statistic="p99"[^}]*\} (\S+)/m.exec(text)?.[1])
-}
+const loopDelay = async () =>
+  1000 * sumOf(await metricsOf(state), "stoker_event_loop_delay_seconds", "statistic=\"p99\"")
 
 const connection = await connect(url, { noDelay: true })
 const channel = await connection.createConfirmChannel()
