@@ -81,7 +81,7 @@ describe("stoker worker and submit", () => {
 
   it("gives back what does not end within --drain, and another worker runs it", async () => {
     const worker = await startWorker(["--drain", "200ms"])
-    const { stdout } = await stoker.run(["submit", "--", "sh", "-c", "echo up; sleep 3; echo down"])
+    const { stdout } = await stoker.run(["submit", "--", "sh", "-c", "echo up; sleep 8; echo down"])
     const id = stdout.trim()
     const following = stoker.start(["logs", "-f", id])
     await following.said("stdout", "up")
