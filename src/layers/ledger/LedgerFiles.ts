@@ -1,6 +1,7 @@
 /**
- * The ledger as one small file for each row, `<state>/ledger/<sandbox id>.json`, holding the row as JSON. Made whole or
- * not at all, and never changed, so any number of workers and janitors share the directory without a lock.
+ * The ledger as one symbolic link for each row: its name is the sandbox's id, what it points to is text, the instance,
+ * the driver and the time, as `ls -l <state>/ledger` shows them. One call makes it, whole or not at all, one removes it,
+ * and it is never changed: any number of workers and janitors share the directory without a lock.
  *
  * Nothing is synced to the disk: all that a row names (processes, cgroups, mounts, network) dies with the kernel, and
  * until then the kernel has what was written.
@@ -9,7 +10,7 @@ import { Clock, Effect, Layer, Schema } from "effect"
 import { SecureRandom } from "effect/crypto"
 import * as fs from "node:fs/promises"
 import { join } from "node:path"
-import { InstanceId, SandboxId } from "../../schemas/Ids.ts"
+import { type InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import { codeOf, remedyOf, textOf } from "../host/Errno.ts"
 import { makeFolder } from "../host/Folder.ts"
 import { Host } from "../host/Host.ts"
@@ -28,50 +29,36 @@ const unlessGone = <A, R>(effect: Effect.Effect<A, LedgerError, R>) =>
 
 const unlink = (operation: string, path: string) => unlessGone(attempt(operation, path, () => fs.unlink(path)))
 
-const suffix = ".json"
-const RowJson = Schema.fromJsonString(LedgerRow)
-const decodeRow = Schema.decodeUnknownEffect(RowJson)
-const encodeRow = Schema.encodeSync(RowJson)
-const isInstanceId = Schema.is(InstanceId)
+const decodeRow = Schema.decodeUnknownEffect(LedgerRow)
 
-/** Rows being written: `.<instance>.<sandbox id>`, so that a dead writer's can be told from a living one's. */
-const draftName = (row: LedgerRow): string => `.${row.instance}.${row.id}`
+const textOfRow = ({ driver, instance, madeAtMs }: LedgerRow): string => `${instance} ${driver} ${madeAtMs}`
+
+const fieldsOf = (id: string, text: string): unknown => {
+  const [instance, driver, madeAt, ...others] = text.split(" ")
+  return { id, instance, driver, madeAtMs: others.length === 0 && madeAt !== undefined ? Number(madeAt) : undefined }
+}
 
 const corrupt = (path: string, reason: string): LedgerError =>
   new LedgerError({
     operation: "read a row",
     reason: `${path}: ${reason}`,
-    remedy: "Look for a sandbox of that name (cgroup, mounts, processes), remove it, then remove the file"
+    remedy: "Look for a sandbox of that name (cgroup, mounts, processes), remove it, then remove this"
   })
 
 const make = Effect.gen(function*() {
   const host = yield* Host
   const random = yield* SecureRandom.SecureRandom
   const folder = host.paths.ledger
-  const pathOf = (id: string) => join(folder, `${id}${suffix}`)
+  const pathOf = (id: string) => join(folder, id)
 
   yield* makeFolder(folder, failed("open", folder))
-
-  const dropDrafts = Effect.gen(function*() {
-    for (const name of yield* attempt("read", folder, () => fs.readdir(folder))) {
-      const instance = name.startsWith(".") ? name.split(".")[1] : undefined
-      if (!isInstanceId(instance) || (yield* host.isAlive(instance))) continue
-      yield* unlink("clear a draft away", join(folder, name))
-    }
-  })
-  yield* dropDrafts.pipe(Effect.ignore({ log: "Warn", message: "drafts of dead workers were not cleared away" }))
 
   const write = Effect.fnUntraced(function*(driver: LedgerRow["driver"]) {
     const id = SandboxId.make(yield* randomName(random, 20))
     const row: LedgerRow = { id, instance: host.instance, driver, madeAtMs: yield* Clock.currentTimeMillis }
-    const draft = join(folder, draftName(row))
     const path = pathOf(id)
-    // Linked, not renamed: a row that exists is never overwritten, however unlikely its id comes twice.
-    yield* attempt("write a row", draft, () => fs.writeFile(draft, `${encodeRow(row)}\n`, { flag: "wx", mode: 0o600 }))
-      .pipe(
-        Effect.andThen(attempt("write a row", path, () => fs.link(draft, path))),
-        Effect.ensuring(Effect.ignore(unlink("write a row", draft)))
-      )
+    // A row that exists is never overwritten, however unlikely its id comes twice.
+    yield* attempt("write a row", path, () => fs.symlink(textOfRow(row), path))
     return row
   })
 
@@ -80,16 +67,16 @@ const make = Effect.gen(function*() {
   /** Undefined when it was struck since the directory was read. */
   const read = Effect.fnUntraced(function*(name: string) {
     const path = join(folder, name)
-    const text = yield* unlessGone(attempt("read a row", path, () => fs.readFile(path, "utf8")))
+    const text = yield* unlessGone(attempt("read a row", path, () => fs.readlink(path))).pipe(
+      Effect.catchIf((error) => codeOf(error.cause) === "EINVAL", () => Effect.fail(corrupt(path, "it is no link")))
+    )
     if (text === undefined) return undefined
-    const row = yield* decodeRow(text).pipe(Effect.mapError((error) => corrupt(path, error.message)))
-    if (name !== `${row.id}${suffix}`) return yield* corrupt(path, `it holds the row of ${row.id}`)
-    return row
+    return yield* decodeRow(fieldsOf(name, text)).pipe(Effect.mapError((error) => corrupt(path, error.message)))
   })
 
   const rows = Effect.fn("Ledger.rows")(function*(instance?: InstanceId) {
     const names = yield* attempt("read", folder, () => fs.readdir(folder))
-    const found = yield* Effect.forEach(names.filter((name) => name.endsWith(suffix)), read, { concurrency: 16 })
+    const found = yield* Effect.forEach(names, read, { concurrency: 16 })
     return found.flatMap((row) => row === undefined || (instance ?? row.instance) !== row.instance ? [] : [row])
   })
 
