@@ -102,16 +102,24 @@ export const run = Effect.fnUntraced(function*(driver: DriverName, wanted: Wante
 
 const lines = (path: string) => readFileSync(path, "utf8").trim().split("\n")
 
+/** None of one that has just gone. */
+const directories = (path: string): ReadonlyArray<string> => {
+  try {
+    return readdirSync(path, { withFileTypes: true }).filter((entry) => entry.isDirectory()).map(({ name }) => name)
+  } catch {
+    return []
+  }
+}
+
 /** Directories below the cgroup mounts whose name begins with `stoker`, and everything below them. */
 const cgroups = (): ReadonlyArray<string> => {
   const found: Array<string> = []
   const walk = (path: string, inside: boolean, depth: number) => {
     if (depth > 6) return
-    for (const entry of readdirSync(path, { withFileTypes: true })) {
-      if (!entry.isDirectory()) continue
-      const below = inside || entry.name.startsWith("stoker")
-      if (below) found.push(join(path, entry.name))
-      walk(join(path, entry.name), below, depth + 1)
+    for (const name of directories(path)) {
+      const below = inside || name.startsWith("stoker")
+      if (below) found.push(join(path, name))
+      walk(join(path, name), below, depth + 1)
     }
   }
   walk("/sys/fs/cgroup", false, 0)

@@ -252,11 +252,27 @@ export const make = Effect.gen(function*() {
       )
     }))
 
+  /** A row, and when it goes nothing of what it names is left. */
+  const hold = (recipe: Recipe) =>
+    ledger.hold(recipe.driver, (row) => clear(recipe, cgroups.open(row.id), row.instance, row.id)).pipe(
+      Effect.mapError(failed(recipe, "ledger"))
+    )
+
+  /** For what runs on the host for a moment and is no sandbox: with a row and a cgroup like one, so that it never stays. */
+  const aside = <A, E>(
+    recipe: Recipe,
+    use: (id: SandboxId, procsFiles: ReadonlyArray<string>) => Effect.Effect<A, E>
+  ): Effect.Effect<A, E | ProvisionFailed> =>
+    Effect.scoped(Effect.gen(function*() {
+      const { id } = yield* hold(recipe)
+      const cgroup = yield* Effect.mapError(cgroups.make(id), failed(recipe, "cgroup"))
+      return yield* use(id, cgroup.procsFiles)
+    }))
+
   const provision = Effect.fnUntraced(function*(recipe: Recipe, { ceiling, defaults }: SandboxClass) {
-    const gone = (row: LedgerRow) => clear(recipe, cgroups.open(row.id), row.instance, row.id)
     const isRoomy = defaults.memoryBytes >= RUNTIME_BYTES
     // The row first, so it is struck last, and only when all it names is proven gone.
-    const row = yield* Effect.mapError(ledger.hold(recipe.driver, gone), failed(recipe, "ledger"))
+    const row = yield* hold(recipe)
     const cgroup = yield* cgroups.make(row.id).pipe(
       Effect.tap((made) => made.limit(cgroupLimits(isRoomy ? defaults : ceiling, recipe.ownPids))),
       Effect.mapError(failed(recipe, "cgroup"))
@@ -313,7 +329,7 @@ export const make = Effect.gen(function*() {
       (recorded) => clear(recipe, cgroups.forInstance(row.instance, recorded).open(row.id), row.instance, row.id)
     )
 
-  return { host, provision, reap, instancePath }
+  return { host, aside, provision, reap, instancePath }
 })
 
 export type HostSandbox = Effect.Success<typeof make>

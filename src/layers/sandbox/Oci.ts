@@ -94,7 +94,11 @@ export const make = Effect.gen(function*() {
     const plain = yield* writeBundle("seccomp", { bytes: 65_536, inodes: 16 }, FIRST_GID, undefined)
     const enter = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
     const bpf = yield* compile({
-      crun: [native.launch, ...enter, "--", crun, ...Crun.globals(stateRoot)],
+      within: (use) =>
+        hosted.aside(recipe(plain), (name, procsFiles) => {
+          const groups = procsFiles.flatMap((file) => ["-g", file])
+          return use({ name, crun: [native.launch, ...enter, ...groups, "--", crun, ...Crun.globals(stateRoot)] })
+        }),
       stateRoot,
       bundle: plain,
       cache: join(host.paths.state, "cache"),

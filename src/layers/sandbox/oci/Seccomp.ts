@@ -10,9 +10,17 @@ import { join } from "node:path"
 import { ProvisionFailed } from "../Sandbox.ts"
 import { execute } from "./Crun.ts"
 
-export interface CompileOptions {
-  /** Program and arguments up to crun's own: launcher, mount namespace, crun, its globals. */
+/** Where crun runs for a moment: with a ledger row and a cgroup, for a worker may die while a container stands there. */
+export interface Place {
+  /** Program and arguments up to crun's own: launcher, mount namespace, cgroups, crun, its globals. */
   readonly crun: ReadonlyArray<string>
+  /** Of the container. */
+  readonly name: string
+}
+
+export interface CompileOptions {
+  /** Gives a place for as long as it is used. */
+  readonly within: <A, E>(use: (place: Place) => Effect.Effect<A, E>) => Effect.Effect<A, E | ProvisionFailed>
   readonly stateRoot: string
   /** A bundle with the profile and without the annotation. */
   readonly bundle: string
@@ -36,19 +44,18 @@ const io = <A>(what: string, run: () => Promise<A>) =>
 
 /** The filter as base64, or `undefined` from a crun that does not leave it: then it compiles the profile each time. */
 export const compile = Effect.fnUntraced(function*(options: CompileOptions) {
-  const [program = "crun", ...args] = options.crun
   const hash = createHash("sha256").update(options.dependsOn.join("\u0000")).digest("hex").slice(0, 32)
   const cached = join(options.cache, `seccomp-${hash}.bpf`)
   const known = yield* Effect.promise(() => fs.readFile(cached).catch(() => undefined))
   if (known !== undefined && known.length > 0) return known.toString("base64")
 
-  const name = `seccomp-${hash}`
-  const filter = yield* execute(program, [...args, "create", "--bundle", options.bundle, name]).pipe(
-    Effect.andThen(
-      Effect.promise(() => fs.readFile(join(options.stateRoot, name, "seccomp.bpf")).catch(() => undefined))
-    ),
-    // Also of one that was only begun: its name would be taken the next time.
-    Effect.ensuring(Effect.ignore(execute(program, [...args, "delete", "--force", name])))
+  const filter = yield* options.within(({ crun: [program = "crun", ...args], name }) =>
+    execute(program, [...args, "create", "--bundle", options.bundle, name]).pipe(
+      Effect.andThen(
+        Effect.promise(() => fs.readFile(join(options.stateRoot, name, "seccomp.bpf")).catch(() => undefined))
+      ),
+      Effect.ensuring(Effect.ignore(execute(program, [...args, "delete", "--force", name])))
+    )
   )
   if (filter === undefined || filter.length === 0 || filter.length % 8 !== 0) return undefined
   yield* io("writing the cache", async () => {
