@@ -56,11 +56,13 @@ export interface ActorRef<in Message> {
   readonly ended: Effect.Effect<void, ActorFailed>
 }
 
-export interface Options {
+export interface Options<in Message = never> {
   readonly name: string
   /** Messages that may wait. */
   readonly capacity: number
   readonly restart: RestartIntensity
+  /** What becomes of a message that was taken in and that the loop has ended without. Absent: nothing. */
+  readonly unhandled?: (message: Message) => Effect.Effect<void>
 }
 
 /** Runs `body` again after each failure, within the intensity. Interruption and success end it. */
@@ -93,18 +95,26 @@ export const restarting = <E, R>(
 
 /** Starts an actor that lives at most as long as the scope. */
 export const start = <Message, E, R>(
-  options: Options,
+  options: Options<Message>,
   behaviour: (mailbox: Mailbox<Message>) => Effect.Effect<void, E, R>
 ): Effect.Effect<ActorRef<Message>, never, R | Scope.Scope> =>
   Effect.gen(function*() {
     const { name } = options
     const mailbox = yield* Queue.bounded<Message, Cause.Done>(options.capacity)
     const ended = yield* Deferred.make<void, ActorFailed>()
+    const leave = Effect.gen(function*() {
+      // Nobody is let in any more, then those inside are seen to.
+      yield* Queue.end(mailbox)
+      const left = yield* Effect.orElseSucceed(Queue.clear(mailbox), () => [])
+      yield* Queue.shutdown(mailbox)
+      const { unhandled } = options
+      if (unhandled !== undefined) yield* Effect.forEach(left, unhandled, { discard: true })
+    })
     const fiber = yield* restarting(name, options.restart, behaviour(mailbox)).pipe(
       Effect.annotateLogs({ actor: name }),
       Effect.onExit((exit) =>
         Effect.andThen(
-          Queue.shutdown(mailbox),
+          leave,
           // Interrupted by its scope: an end like any other for those who wait.
           Deferred.done(ended, Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? Exit.void : exit)
         )

@@ -69,7 +69,7 @@ const make = Effect.gen(function*() {
     inHand += 1
     const own = yield* Scope.fork(scope)
     const ref = yield* Actor.start<Job.JobMessage, never, never>(
-      { name: `job ${key}`, capacity: 8, restart: Actor.noRestart },
+      { name: `job ${key}`, capacity: 8, restart: Actor.noRestart, unhandled: Job.unheard },
       (mailbox) => Effect.provideContext(Job.run(delivery)(mailbox), services)
     ).pipe(Scope.provide(own))
     jobs.set(key, { ref, hash: delivery.hash, attempt: delivery.attempt ?? 1 })

@@ -3,7 +3,7 @@
  * the messages it owes before anybody is told, and told before the delivery is acked: after a crash on any line,
  * redelivery or the outbox finishes it.
  */
-import { Deferred, Effect, Queue } from "effect"
+import { Deferred, Effect, Fiber, Queue } from "effect"
 import type { StopRequest } from "../layers/executor/Executor.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import { type ClaimLost, Journal } from "../layers/journal/Journal.ts"
@@ -113,6 +113,10 @@ const live = Effect.fnUntraced(
   Effect.scoped
 )
 
+/** It came when the job had parted from its deliveries: this one comes again, and is answered then. */
+export const unheard = (message: JobMessage): Effect.Effect<void> =>
+  message._tag === "Attach" ? message.delivery.giveBack : Effect.void
+
 /** Reads the mailbox beside the job. */
 const listen = (
   mailbox: Mailbox<JobMessage>,
@@ -144,7 +148,7 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
     const applicant: Applicant = { owner: delivery.job.owner, priority: delivery.priority ?? "normal" }
     const receivedAt = yield* monotonicNanos
     const telemetry = yield* JobTelemetry
-    yield* Effect.forkScoped(Effect.ignore(listen(mailbox, deliveries, stop, lost)))
+    const listening = yield* Effect.forkScoped(Effect.ignore(listen(mailbox, deliveries, stop, lost)))
     const teller = yield* Teller.make(telemetry.delivery, desk.watchers)
 
     const body = Effect.gen(function*() {
@@ -167,6 +171,8 @@ export const run = (delivery: Delivery) => (mailbox: Mailbox<JobMessage>) =>
       Effect.catchTag("ClaimLost", () => Effect.succeed("lost" as const)),
       Effect.onInterrupt(() => giveBack)
     )
+    // Whoever joins from now on is `unheard`.
+    yield* Fiber.interrupt(listening)
     switch (end) {
       case "settled":
         yield* telemetry.parted("acked", deliveries.length)

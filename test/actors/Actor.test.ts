@@ -119,4 +119,22 @@ describe("an actor", () => {
       yield* ref.ended
       assert.strictEqual((yield* Effect.flip(ref.tell({ _tag: "Add", n: 1 })))._tag, "ActorEnded")
     }))
+
+  it.effect("hands over what was told and never handled", () =>
+    Effect.gen(function*() {
+      const left: Array<number> = []
+      const unhandled = (message: number) => Effect.sync(() => void left.push(message))
+      const actor = yield* Actor.start<number, never, never>(
+        { name: "one", capacity: 8, restart: Actor.noRestart, unhandled },
+        // Handles the first, and ends while others wait.
+        (mailbox) => Effect.andThen(Effect.ignore(Queue.take(mailbox)), Effect.yieldNow)
+      )
+      yield* actor.tell(1)
+      yield* actor.tell(2)
+      yield* actor.tell(3)
+      yield* actor.ended
+      assert.deepStrictEqual(left, [2, 3])
+      assert.strictEqual((yield* Effect.flip(actor.tell(4)))._tag, "ActorEnded")
+      assert.deepStrictEqual(left, [2, 3])
+    }))
 })

@@ -149,7 +149,9 @@ export const run = (seed: number, options: DayOptions): World => {
 
   /** What is not done, for people. */
   const open = () => [
-    ...broker.left().map(({ name, ready, unacked }) => `${name} ${ready}+${unacked}`),
+    ...broker.left().map(({ name, ready, unacked }) =>
+      `${name} ${ready}+${unacked} (${broker.heldIn(name).join(" ")})`
+    ),
     ...answerOf(world.store.list({ limit: 1_000_000 })).flatMap(({ key, state }) =>
       state === "ended" ? [] : [`${key} ${state}`]
     ),
@@ -174,6 +176,8 @@ export const run = (seed: number, options: DayOptions): World => {
     if (!broker.isUp()) broker.start()
     broker.block(false)
     world.journalAwayUntilMs = 0
+    // What clients could not publish while there was an alarm comes now.
+    pass(2 * SECOND)
     for (let turn = 0; turn < 200 && !isBroken(); turn++) {
       if (!isServed()) begin()
       for (let step = 0; step < 240 && !isBroken() && busy(); step++) pass(SECOND)
