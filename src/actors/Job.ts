@@ -74,6 +74,10 @@ const live = Effect.fnUntraced(
           Effect.sync(() => desk.claims.set(keyText(held.key), held)),
           () => Effect.sync(() => desk.claims.delete(keyText(held.key)))
         )
+        // The worker is being drained: somebody else runs it, and this try does not count. Registered before its sandbox
+        // is, so done when that is gone: who takes the job must not run it beside this one.
+        let isUnderway = true
+        yield* Effect.addFinalizer(() => isUnderway ? Effect.ignore(journal.release(held)) : Effect.void)
         const result = yield* Effect.gen(function*() {
           if (Deferred.isDoneUnsafe(stop)) {
             return unrun(Outcome.cases.Stopped.make({ reason: (yield* Deferred.await(stop)).reason }))
@@ -95,10 +99,9 @@ const live = Effect.fnUntraced(
               })))
             )
           ),
-          // The worker is being drained: somebody else runs it, and this try does not count.
-          Effect.onInterrupt(() => Effect.ignore(journal.release(held))),
           attempting
         )
+        isUnderway = false
         if (yield* Books.putOff(delivery, held, result.outcome)) return "settled" as const
         const usage: Usage = {
           ...result.usage,

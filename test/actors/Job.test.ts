@@ -294,6 +294,22 @@ describe("a job", () => {
       assert.strictEqual(world.unacked.size, 0)
     }))
 
+  it.effect("given back at a drain is free for others only when its sandbox is gone", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = makeJob("a")
+      const worker = yield* makeWorker(world, { name: "w1", script: endless, release: Effect.sleep("3 seconds") })
+      yield* worker.deliver(job)
+      yield* TestClock.adjust("1 second")
+      const ending = yield* Effect.forkChild(worker.abort, { startImmediately: true })
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual((yield* worker.journal.get(keyOf(job)))?.state, "running")
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(ending)
+      assert.strictEqual(world.held, 0)
+      assert.isUndefined(yield* worker.journal.get(keyOf(job)))
+    }))
+
   it.effect("given back at a drain counts no attempt and runs elsewhere", () =>
     Effect.gen(function*() {
       const world = makeWorld()
