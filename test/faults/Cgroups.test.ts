@@ -79,7 +79,7 @@ describe("the cgroups of a worker", () => {
         yield* Scope.close(foreign, Exit.void)
         yield* Effect.promise(() => WorkerProcess.sweep(path))
         assert.deepStrictEqual(directories.filter((each) => existsSync(each)), [])
-        assert.deepStrictEqual(readdirSync(join(path, "instances")), [])
+        assert.notInclude(readdirSync(join(path, "instances")), instance)
       }).pipe(Effect.scoped),
     30_000
   )
