@@ -104,7 +104,7 @@ Jobs.remove(bareState)
 const state = Jobs.stateDirectory()
 const child = spawn(
   join(import.meta.dirname, "..", "dist", "stoker"),
-  ["worker", "--state", state, "--slots", SLOTS],
+  ["worker", "--state", state, "--slots", SLOTS, ...(process.argv.slice(5))],
   { env: projectEnv, stdio: ["ignore", "ignore", "pipe"] }
 )
 let said = ""
