@@ -204,8 +204,8 @@ describe("Stoker's queues", { timeout: 60_000 }, () => {
       const { arrived } = yield* startIntake(broker)
       yield* served(broker)
       const raw = yield* acquireRaw(broker)
-      for (let n = 0; n < 20; n++) raw.send(say1(`d${n}`), { headers: { "x-stoker-delay": 1000 } })
-      yield* ask(() => Broker.until(() => broker.queue("stoker.wait.250"), (queue) => (queue?.ready ?? 0) > 0))
+      for (let n = 0; n < 20; n++) raw.send(say1(`d${n}`), { headers: { "x-stoker-delay": 3000 } })
+      yield* ask(() => Broker.until(() => broker.queue("stoker.wait.1000"), (queue) => (queue?.ready ?? 0) > 0))
       yield* ask(() => broker.cutAllConnections())
       const came = new Set<string>()
       while (came.size < 20) {
