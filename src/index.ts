@@ -76,7 +76,7 @@ export {
   type AmqpWiring,
   type Doors,
   type JournalWiring,
-  layerOperated,
+  layerOperator,
   layerPostgres,
   layerWorker,
   type OperatorWiring,

@@ -17,12 +17,12 @@ import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
 import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
 import type { Control } from "./layers/control/Control.ts"
-import type { Operator } from "./layers/control/Operator.ts"
 import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
 import type { Executor } from "./layers/executor/Executor.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
 import * as Functions from "./layers/functions/Functions.ts"
 import * as CgroupRecord from "./layers/host/CgroupRecord.ts"
+import type { DiskSpace } from "./layers/host/DiskSpace.ts"
 import * as DiskSpaceLive from "./layers/host/DiskSpaceLive.ts"
 import { Host } from "./layers/host/Host.ts"
 import * as HostLive from "./layers/host/HostLive.ts"
@@ -271,8 +271,11 @@ export interface OperatorWiring {
   readonly http: Option.Option<string>
 }
 
-/** The operator's side of a worker. Loaded only where it is wanted: a worker for one job has no operator. */
-const layerOperator = ({ http, version }: OperatorWiring) =>
+/**
+ * The operator's side of a worker, over `layerWorker`: the admin socket, probes and metrics, drain and reload. Loaded only
+ * where it is wanted: a worker for one job has no operator.
+ */
+export const layerOperator = ({ http, version }: OperatorWiring) =>
   Layer.unwrap(Effect.gen(function*() {
     const [OperatorLive, AdminServer] = yield* Effect.promise(() =>
       Promise.all([import("./actors/OperatorLive.ts"), import("./layers/control/AdminServer.ts")])
@@ -295,8 +298,12 @@ export const layerActors = Layer.merge(ControlLive.layer, Sampler.layer(manifest
   Layer.provideMerge(Layer.merge(Outbox.layer, Desk.layer))
 )
 
+/** The worker's own affair, which only its operator's side asks. */
+type Internals = Broker | Desk.Desk | Dispatcher.Dispatcher | DiskSpace
+
 /** What a worker gives to the program around it. */
 export type WorkerServices =
+  | Internals
   | Control
   | Direct.Direct
   | DiskWatch.DiskWatch
@@ -313,49 +320,8 @@ export type WorkerServices =
   | Settings.Settings
   | Worker.Worker
 
-/** The rest is the worker's own affair. */
+/** No more than that leaves the worker. */
 const offering = <E, R>(layer: Layer.Layer<WorkerServices, E, R>): Layer.Layer<WorkerServices, E, R> => layer
-
-const operated = <E, R>(
-  layer: Layer.Layer<Operator | WorkerServices, E, R>
-): Layer.Layer<Operator | WorkerServices, E, R> => layer
-
-/** All of it, with what is the worker's own affair. */
-const layerWhole = <
-  DoorsE = never,
-  DoorsR = never,
-  DriversE = never,
-  DriversR = never,
-  JournalE = never,
-  JournalR = never,
-  LogE = never,
-  LogR = never
->(
-  options: WorkerWiring<DoorsE, DoorsR, DriversE, DriversR, JournalE, JournalR, LogE, LogR>
-) => {
-  const config = options.config ?? standardConfig
-  return layerBrokerControl(options.amqp).pipe(
-    Layer.provideMerge(layerActors),
-    Layer.provideMerge(Layer.merge(
-      SandboxExecutor.layer.pipe(Layer.provideMerge(Pools.layer(config.budget))),
-      Functions.layer(options.functions ?? [code, command])
-    )),
-    Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
-    Layer.provideMerge(
-      Layer.mergeAll(Direct.layer(options.direct ?? "direct"), Embedded.layer, layerBroker(options.amqp))
-    ),
-    Layer.provideMerge(Layer.mergeAll(
-      options.journal ?? JournalSqlite.layerHost(journalOptions(config)),
-      options.log ?? LogFiles.layer,
-      DiskSpaceLive.layer,
-      Settings.layer(config)
-    )),
-    Layer.provideMerge(layerTelemetry(options.telemetry)),
-    Layer.provideMerge(
-      layerDrivers(options.stateDirectory, config.classes.map(({ driver }) => driver), options.drivers ?? noDrivers)
-    )
-  )
-}
 
 /**
  * A whole worker: Control to ask it, Direct to hand it jobs, Worker to drain it and to hear its failure. It takes jobs
@@ -375,19 +341,29 @@ export const layerWorker = <
   LogR = never
 >(
   options: WorkerWiring<DoorsE, DoorsR, DriversE, DriversR, JournalE, JournalR, LogE, LogR>
-) => offering(layerWhole(options))
-
-/** A whole worker with its operator's side: the admin socket, probes and metrics, drain and reload. */
-export const layerOperated = <
-  DoorsE = never,
-  DoorsR = never,
-  DriversE = never,
-  DriversR = never,
-  JournalE = never,
-  JournalR = never,
-  LogE = never,
-  LogR = never
->(
-  options: WorkerWiring<DoorsE, DoorsR, DriversE, DriversR, JournalE, JournalR, LogE, LogR>,
-  operator: OperatorWiring
-) => operated(layerOperator(operator).pipe(Layer.provideMerge(layerWhole(options))))
+) => {
+  const config = options.config ?? standardConfig
+  return offering(
+    layerBrokerControl(options.amqp).pipe(
+      Layer.provideMerge(layerActors),
+      Layer.provideMerge(Layer.merge(
+        SandboxExecutor.layer.pipe(Layer.provideMerge(Pools.layer(config.budget))),
+        Functions.layer(options.functions ?? [code, command])
+      )),
+      Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
+      Layer.provideMerge(
+        Layer.mergeAll(Direct.layer(options.direct ?? "direct"), Embedded.layer, layerBroker(options.amqp))
+      ),
+      Layer.provideMerge(Layer.mergeAll(
+        options.journal ?? JournalSqlite.layerHost(journalOptions(config)),
+        options.log ?? LogFiles.layer,
+        DiskSpaceLive.layer,
+        Settings.layer(config)
+      )),
+      Layer.provideMerge(layerTelemetry(options.telemetry)),
+      Layer.provideMerge(
+        layerDrivers(options.stateDirectory, config.classes.map(({ driver }) => driver), options.drivers ?? noDrivers)
+      )
+    )
+  )
+}

@@ -6,7 +6,7 @@ import { ConfigSource, type ReadConfig } from "../layers/config/ConfigSource.ts"
 import { Operator } from "../layers/control/Operator.ts"
 import { Host } from "../layers/host/Host.ts"
 import * as OtlpOptions from "../layers/telemetry/OtlpOptions.ts"
-import { journalOptions, layerOperated, layerPostgres } from "../wiring.ts"
+import { journalOptions, layerOperator, layerPostgres, layerWorker } from "../wiring.ts"
 import { ExitWith, usageFailure } from "./CliFailure.ts"
 import { exitCode } from "./ExitCode.ts"
 import * as Loggers from "./Loggers.ts"
@@ -118,7 +118,7 @@ const life = Effect.fnUntraced(function*(
   const hangup = Option.isSome(setup.file) ? yield* Signals.hangups : Effect.never
   const connected = yield* Deferred.make<void>()
   if (Option.isNone(amqp)) yield* Deferred.succeed(connected, undefined)
-  const whole = layerOperated({
+  const worker = layerWorker({
     stateDirectory,
     config,
     embedded: true,
@@ -139,7 +139,11 @@ const life = Effect.fnUntraced(function*(
             : Effect.void
       }
     })
-  }, { version: manifest.version, http }).pipe(Layer.provide(layerSource(flags, setup, levels)))
+  })
+  const whole = layerOperator({ version: manifest.version, http }).pipe(
+    Layer.provide(layerSource(flags, setup, levels)),
+    Layer.provideMerge(worker)
+  )
   yield* Effect.gen(function*() {
     // Told to stop while it starts: there is nothing to drain, what is made so far is removed.
     const early = Effect.as(signals.first, Option.none())
