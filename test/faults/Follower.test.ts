@@ -15,8 +15,8 @@ import { key } from "../log/Model.ts"
 const MiB = 1024 * 1024
 const PIECES = 128
 const KEPT = 16 * MiB
-/** Of 128 MiB: twice the tail, which is half of `KEPT`, and what is on its way to the disk. */
-const MOST_HELD = 24 * MiB
+/** Of 128 MiB: twice the tail, which is half of `KEPT`, what is on its way to the disk, and as much again for the runtime. */
+const MOST_HELD = 32 * MiB
 
 const folder = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "stoker-log-"))),

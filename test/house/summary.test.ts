@@ -12,8 +12,8 @@ export default defineConfig({ test: { include: ["*.test.ts"], reporters: [new Su
 const summary = async (files: Readonly<Record<string, string>>) => {
   using tree = Tree.of({ ...files, "vitest.config.ts": config, "package.json": `{ "type": "module" }` })
     .copy("test/support/SummaryReporter.ts").linkPackages()
-  const { code } = await run("vitest", ["run"], { cwd: tree.path })
-  return { code, line: readFileSync(join(tree.path, "summary"), "utf8") }
+  const { code, stdout } = await run("vitest", ["run"], { cwd: tree.path })
+  return { code, stdout, line: readFileSync(join(tree.path, "summary"), "utf8") }
 }
 
 const head = `import { beforeAll, describe, expect, it } from "vitest"\n`
@@ -28,10 +28,22 @@ describe("the summary line", () => {
   })
 
   it("names no skipped tests when there are none", async () => {
-    assert.deepStrictEqual(await summary({ "a.test.ts": `${head}it("a", () => {})\n` }), {
-      code: 0,
-      line: "1 passed, 0 failed\n"
+    const { code, line } = await summary({ "a.test.ts": `${head}it("a", () => {})\n` })
+    assert.deepStrictEqual({ code, line }, { code: 0, line: "1 passed, 0 failed\n" })
+  })
+
+  it("names what passed at its second try only, and counts it as passed", async () => {
+    const { code, line, stdout } = await summary({
+      "a.test.ts": `${head}let tries = 0\ndescribe("x", () => {
+  it("a", { retry: 1 }, () => expect(++tries).toBe(2))
+  it("b", { retry: 1 }, () => {})
+  it("c", { retry: 1 }, () => expect(1).toBe(2))
+})\n`
     })
+    assert.deepStrictEqual({ code, line }, { code: 1, line: "2 passed, 1 failed\n" })
+    assert.deepStrictEqual(stdout.split("\n").filter((text) => text.includes("second try")), [
+      "passed at its second try only: a.test.ts > x > a"
+    ])
   })
 
   it("counts files that do not load, broken hooks and stray errors as failed", async () => {

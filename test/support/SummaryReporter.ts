@@ -1,4 +1,7 @@
-/** Leaves the one line that scripts/test ends with: "N passed, N failed[, N skipped]". */
+/**
+ * Names the tests that passed at their second try only, and leaves the one line that scripts/test ends with:
+ * "N passed, N failed[, N skipped]".
+ */
 import { writeFileSync } from "node:fs"
 import type { Reporter, SerializedError, TestModule, TestRunEndReason } from "vitest/node"
 
@@ -24,12 +27,21 @@ export const summaryOf = (
   return `${count.passed} passed, ${count.failed} failed${count.skipped > 0 ? `, ${count.skipped} skipped` : ""}`
 }
 
-/** Writes the line into `file` at the end of every run. */
+/** The full names of tests that failed once and then passed: a race, in the test or in what it tests. */
+export const unsteadyOf = (modules: ReadonlyArray<TestModule>): ReadonlyArray<string> =>
+  modules.flatMap((module) =>
+    [...module.children.allTests("passed")].filter((test) => test.diagnostic()?.flaky === true)
+      .map((test) => `${module.relativeModuleId} > ${test.fullName}`)
+  )
+
+/** Writes the line into `file` at the end of every run, and the unsteady ones to `print`. */
 export class SummaryReporter implements Reporter {
   private readonly file: string
+  private readonly print: (line: string) => void
 
-  constructor(file: string) {
+  constructor(file: string, print = (line: string) => void process.stdout.write(`${line}\n`)) {
     this.file = file
+    this.print = print
   }
 
   onTestRunEnd(
@@ -37,6 +49,7 @@ export class SummaryReporter implements Reporter {
     unhandled: ReadonlyArray<SerializedError>,
     reason: TestRunEndReason
   ): void {
+    for (const name of unsteadyOf(modules)) this.print(`passed at its second try only: ${name}`)
     writeFileSync(this.file, `${summaryOf(modules, unhandled, reason)}\n`)
   }
 }
