@@ -1,11 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Queue, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { join } from "node:path"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import * as Embedded from "../../src/layers/intake/Embedded.ts"
 import type { Delivery } from "../../src/layers/intake/Intake.ts"
 import { requestHash } from "../../src/layers/intake/RequestHash.ts"
 import { Journal } from "../../src/layers/journal/Journal.ts"
+import * as JournalSqlite from "../../src/layers/journal/JournalSqlite.ts"
 import { standardTerms } from "../../src/schemas/Terms.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { makeJob } from "../actors/World.ts"
@@ -52,6 +54,18 @@ suite("the embedded queue in memory", "effect", embedded(Places.memory))
 suite("the embedded queue in SQLite", "effect", embedded(Places.sqlite))
 
 describe("the embedded queue's door", () => {
+  it.effect("looks at once when another process has queued a job", () =>
+    Effect.gen(function*() {
+      const directory = yield* Places.directory
+      const place = () =>
+        Effect.succeed(Layer.fresh(JournalSqlite.layer({ filename: join(directory, "journal.sqlite") })))
+      const [worker, sender] = [yield* embedded(place), yield* embedded(place)]
+      const arrived = yield* worker.open
+      // No time passes by which it would look anyhow.
+      yield* sender.send("a")
+      assert.strictEqual((yield* Queue.take(arrived)).job.id, "a")
+    }))
+
   it.effect("hands a delayed job over when it is due, not when it looks next", () =>
     Effect.gen(function*() {
       const door = yield* embedded(Places.memory)

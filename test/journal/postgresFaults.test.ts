@@ -1,5 +1,5 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Redacted, Schedule } from "effect"
+import { Context, Effect, Fiber, Layer, Redacted, Schedule, Stream } from "effect"
 import { type Claim, Journal, type JournalError } from "../../src/layers/journal/Journal.ts"
 import * as JournalPostgres from "../../src/layers/journal/JournalPostgres.ts"
 import { freePort } from "../support/Ports.ts"
@@ -36,6 +36,20 @@ const refusal = (options: JournalPostgres.PostgresOptions) =>
   Effect.tap(Effect.flip(Effect.scoped(open(options))), (error) => Effect.sync(() => saysNothingSecret(error)))
 
 describe("Journal: postgres", { timeout: 60_000 }, () => {
+  it.live("what one worker queues is told to the others", () =>
+    Effect.gen(function*() {
+      const options = yield* postgres.options
+      const [ann, bob] = [yield* open(options), yield* open(options)]
+      const told = yield* Effect.forkChild(Stream.runHead(bob.arrivals))
+      // Until it listens, nothing is told.
+      const submits = Effect.forEach(
+        Array.from({ length: 100 }, (_, n) => Sample.request(`job-${n}`)),
+        (request) => Effect.andThen(ann.submit(request), Effect.sleep("50 millis")),
+        { discard: true }
+      )
+      yield* Effect.raceFirst(Effect.andThen(submits, Effect.die("not told")), Fiber.join(told))
+    }))
+
   it.live("workers that start together make one schema", () =>
     Effect.gen(function*() {
       const options = yield* postgres.options

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber, Stream } from "effect"
+import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { Journal } from "../../src/layers/journal/Journal.ts"
 import * as JournalSqlite from "../../src/layers/journal/JournalSqlite.ts"
@@ -67,6 +68,24 @@ describe("Journal: sqlite, in processes", { timeout: 60_000 }, () => {
           assert.deepStrictEqual(yield* Sample.queued(journal, 10), [])
           yield* output(yield* child("claimer.ts", [filename, "ann"]))
           assert.deepStrictEqual(yield* Sample.queued(journal, 10), [Sample.request("by-ann")])
+        })
+      ).pipe(Effect.provide(JournalSqlite.layer({ filename })))
+    }))
+
+  it.live("what another process submitted is told, also when the file that tells it was removed", () =>
+    Effect.gen(function*() {
+      const filename = yield* file
+      yield* Journal.use((journal) =>
+        Effect.gen(function*() {
+          const submit = (name: string) => Effect.flatMap(child("claimer.ts", [filename, name]), output)
+          const told = yield* Effect.forkChild(Stream.runHead(journal.arrivals), { startImmediately: true })
+          yield* submit("ann")
+          yield* Fiber.join(told)
+          const again = yield* Effect.forkChild(Stream.runHead(journal.arrivals), { startImmediately: true })
+          rmSync(`${filename}-bell`)
+          yield* Effect.sleep("5200 millis")
+          yield* submit("bob")
+          yield* Fiber.join(again)
         })
       ).pipe(Effect.provide(JournalSqlite.layer({ filename })))
     }))

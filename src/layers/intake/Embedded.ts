@@ -13,7 +13,7 @@ import type { Delivery, Intake } from "./Intake.ts"
 
 export const NAME = IntakeName.make("embedded")
 
-/** How often rows that another process wrote are looked for, in milliseconds. Our own are taken at once. */
+/** How often rows are looked for of which nobody has told us, in milliseconds. */
 const pollMs = 200
 
 /** Rows of each priority that are read at once; they wait here until it is their turn. */
@@ -112,6 +112,12 @@ const make = Effect.gen(function*() {
       if (found === 0) yield* Effect.timeoutOption(ring, Math.max(lookAtMs - (yield* nowMs), 1))
     }
   })
+
+  // What is told while there is enough at hand need not be looked at yet.
+  yield* journal.arrivals.pipe(
+    Stream.runForEach(() => lanes.every(({ jobs }) => jobs.length === 0) ? Queue.offer(bell, undefined) : Effect.void),
+    Effect.forkScoped
+  )
 
   return Embedded.of({
     intake: {

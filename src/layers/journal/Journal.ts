@@ -1,5 +1,5 @@
 /** The durable record of jobs: claim, attempts, outcome, what has still to be told. */
-import { Context, type Effect, Schema } from "effect"
+import { Context, type Effect, Schema, type Stream } from "effect"
 import { type InstanceId, type JobKey, JobKey as JobKeySchema } from "../../schemas/Ids.ts"
 import type { Job, JobState } from "../../schemas/Job.ts"
 import type { Message } from "../../schemas/Message.ts"
@@ -171,6 +171,11 @@ export class Journal extends Context.Service<Journal, {
   readonly claim: (request: Request, options: ClaimOptions) => Effect.Effect<ClaimAnswer, IdConflict | JournalError>
   /** Queued rows that are due, up to `limit` of each priority, but for those keys (`keyText`). They are still to be claimed. */
   readonly queued: (limit: number, except?: ReadonlyArray<string>) => Effect.Effect<Due, JournalError>
+  /**
+   * Jobs were queued, by this process or another. A hint to look at once: some come for nothing, and those that are lost
+   * are made up for by looking now and then.
+   */
+  readonly arrivals: Stream.Stream<void>
   /** Prolongs leases; gives back the claims that are no longer ours. */
   readonly renew: (claims: ReadonlyArray<Claim>, leaseMs: number) => Effect.Effect<ReadonlyArray<Claim>, JournalError>
   /** Outcome and owed messages in one transaction. */

@@ -1,5 +1,5 @@
 /** The contract over whatever carries out operations: encodes, takes the time, and decodes what comes back. */
-import { Cause, Clock, Context, Duration, Effect, Exit } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Exit, Stream } from "effect"
 import { type InstanceId, type JobKey, keyText } from "../../schemas/Ids.ts"
 import { keyOf } from "../../schemas/Job.ts"
 import { standardTerms } from "../../schemas/Terms.ts"
@@ -94,12 +94,27 @@ const measured = (perform: Perform): Perform => (doing, operation) =>
       }))
   })
 
-/** A whole journal, given the one thing its stores differ in. */
-export const make = (perform: Perform, scope: Journal["Service"]["scope"] = "host"): Journal["Service"] =>
-  backend(measured(perform), scope)
+/** How those who queue a job tell those who wait for one. */
+export interface Bell {
+  readonly ring: Effect.Effect<void>
+  readonly rings: Stream.Stream<void>
+}
 
-const backend = (perform: Perform, scope: Journal["Service"]["scope"]): Journal["Service"] => ({
+const noBell: Bell = { ring: Effect.void, rings: Stream.never }
+
+export interface Place {
+  /** Whose workers share it: those of one host, or of several. `host` by default. */
+  readonly scope?: Journal["Service"]["scope"]
+  readonly bell?: Bell
+}
+
+/** A whole journal, given what its stores differ in. */
+export const make = (perform: Perform, { bell = noBell, scope = "host" }: Place = {}): Journal["Service"] =>
+  backend(measured(perform), scope, bell)
+
+const backend = (perform: Perform, scope: Journal["Service"]["scope"], bell: Bell): Journal["Service"] => ({
   scope,
+  arrivals: bell.rings,
 
   submit: Effect.fn("Journal.submit")(function*(request, { maximum, terms = standardTerms } = {}) {
     const row = yield* RowCodec.sentOf(request, yield* nowMs, terms)
@@ -111,6 +126,7 @@ const backend = (perform: Perform, scope: Journal["Service"]["scope"]): Journal[
       case "Full":
         return yield* new Overloaded({ limit: "queueMaximum", maximum: maximum ?? 0 })
       case "Known":
+        yield* bell.ring
         return yield* RowCodec.recordOf(answer.row)
     }
   }),
@@ -222,6 +238,7 @@ const backend = (perform: Perform, scope: Journal["Service"]["scope"]): Journal[
     const input = { key: keyText(key), nowMs: yield* nowMs }
     const answer = yield* perform(`queue the dead letter ${input.key} again`, { name: "revive", input })
     if (answer._tag !== "Queued") return { _tag: answer._tag }
+    yield* bell.ring
     const revived: Revived = { _tag: "Queued", letter: yield* RowCodec.letterOf(answer.letter) }
     return revived
   }),

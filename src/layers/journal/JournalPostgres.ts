@@ -1,6 +1,6 @@
 /** The journal in a PostgreSQL database, shared by workers of many hosts. */
 import { PgClient } from "@effect/sql-pg"
-import { type Duration, Effect, Layer, Redacted, Schema } from "effect"
+import { type Duration, Effect, Layer, Redacted, Schedule, Schema, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { Journal, JournalError } from "./Journal.ts"
 import * as JournalBackend from "./JournalBackend.ts"
@@ -55,6 +55,19 @@ const session = (schema: string) => ({
   idle_in_transaction_session_timeout: "15s"
 })
 
+/** Workers and senders tell each other through the server. A connection that is lost is made again. */
+const bellOf = (sql: PgClient.PgClient, schema: string): JournalBackend.Bell => {
+  const channel = `${schema}_arrivals`
+  return {
+    ring: sql.notify(channel, "").pipe(Effect.timeout("1 second"), Effect.ignore),
+    rings: Stream.unwrap(Effect.map(sql.listen(channel), Stream.fromQueue)).pipe(
+      Stream.map(() => undefined),
+      Stream.retry(Schedule.spaced("5 seconds")),
+      Stream.orDie
+    )
+  }
+}
+
 const make = Effect.fnUntraced(function*(options: PostgresOptions) {
   const { connectTimeout = "5 seconds", connections = 4, url } = options
   const { place, ...transport } = yield* placeOf(options)
@@ -64,7 +77,8 @@ const make = Effect.fnUntraced(function*(options: PostgresOptions) {
     const sql = yield* PgClient.make({
       url,
       applicationName: "stoker",
-      maxConnections: connections,
+      // One of them listens.
+      maxConnections: connections + 1,
       connectTimeout,
       keepAlive: "10 seconds",
       ...transport,
@@ -82,7 +96,7 @@ const make = Effect.fnUntraced(function*(options: PostgresOptions) {
     })
   )
   const perform = PostgresTransactions.make(sql, place, policy)
-  return Journal.of(JournalBackend.make(perform, "shared"))
+  return Journal.of(JournalBackend.make(perform, { scope: "shared", bell: bellOf(sql, schema) }))
 })
 
 /** Fails when the server cannot be reached, or the schema is another program's or a newer version's. */

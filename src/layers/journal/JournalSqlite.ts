@@ -1,6 +1,7 @@
 /** The journal in a SQLite file, shared by the processes of one host. */
 import { Effect, Layer } from "effect"
 import { Host } from "../host/Host.ts"
+import * as Bell from "./Bell.ts"
 import { Journal, type JournalError } from "./Journal.ts"
 import * as JournalBackend from "./JournalBackend.ts"
 import * as SqliteThread from "./SqliteThread.ts"
@@ -19,7 +20,9 @@ const make = Effect.fnUntraced(function*(options: SqliteOptions) {
     busyMs,
     policy: JournalBackend.policyOf(options)
   })
-  return Journal.of(JournalBackend.make(thread.perform))
+  const path = `${options.filename}-bell`
+  const bell = { ring: Bell.ring(path), rings: Bell.rings(path) }
+  return Journal.of(JournalBackend.make(thread.perform, { bell }))
 })
 
 /** In a file of that name. Fails when it cannot be opened, is damaged, or belongs to a newer version. */
