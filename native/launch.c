@@ -20,6 +20,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 _Noreturn void fail(const char *what, const char *which) {
@@ -45,12 +46,13 @@ _Noreturn void become(const struct launch *launch) {
   for (int i = 0; i < launch->group_count; i++) {
     if (write(fds[i], "0", 1) != 1) fail("write", launch->groups[i]); /* 0 = the writer itself */
   }
-  execvp(launch->argv[0], launch->argv);
+  if (launch->program_fd < 0) execvp(launch->argv[0], launch->argv);
+  else syscall(SYS_execveat, launch->program_fd, "", launch->argv, environ, AT_EMPTY_PATH);
   fail("exec", launch->argv[0]);
 }
 
 int main(int argc, char **argv) {
-  struct launch launch = {0};
+  struct launch launch = {.program_fd = -1};
   char cwd[PATH_MAX];
   if (argc == 3 && strcmp(argv[1], "--serve") == 0) serve(argv[2], NULL);
   if (argc == 5 && strcmp(argv[1], "--serve") == 0 && strcmp(argv[3], "-n") == 0) serve(argv[2], argv[4]);

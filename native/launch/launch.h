@@ -13,7 +13,8 @@
 
 /* A request of `--serve` (src/layers/host/Launcher.ts is the other side), all numbers u32 little endian, a string is
    its length and its bytes, without a NUL: length of all that follows; count of cgroup.procs files, each a string; file
-   for fd 2, a string ("" = /dev/null); count of arguments, each a string. */
+   for fd 2, a string ("" = /dev/null); 1 to run a sealed copy of the program, else 0; count of arguments, each a
+   string. */
 #define REQUEST_MAX (64u << 10)
 
 struct launch {
@@ -22,11 +23,13 @@ struct launch {
   const char *cwd; /* there, by name */
   const char *groups[GROUPS_MAX];
   int group_count;
+  int program_fd; /* to be executed instead of what argv[0] names, if not negative */
   char **argv;
 };
 
 struct request {
   const char *said; /* file for fd 2 */
+  bool sealed;
   struct launch launch;
   char *argv[ARGS_MAX + 1];
 };
@@ -37,6 +40,10 @@ _Noreturn void become(const struct launch *launch); /* groups, namespace, progra
 
 /* request.c: points into `bytes`, which it changes. False: not a request. */
 bool parse_request(uint8_t *bytes, size_t size, struct request *request);
+
+/* sealed.c: a copy of the program in memory that nobody can change, made once for as long as its file stays the same.
+   -1: there is none, the program is to be run as it is. */
+int sealed_copy(const char *program);
 
 /* serve.c */
 _Noreturn void serve(const char *path, const char *namespace);

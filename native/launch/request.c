@@ -38,6 +38,9 @@ bool parse_request(uint8_t *bytes, size_t size, struct request *request) {
   if (groups > GROUPS_MAX) return false;
   for (uint32_t i = 0; i < groups && !c.bad; i++) request->launch.groups[i] = string(&c);
   request->said = string(&c);
+  uint32_t sealed = number(&c);
+  if (sealed > 1) return false;
+  request->sealed = sealed == 1;
   uint32_t args = number(&c);
   if (args == 0 || args > ARGS_MAX) return false;
   for (uint32_t i = 0; i < args && !c.bad; i++) request->argv[i] = string(&c);

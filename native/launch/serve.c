@@ -80,6 +80,7 @@ static bool start(struct client *client) {
   request.launch.namespace_fd = mounts_fd;
   request.launch.cwd = "/";
   if (!parse_request(client->body, client->size, &request)) return false;
+  request.launch.program_fd = request.sealed ? sealed_copy(request.argv[0]) : -1;
   pid_t pid = fork();
   if (pid == 0) launch(client->fd, &request);
   if (pid > 0) {

@@ -229,7 +229,8 @@ describe("launch --serve", () => {
         copy.writeUInt32LE(value, offset)
         return copy
       }
-      const commandAt = 4 + 4 + 4 + "/dev/null".length + 4
+      const sealedAt = 4 + 4 + 4 + "/dev/null".length + 4
+      const commandAt = sealedAt + 4
       const bad = [
         framed(new Uint8Array()),
         framed(good.subarray(4, good.length - 1)),
@@ -240,6 +241,7 @@ describe("launch --serve", () => {
         changed(4, 65),
         changed(4, 0xffff_ffff),
         changed(8, 0xffff_fff0),
+        changed(sealedAt, 2),
         changed(commandAt, 0),
         changed(commandAt, 0xffff_ffff),
         encode({ ...plain, command: [] }),

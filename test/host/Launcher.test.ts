@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Option, Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Host } from "../../src/layers/host/Host.ts"
@@ -38,9 +38,9 @@ const start = Effect.fnUntraced(function*(state: string) {
     const launcher = yield* Launcher.Launcher
     const directory = host.paths.instance(host.instance)
     let made = 0
-    const launch = (...command: ReadonlyArray<string>) =>
-      launcher.launch({ procsFiles: [], command, stderrPath: Launcher.saidOf(directory, `s${made++}`) })
-    return { directory, died: launcher.died, launch }
+    const how = (sealed: boolean) => (...command: ReadonlyArray<string>) =>
+      launcher.launch({ procsFiles: [], command, stderrPath: Launcher.saidOf(directory, `s${made++}`), sealed })
+    return { directory, died: launcher.died, launch: how(false), launchSealed: how(true) }
   }).pipe(Effect.provide(context))
 })
 
@@ -56,6 +56,31 @@ const pidOf = (launch: (...command: ReadonlyArray<string>) => Effect.Effect<Laun
   Effect.map(Effect.flatMap(launch("sh", "-c", "echo $PPID"), words), Number)
 
 describe("Launcher", () => {
+  it.live("runs a sealed program from memory, the new one when its file is replaced, a script as it is", () =>
+    Effect.gen(function*() {
+      const path = yield* folder
+      const { launch, launchSealed } = yield* start(yield* folder)
+      const said = (launched: ReturnType<typeof launch>) => Effect.flatMap(launched, words)
+      const own = ["readlink", "/proc/self/exe"] as const
+      assert.match(yield* said(launch(...own)), /^\/.*\/readlink\n$/)
+      assert.match(yield* said(launchSealed(...own)), /^\/memfd:/)
+      const program = join(path, "program")
+      copyFileSync("/bin/echo", program)
+      assert.strictEqual(yield* said(launchSealed(program, "one")), "one\n")
+      rmSync(program)
+      copyFileSync("/bin/printf", program)
+      assert.strictEqual(yield* said(launchSealed(program, "two%s", "three")), "twothree")
+      rmSync(program)
+      writeFileSync(program, "#!/bin/sh\necho script $1\n", { mode: 0o755 })
+      assert.strictEqual(yield* said(launchSealed(program, "x")), "script x\n")
+      const missing = yield* launchSealed(join(path, "none"))
+      assert.strictEqual(yield* words(missing), "")
+      assert.include(yield* missing.said, "none: No such file or directory")
+      // What runs from it cannot write to it.
+      const write = "import os\ntry: os.open('/proc/self/exe', os.O_RDWR)\nexcept OSError as e: print(e.errno)"
+      assert.match(yield* said(launchSealed("python3", "-c", write)), /^\d+\n$/)
+    }))
+
   it.live("gives a process' stdio as a stream, its end and its last words", () =>
     Effect.gen(function*() {
       const { launch } = yield* start(yield* folder)
@@ -138,6 +163,7 @@ describe("Launcher", () => {
           const failed = yield* Effect.flip(Effect.scoped(hosted.provision({
             driver: "oci",
             ownPids: 2,
+            sealed: true,
             command: (id) => ["crun", "--root", join(directory, "crun"), "run", "--bundle", "/nowhere", id],
             paths: () => [],
             verify: () => Effect.void

@@ -1,6 +1,7 @@
 import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Effect, Layer, Schedule, type Scope } from "effect"
 import { existsSync, readFileSync } from "node:fs"
+import { basename } from "node:path"
 import * as Pools from "../../src/actors/Pools.ts"
 import { code } from "../../src/functions/Code.ts"
 import { command } from "../../src/functions/Command.ts"
@@ -46,7 +47,8 @@ const until = <A, E, R>(what: string, condition: Effect.Effect<A, E, R>, holds: 
 
 const full = until("a full pool", stats, ({ idle, leaving, making }) => idle === 4 && making + leaving === 0)
 
-const commOf = (pid: number) => readFileSync(`/proc/${pid}/comm`, "utf8").trim()
+/** As it was called; crun runs from memory, for which the kernel has another name. */
+const programOf = (pid: number) => basename(readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0", 1)[0] ?? "")
 
 describe("a pool of real oci sandboxes", () => {
   const state = Jobs.stateDirectory()
@@ -93,8 +95,8 @@ describe("a pool of real oci sandboxes", () => {
             const [row] = yield* (yield* Ledger).rows()
             if (row === undefined) return yield* Effect.die("no sandbox stands ready")
             const pids = yield* (yield* Cgroups).open(row.id).pids
-            const pid = pids.find((pid) => commOf(pid) === victim)
-            if (pid === undefined) return yield* Effect.die(`no ${victim} among ${pids.map(commOf).join(", ")}`)
+            const pid = pids.find((pid) => programOf(pid) === victim)
+            if (pid === undefined) return yield* Effect.die(`no ${victim} among ${pids.map(programOf).join(", ")}`)
             process.kill(pid, "SIGKILL")
             yield* until("a loss", stats, ({ lost }) => lost === lostBefore + 1)
             yield* full

@@ -1,23 +1,26 @@
 /** Processes by their chain of parents, and killed only while they are the same: a pid alone proves nothing. */
 import { readdirSync, readFileSync } from "node:fs"
+import { basename } from "node:path"
 
 export interface Found {
   readonly pid: number
   readonly parent: number
   /** Since the machine's start, in clock ticks: with the pid it names one process for ever. */
   readonly startedAt: string
+  /** Of its program, as it was called: the kernel's name for what runs from memory says less. */
   readonly name: string
 }
+
+const nameOf = (pid: number): string => basename(readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0", 1)[0] ?? "")
 
 const read = (pid: number): Found | undefined => {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
-    const open = stat.indexOf("(")
     const close = stat.lastIndexOf(")")
     const fields = stat.slice(close + 2).split(" ")
     return fields[0] === "Z"
       ? undefined
-      : { pid, parent: Number(fields[1]), startedAt: fields[19] ?? "", name: stat.slice(open + 1, close) }
+      : { pid, parent: Number(fields[1]), startedAt: fields[19] ?? "", name: nameOf(pid) }
   } catch {
     return undefined
   }

@@ -29,6 +29,11 @@ export interface LaunchRequest {
   readonly command: ReadonlyArray<string>
   /** Becomes its fd 2; must not be there yet (`saidOf`). */
   readonly stderrPath: string
+  /**
+   * The program runs from a copy in memory that nobody can change, unless it is a script: for crun, which otherwise
+   * protects itself by starting twice. False by default.
+   */
+  readonly sealed?: boolean
 }
 
 /** A process that was asked for. Whether it came to be shows on the stream: it speaks, or the stream closes. */
@@ -70,11 +75,12 @@ const text = (value: string) => {
 }
 
 /** One request as bytes (native/launch/launch.h); what is beyond its limits the launcher refuses by closing. */
-export const encode = ({ command, procsFiles, stderrPath }: LaunchRequest) => {
+export const encode = ({ command, procsFiles, sealed = false, stderrPath }: LaunchRequest) => {
   const body = Buffer.concat([
     u32(procsFiles.length),
     ...procsFiles.flatMap(text),
     ...text(stderrPath),
+    u32(sealed ? 1 : 0),
     u32(command.length),
     ...command.flatMap(text)
   ])

@@ -40,6 +40,8 @@ export interface Recipe {
   readonly ownPids: number
   /** Program and arguments that become the guest, with its stdio as the link. */
   readonly command: (id: SandboxId) => ReadonlyArray<string>
+  /** That program is a runtime which must not be reached from inside: it runs from a sealed copy (`LaunchRequest`). */
+  readonly sealed: boolean
   /** Files and directories of one sandbox, removed after its processes are proven dead. */
   readonly paths: (instance: InstanceId, id: SandboxId) => ReadonlyArray<string>
   /** Replaces the base environment's paths where the workspace is not /work. */
@@ -155,6 +157,7 @@ export const make = Effect.gen(function*() {
     const { ended, said, stream } = yield* launcher.launch({
       procsFiles: cgroup.procsFiles,
       command: recipe.command(id),
+      sealed: recipe.sealed,
       stderrPath: saidOf(host.paths.instance(host.instance), id)
     })
     const link = GuestLink.make(recipe.driver, stream, stream)

@@ -153,6 +153,7 @@ export const make = Effect.gen(function*() {
     driver: "oci",
     ownPids: OWN_PIDS,
     command: (id) => [crun, ...Crun.globals(stateRoot), "run", "--bundle", bundle, id],
+    sealed: true,
     paths: (instance: InstanceId, id) => [hosted.instancePath(instance, "crun", id)],
     verify
   })

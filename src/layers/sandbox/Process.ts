@@ -29,6 +29,7 @@ export const make = Effect.gen(function*() {
     driver: "process",
     ownPids: 1,
     command: (id) => [native.guest, "--work", seen(id), ...user],
+    sealed: false,
     env: (id) => ({ HOME: seen(id), TMPDIR: seen(id) }),
     paths: (instance, id) => [workIn(instance, id)],
     verify: () => Effect.void,
