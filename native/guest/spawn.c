@@ -34,12 +34,12 @@ static _Noreturn void fail(int report, enum step step) {
 /* Soft and hard, never above the hard limit we were given ourselves: without CAP_SYS_RESOURCE it can only be lowered. */
 static bool limit(int resource, uint64_t soft, uint64_t hard) {
   struct rlimit now;
-  if (getrlimit((__rlimit_resource_t)resource, &now) < 0) return false;
+  if (getrlimit(resource, &now) < 0) return false;
   struct rlimit wanted = {
     .rlim_cur = soft < now.rlim_max ? soft : now.rlim_max,
     .rlim_max = hard < now.rlim_max ? hard : now.rlim_max
   };
-  return setrlimit((__rlimit_resource_t)resource, &wanted) == 0;
+  return setrlimit(resource, &wanted) == 0;
 }
 
 /* When memory runs out the job goes first. Raising needs no privilege, but the file belongs to the guest's own uid

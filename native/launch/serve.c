@@ -16,6 +16,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -173,7 +174,7 @@ static int listen_at(const char *path) {
 _Noreturn void serve(const char *path, const char *namespace) {
   static struct pollfd polled[CLIENTS_MAX + 3];
   sigset_t deaths;
-  close_range(3, ~0u, 0); /* fails only on kernels before 5.9; Node passes on nothing else */
+  syscall(SYS_close_range, 3, ~0u, 0); /* fails only on kernels before 5.9; Node passes on nothing else */
   clearenv();
   if (namespace != NULL) {
     mounts = namespace;
