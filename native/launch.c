@@ -8,7 +8,7 @@
  * name. Any failure is one line on fd 2 and exit 125, and PROGRAM does not run: never with less than what was asked.
  *
  * With --serve it stays, says "ready" on fd 1, and does the same for each connection to its socket (mode 0600): a child
- * in / without environment, the connection as its fd 0 and 1, a file for fd 2 (launch/launch.h has the request). When
+ * in / without environment, the connection as its fd 0 and 1, memory as fd 2 (launch/launch.h has the request). When
  * the child dies the connection is shut down, whoever else holds it; no exit status is told. It ends at EOF on fd 0 and
  * leaves its children to their own links, the watchdog and the janitor; signals of a terminal do not end it. */
 #include "launch/launch.h"

@@ -13,7 +13,8 @@
 
 /* A request of `--serve` (src/layers/host/Launcher.ts is the other side), all numbers u32 little endian, a string is
    its length and its bytes, without a NUL: length of all that follows; count of cgroup.procs files, each a string; file
-   for fd 2, a string ("" = /dev/null); 1 to run a sealed copy of the program, else 0; count of arguments, each a
+   that at its end has the last 8 KiB of what it wrote to fd 2, if that is anything, a string ("" = nobody wants to know);
+   1 to run a sealed copy of the program, else 0; count of arguments, each a
    string. */
 #define REQUEST_MAX (64u << 10)
 
@@ -28,7 +29,7 @@ struct launch {
 };
 
 struct request {
-  const char *said; /* file for fd 2 */
+  const char *said; /* file for what it writes to fd 2 */
   bool sealed;
   struct launch launch;
   char *argv[ARGS_MAX + 1];

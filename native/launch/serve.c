@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -28,6 +29,7 @@
 #define REQUEST_MS 5000
 /* Without a descriptor or memory for the next connection: others end meanwhile. */
 #define BREATH_MS 20
+#define SAID_MAX 8192
 
 struct client {
   int fd;
@@ -41,6 +43,8 @@ static const int deaf_to[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
 struct child {
   pid_t pid;
   int fd;
+  int said;   /* what it writes to its fd 2, in memory; -1: nobody asked */
+  char *path; /* of the file that it becomes if there is any, owned; with `said` only */
 };
 
 static struct client clients[CLIENTS_MAX];
@@ -56,14 +60,32 @@ static int64_t now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static int open_said(const char *path) {
-  if (path[0] == 0) return open("/dev/null", O_WRONLY | O_CLOEXEC);
-  return open(path, O_CREAT | O_EXCL | O_WRONLY | O_APPEND | O_CLOEXEC, 0600);
+/* A file only of those that said something, because nearly none does, and an inode for each one costs a tenth of it all.
+   Not for a worker that has hung up: it does not want to know any more, and would not remove it. */
+static void write_down(const struct child *child) {
+  static char words[SAID_MAX];
+  struct stat of;
+  struct pollfd connection = {.fd = child->fd};
+  if (fstat(child->said, &of) < 0 || of.st_size == 0) return;
+  if (poll(&connection, 1, 0) > 0 && (connection.revents & POLLHUP) != 0) return;
+  ssize_t size = pread(child->said, words, sizeof words, of.st_size > SAID_MAX ? of.st_size - SAID_MAX : 0);
+  int file = open(child->path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+  if (file < 0) return;
+  if (size > 0 && write(file, words, (size_t)size) < 0) unlink(child->path);
+  close(file);
+}
+
+static void forget(const struct child *child) {
+  shutdown(child->fd, SHUT_RDWR);
+  close(child->fd);
+  if (child->said < 0) return;
+  close(child->said);
+  free(child->path);
 }
 
 /* In the child. All descriptors but 0, 1 and 2 close at exec. */
-static _Noreturn void launch(int connection, struct request *request) {
-  int said = open_said(request->said);
+static _Noreturn void launch(int connection, int said, struct request *request) {
+  if (said < 0) said = open("/dev/null", O_WRONLY | O_CLOEXEC);
   if (said < 0 || dup2(said, STDERR_FILENO) < 0) _exit(EXIT_LAUNCH);
   if (dup2(connection, STDIN_FILENO) < 0 || dup2(connection, STDOUT_FILENO) < 0) fail("take", "the connection");
   for (size_t i = 0; i < sizeof deaf_to / sizeof *deaf_to; i++) signal(deaf_to[i], SIG_DFL);
@@ -82,17 +104,28 @@ static bool start(struct client *client) {
   request.launch.cwd = "/";
   if (!parse_request(client->body, client->size, &request)) return false;
   request.launch.program_fd = request.sealed ? sealed_copy(request.argv[0]) : -1;
-  pid_t pid = fork();
-  if (pid == 0) launch(client->fd, &request);
-  if (pid > 0) {
-    children[child_count++] = (struct child){.pid = pid, .fd = client->fd};
+  struct child child = {.fd = client->fd, .said = -1};
+  if (request.said[0] != 0) {
+    child.said = memfd_create("said", MFD_CLOEXEC);
+    child.path = strdup(request.said);
+    if (child.said < 0 || child.path == NULL) {
+      if (child.said >= 0) close(child.said);
+      free(child.path);
+      return false;
+    }
+  }
+  child.pid = fork();
+  if (child.pid == 0) launch(client->fd, child.said, &request);
+  if (child.pid > 0) {
+    children[child_count++] = child;
     return true;
   }
-  int error = errno, said = open_said(request.said);
-  if (said < 0) return false;
-  dprintf(said, "stoker-launch: fork for %s: %s\n", request.argv[0], strerror(error));
-  close(said);
-  return false;
+  if (child.said >= 0) {
+    dprintf(child.said, "stoker-launch: fork for %s: %s\n", request.argv[0], strerror(errno));
+    write_down(&child);
+  }
+  forget(&child); /* the client's descriptor with it */
+  return true;
 }
 
 /* What was written before is still read. */
@@ -100,8 +133,8 @@ static void bury(void) {
   for (pid_t pid; (pid = waitpid(-1, NULL, WNOHANG)) > 0;) {
     for (size_t i = 0; i < child_count; i++) {
       if (children[i].pid != pid) continue;
-      shutdown(children[i].fd, SHUT_RDWR);
-      close(children[i].fd);
+      if (children[i].said >= 0) write_down(&children[i]);
+      forget(&children[i]);
       children[i] = children[--child_count];
       break;
     }

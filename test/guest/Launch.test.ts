@@ -181,10 +181,27 @@ describe("launch --serve", () => {
         assert.strictEqual(yield* printed(socket, { command: ["touch", marker], stderrPath: said, ...request }), "")
         assert.strictEqual(readFileSync(said, "utf8"), `stoker-launch: ${line}\n`)
         // Never over what another one said.
-        assert.strictEqual(yield* printed(socket, { command: ["touch", marker], stderrPath: said }), "")
+        yield* printed(socket, { command: ["sh", "-c", "echo other >&2"], stderrPath: said })
+        assert.strictEqual(readFileSync(said, "utf8"), `stoker-launch: ${line}\n`)
       }
       assert.isFalse(existsSync(marker))
       assert.strictEqual(stderr(), "")
+    }))
+
+  it.live("what a program said is a file only if it said something, its end, and if somebody still listens", () =>
+    Effect.gen(function*() {
+      const { dir, pid, socket } = yield* server()
+      const before = fdsOf(pid)
+      const asked = (script: string, name: string) =>
+        encode({ ...plain, command: ["sh", "-c", script], stderrPath: join(dir, name) })
+      yield* Effect.flatMap(say(socket, asked("echo out", "silent")), ({ closed }) => closed)
+      yield* Effect.flatMap(say(socket, asked("seq 9999 >&2", "long")), ({ closed }) => closed)
+      const { stream } = yield* say(socket, asked("cat; echo too late >&2", "late"))
+      stream.destroy()
+      yield* eventually("it holds nothing of them", 2, () => fdsOf(pid) === before)
+      assert.deepStrictEqual(readdirSync(dir).filter((name) => ["silent", "long", "late"].includes(name)), ["long"])
+      const long = readFileSync(join(dir, "long"), "utf8")
+      assert.deepStrictEqual([long.length, long.endsWith("9998\n9999\n")], [8192, true])
     }))
 
   it.live("does not start where it could not launch as asked", () =>

@@ -27,7 +27,10 @@ export interface LaunchRequest {
   readonly procsFiles: ReadonlyArray<string>
   /** Program and arguments, 256 at most; none with a NUL. */
   readonly command: ReadonlyArray<string>
-  /** Becomes its fd 2; must not be there yet (`saidOf`). */
+  /**
+   * The file that the end of what it wrote on fd 2 lies in when it has ended, if it wrote anything and we had not closed
+   * the stream by then; must not be there yet (`saidOf`).
+   */
   readonly stderrPath: string
   /**
    * The program runs from a copy in memory that nobody can change, unless it is a script: for crun, which otherwise

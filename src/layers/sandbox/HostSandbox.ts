@@ -145,7 +145,7 @@ export const make = Effect.gen(function*() {
         // crun has removed its own by now unless it was killed, and asking is cheaper than removing nothing.
         if (existsSync(path)) yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
       }
-      // Every sandbox has it, and a small file is unlinked faster than a thread is asked to.
+      // Nearly none has it, and to find that out takes a thread longer than us.
       rmSync(saidOf(host.paths.instance(instance), id), { force: true })
       return true
     }).pipe(
@@ -172,7 +172,7 @@ export const make = Effect.gen(function*() {
       Effect.map((words) => link.lose(words === "" ? "it ended" : `it ended: ${words}`)),
       Effect.forkDetach
     )
-    return { link, said }
+    return { ended, link, said }
   })
 
   const failed =
@@ -281,19 +281,25 @@ export const make = Effect.gen(function*() {
       Effect.mapError(failed(recipe, "cgroup"))
     )
     if (recipe.prepare !== undefined) yield* recipe.prepare(row.id)
-    const { link, said } = yield* Effect.uninterruptible(launch(recipe, row.id, cgroup)).pipe(
+    const { ended, link, said } = yield* Effect.uninterruptible(launch(recipe, row.id, cgroup)).pipe(
       Effect.mapError(failed(recipe, "start"))
     )
     yield* link.ready.pipe(
       Effect.timeoutOrElse({
         duration: READY_LIMIT,
         orElse: () =>
-          Effect.flatMap(said, (words) =>
-            new SandboxLost({
-              driver: recipe.driver,
-              reason: `its guest was not ready within ${READY_LIMIT}. ${words}`,
-              remedy: "Is the host overloaded? Run `stoker doctor`."
-            }))
+          // What it has said is told at its end.
+          Effect.ignore(cgroup.kill).pipe(
+            Effect.andThen(Effect.timeoutOption(ended, FAREWELL)),
+            Effect.andThen(said),
+            Effect.flatMap((words) =>
+              new SandboxLost({
+                driver: recipe.driver,
+                reason: `its guest was not ready within ${READY_LIMIT}. ${words}`,
+                remedy: "Is the host overloaded? Run `stoker doctor`."
+              })
+            )
+          )
       }),
       Effect.mapError(failed(recipe, "start"))
     )
