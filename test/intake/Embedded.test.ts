@@ -8,6 +8,7 @@ import type { Delivery } from "../../src/layers/intake/Intake.ts"
 import { requestHash } from "../../src/layers/intake/RequestHash.ts"
 import { Journal } from "../../src/layers/journal/Journal.ts"
 import * as JournalSqlite from "../../src/layers/journal/JournalSqlite.ts"
+import { Owner } from "../../src/schemas/Ids.ts"
 import { standardTerms } from "../../src/schemas/Terms.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { makeJob } from "../actors/World.ts"
@@ -64,6 +65,22 @@ describe("the embedded queue's door", () => {
       // No time passes by which it would look anyhow.
       yield* sender.send("a")
       assert.strictEqual((yield* Queue.take(arrived)).job.id, "a")
+    }))
+
+  it.effect("lets owners take turns, however many jobs one of them has queued", () =>
+    Effect.gen(function*() {
+      const door = yield* embedded(Places.sqlite)
+      const send = (owner: string, id: string) => {
+        const job = { ...makeJob(id), owner: Owner.make(owner), intake: Embedded.NAME }
+        return door.journal.submit({ job, hash: requestHash(job), reply: null })
+      }
+      yield* Effect.forEach(Array.from({ length: 200 }, (_, n) => n), (n) => send("flood", `f${n}`))
+      yield* Effect.forEach(["ann", "bob"], (owner) => Effect.forEach([0, 1], (n) => send(owner, `${owner}${n}`)))
+      const arrived = yield* door.open
+      const first = yield* Effect.forEach(Array.from({ length: 6 }), () => Queue.take(arrived))
+      assert.deepStrictEqual(first.map(({ job }) => String(job.id)), ["f0", "ann0", "bob0", "f1", "ann1", "bob1"])
+      const rest = yield* Effect.forEach(Array.from({ length: 198 }), () => Queue.take(arrived))
+      assert.deepStrictEqual(rest.map(({ job }) => String(job.id)), Array.from({ length: 198 }, (_, n) => `f${n + 2}`))
     }))
 
   it.effect("hands a delayed job over when it is due, not when it looks next", () =>

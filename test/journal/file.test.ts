@@ -254,7 +254,7 @@ describe("Journal: sqlite, the file", { timeout: 30_000 }, () => {
       yield* crash
       yield* byHand(filename, "pragma user_version = 999")
       assert.match((yield* Effect.flip(journal.submit(Sample.request("a")))).message, /written by a newer version/)
-      yield* byHand(filename, "pragma user_version = 2")
+      yield* byHand(filename, "pragma user_version = 3")
       yield* journal.submit(Sample.request("a"))
       assert.strictEqual((yield* Sample.queued(journal, 10)).length, 2)
     }))

@@ -4,6 +4,8 @@ import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { type ClaimAnswer, type ClaimOptions, Journal, type QueuedJob } from "../../src/layers/journal/Journal.ts"
 import type { JournalOptions } from "../../src/layers/journal/JournalBackend.ts"
+import { keyText, Owner } from "../../src/schemas/Ids.ts"
+import { keyOf } from "../../src/schemas/Job.ts"
 import { standardTerms, type Terms } from "../../src/schemas/Terms.ts"
 import * as Sample from "./samples.ts"
 import type { Place } from "./suite.ts"
@@ -53,6 +55,37 @@ export const queueSuite = (name: string, place: Place) => {
           assert.strictEqual(jobs[0]?.terms.priority, "high")
           const some = yield* journal.queued(3, ["embedded/local/high", "embedded/local/low-1"])
           assert.deepStrictEqual(ids(some.jobs), ["usual", "low-0", "low-2", "low-3"])
+        })
+    )
+
+    promise(
+      "owners take turns: who queues many does not keep the others from theirs",
+      (journal) =>
+        Effect.gen(function*() {
+          const by = (owner: string, id: string, some: Partial<Terms> = {}) =>
+            journal.submit(Sample.request(id, "first", { owner: Owner.make(owner) }), { terms: terms(some) })
+          yield* Effect.forEach(Array.from({ length: 30 }, (_, n) => n), (n) => by("ann", `ann-${n}`))
+          yield* TestClock.adjust("1 second")
+          yield* Effect.forEach(["zoe", "bob", "cid", "dan"], (owner) =>
+            Effect.forEach([0, 1, 2], (n) => by(owner, `${owner}-${n}`)))
+          yield* by("eve", "later", { notBeforeMs: 1e9 })
+          const start = { high: "", normal: "", low: "" }
+          assert.deepStrictEqual(ids((yield* journal.queued(4)).jobs), ["ann-0", "ann-1", "ann-2", "ann-3"])
+          const first = yield* journal.queued(4, [], start)
+          assert.deepStrictEqual(ids(first.jobs), ["ann-0", "bob-0", "cid-0", "dan-0"])
+          assert.deepStrictEqual(first.round, { high: "", normal: "dan", low: "" })
+          // Behind dan are eve, who has nothing yet, and zoe; then it begins again.
+          const handed = first.jobs.map(({ request: { job } }) =>
+            keyText(keyOf(job))
+          )
+          const second = yield* journal.queued(4, handed, first.round)
+          assert.deepStrictEqual(ids(second.jobs), ["ann-1", "zoe-0", "bob-1"])
+          assert.deepStrictEqual(second.round?.normal, "bob")
+          const few = yield* journal.queued(7, [], { ...start, normal: "eve" })
+          assert.deepStrictEqual(ids(few.jobs).toSorted(), ["ann-0", "bob-0", "cid-0", "dan-0", "zoe-0"])
+          // Whoever has all there is gets all there is.
+          const rest = yield* journal.queued(100, [], start)
+          assert.strictEqual(rest.jobs.length, 30 + 12)
         })
     )
 

@@ -74,6 +74,7 @@ const step = (
     (journal) => Effect.flatMap(journal.lapsed(limit), Effect.forEach(journal.expire)),
     (journal) => journal.expire({ ...claim, untilMs: number }),
     (journal) => journal.queued(limit),
+    (journal) => journal.queued(limit, [], { high: "", normal: instance.at(0) === "a" ? "" : "local", low: "" }),
     (journal) => journal.told([row, another]),
     (journal) => journal.get(claim.key),
     (journal) => journal.holders

@@ -6,7 +6,7 @@ import { describe, type Outcome } from "../../schemas/Outcome.ts"
 import { backoffOf, priorities } from "../../schemas/Terms.ts"
 import * as Turns from "../../schemas/Turns.ts"
 import { Settings } from "../config/Settings.ts"
-import { type Claim, Journal, type QueuedJob, type Why } from "../journal/Journal.ts"
+import { type Claim, type Due, Journal, type OwnersRound, type QueuedJob, type Why } from "../journal/Journal.ts"
 import { persist } from "../journal/Persist.ts"
 import { nowMs } from "../Now.ts"
 import type { Delivery, Intake } from "./Intake.ts"
@@ -16,7 +16,7 @@ export const NAME = IntakeName.make("embedded")
 /** How often rows are looked for of which nobody has told us, in milliseconds. */
 const pollMs = 200
 
-/** Rows of each priority that are read at once; they wait here until it is their turn. */
+/** Rows of each priority that are read at once, twice as many where owners take turns; they wait here for theirs. */
 const page = 16
 
 export class Embedded extends Context.Service<Embedded, {
@@ -24,6 +24,18 @@ export class Embedded extends Context.Service<Embedded, {
   /** A row was written: look now. */
   readonly wake: Effect.Effect<void>
 }>()("stoker/layers/intake/Embedded") {}
+
+/** The first of each owner, then the second of each, and so on: of what is left none waits for all of another's. */
+const inTurns = (jobs: ReadonlyArray<QueuedJob>): Array<QueuedJob> => {
+  const counts = new Map<string, number>()
+  const ranked = jobs.map((queued) => {
+    const { owner } = queued.request.job
+    const rank = counts.get(owner) ?? 0
+    counts.set(owner, rank + 1)
+    return { queued, rank }
+  })
+  return ranked.toSorted((a, b) => a.rank - b.rank).map(({ queued }) => queued)
+}
 
 const nameOf = ({ request: { job } }: QueuedJob) => keyText(keyOf(job))
 
@@ -34,6 +46,7 @@ const make = Effect.gen(function*() {
   // A row stays `queued` until its claim: what was handed over is not handed over again meanwhile.
   const handed = new Set<string>()
   const lanes = priorities.map((level) => ({ level, weight: weights[level], credit: 0, jobs: new Array<QueuedJob>() }))
+  let round: OwnersRound = { high: "", normal: "", low: "" }
   let lookAtMs = 0
   let isAway = false
 
@@ -81,16 +94,17 @@ const make = Effect.gen(function*() {
   }
 
   const look = Effect.gen(function*() {
-    const { jobs, nextMs } = yield* journal.queued(page, [...handed]).pipe(
+    const { jobs, nextMs, round: left = round } = yield* journal.queued(page, [...handed], round).pipe(
       Effect.tap(() => isAway ? Effect.logInfo("the embedded queue can be read again") : Effect.void),
       // Said once: this comes again several times a second.
       Effect.tapError(({ message }) =>
         isAway ? Effect.logDebug(message) : Effect.logWarning(`the embedded queue cannot be read: ${message}`)
       ),
       Effect.onExit(({ _tag }) => Effect.sync(() => void (isAway = _tag === "Failure"))),
-      Effect.orElseSucceed(() => ({ jobs: [], nextMs: undefined }))
+      Effect.orElseSucceed((): Due => ({ jobs: [] }))
     )
-    for (const lane of lanes) lane.jobs = jobs.filter(({ terms }) => terms.priority === lane.level)
+    round = left
+    for (const lane of lanes) lane.jobs = inTurns(jobs.filter(({ terms }) => terms.priority === lane.level))
     // Others may write rows at any time; what we know of is taken when it is due, not when we look by chance.
     lookAtMs = Math.min((yield* nowMs) + pollMs, nextMs ?? Number.POSITIVE_INFINITY)
     return jobs.length

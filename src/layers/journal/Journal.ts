@@ -4,7 +4,7 @@ import { type InstanceId, type JobKey, JobKey as JobKeySchema } from "../../sche
 import type { Job, JobState } from "../../schemas/Job.ts"
 import type { Message } from "../../schemas/Message.ts"
 import type { Settlement } from "../../schemas/Settlement.ts"
-import type { Terms } from "../../schemas/Terms.ts"
+import type { Priority, Terms } from "../../schemas/Terms.ts"
 import type { Overloaded } from "../control/Overloaded.ts"
 
 /** The journal could not be read or written. Nothing of the operation was done, or all of it; it may be repeated. */
@@ -108,9 +108,14 @@ export interface QueuedJob {
   readonly receivedAtMs: number
 }
 
+/** Where the owners' round was left, for each priority: the last owner who was looked at; "" at first. */
+export type OwnersRound = Readonly<Record<Priority, string>>
+
 export interface Due {
-  /** Heavier levels first, the oldest first within a level. */
+  /** Heavier levels first, the oldest first within a level or an owner. */
   readonly jobs: ReadonlyArray<QueuedJob>
+  /** Where the round is now, if it was asked for. */
+  readonly round?: OwnersRound
   /** When the next row becomes due that is not yet. Milliseconds since 1970; absent if there is none. */
   readonly nextMs?: number
 }
@@ -169,8 +174,17 @@ export class Journal extends Context.Service<Journal, {
   ) => Effect.Effect<JobRecord, IdConflict | Overloaded | JournalError>
   /** Claims a job that a delivery brought, writing it down if it is new. */
   readonly claim: (request: Request, options: ClaimOptions) => Effect.Effect<ClaimAnswer, IdConflict | JournalError>
-  /** Queued rows that are due, up to `limit` of each priority, but for those keys (`keyText`). They are still to be claimed. */
-  readonly queued: (limit: number, except?: ReadonlyArray<string>) => Effect.Effect<Due, JournalError>
+  /**
+   * Queued rows that are due, up to `limit` of each priority, but for those keys (`keyText`). They are still to be claimed.
+   * The oldest of all; with a `round`, where more are due than that, the oldest of each owner: of those who have the very
+   * oldest, and of as many others as `limit` says, from the round's place on. So who queues thousands does not keep others
+   * from their turn. There may be twice as many rows then.
+   */
+  readonly queued: (
+    limit: number,
+    except?: ReadonlyArray<string>,
+    round?: OwnersRound
+  ) => Effect.Effect<Due, JournalError>
   /**
    * Jobs were queued, by this process or another. A hint to look at once: some come for nothing, and those that are lost
    * are made up for by looking now and then.

@@ -141,11 +141,11 @@ const backend = (perform: Perform, scope: Journal["Service"]["scope"], bell: Bel
     }
   ),
 
-  queued: Effect.fn("Journal.queued")(function*(limit, except = []) {
-    const input = { limit: bounded(limit), except, nowMs: yield* nowMs }
-    const { nextMs, rows } = yield* perform("list what is queued", { name: "queued", input })
+  queued: Effect.fn("Journal.queued")(function*(limit, except = [], round) {
+    const input = { limit: bounded(limit), except, round: round ?? null, nowMs: yield* nowMs }
+    const { nextMs, round: left, rows } = yield* perform("list what is queued", { name: "queued", input })
     const jobs = yield* Effect.forEach(rows, RowCodec.queuedOf)
-    return { jobs, ...(nextMs === null ? {} : { nextMs }) }
+    return { jobs, ...(nextMs === null ? {} : { nextMs }), ...(left === null ? {} : { round: left }) }
   }),
 
   renew: Effect.fn("Journal.renew")(function*(claims, leaseMs) {

@@ -61,6 +61,18 @@ export const make = (): Store<never> => {
         .toSorted((a, b) => a.dueMs - b.dueMs)
         .slice(0, limit)
     },
+    *dueOf(priority, owner, nowMs, limit, except) {
+      const skipped = new Set(except)
+      return queued(priority)
+        .filter((row) => row.owner === owner && row.dueMs <= nowMs && !skipped.has(row.key))
+        .toSorted((a, b) => a.dueMs - b.dueMs)
+        .slice(0, limit)
+    },
+    *owners(priority, after, limit) {
+      const byBytes = (a: string, b: string) => Buffer.compare(Buffer.from(a), Buffer.from(b))
+      const owners = new Set(queued(priority).map(({ owner }) => owner))
+      return [...owners].filter((owner) => byBytes(owner, after) > 0).toSorted(byBytes).slice(0, limit)
+    },
     *nextDue(priority, nowMs) {
       const later = queued(priority).filter(({ dueMs }) => dueMs > nowMs)
       return later.reduce<number | null>((least, { dueMs }) => Math.min(least ?? dueMs, dueMs), null)

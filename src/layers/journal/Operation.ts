@@ -1,4 +1,5 @@
 /** The journal's operations as plain data that crosses threads, and what each answers. */
+import type { Priority } from "../../schemas/Terms.ts"
 import type { JobRow, Lapsed, LetterRow, MessageRow, OwedRow, Sent } from "./Rows.ts"
 import type { JobFilter } from "./Store.ts"
 
@@ -61,9 +62,18 @@ export interface Operations {
       | { readonly _tag: "Later" }
   }
   readonly queued: {
-    /** `limit` is for each priority. */
-    readonly input: { readonly limit: number; readonly except: ReadonlyArray<string>; readonly nowMs: number }
-    readonly answer: { readonly rows: ReadonlyArray<JobRow>; readonly nextMs: number | null }
+    /** `limit` is for each priority. `round` null: the oldest, whosever they are. */
+    readonly input: {
+      readonly limit: number
+      readonly except: ReadonlyArray<string>
+      readonly round: Readonly<Record<Priority, string>> | null
+      readonly nowMs: number
+    }
+    readonly answer: {
+      readonly rows: ReadonlyArray<JobRow>
+      readonly nextMs: number | null
+      readonly round: Readonly<Record<Priority, string>> | null
+    }
   }
   readonly renew: {
     readonly input: { readonly claims: ReadonlyArray<Claimed>; readonly leaseMs: number; readonly nowMs: number }

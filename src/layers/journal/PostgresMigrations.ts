@@ -89,7 +89,9 @@ const steps: ReadonlyArray<ReadonlyArray<string>> = [
     // Milliseconds since 1970 on the server, whose clock decides for all workers when a lease ends.
     `create function now_ms() returns double precision language sql volatile
       as 'select floor(extract(epoch from clock_timestamp()) * 1000)::float8'`
-  ]
+  ],
+  // Owners take turns.
+  [`create index jobs_by_owner on jobs (priority, owner collate "C", due_ms, seq) where state = 'queued'`]
 ]
 
 const present = `select to_regclass(quote_ident($1) || '.stoker_layout') is not null as "isOurs",

@@ -75,6 +75,7 @@ const jobRows = Schema.decodeUnknownEffect(Schema.Array(JobRow))
 const owedRows = Schema.decodeUnknownEffect(Schema.Array(OwedRow))
 const lapses = Schema.decodeUnknownEffect(Schema.Array(Lapsed))
 const holders = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ instance: Schema.String })))
+const ownerRows = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ owner: Schema.String })))
 const letterRows = Schema.decodeUnknownEffect(Schema.Array(LetterRow))
 const numbers = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ number: Schema.NullOr(Schema.Number) })))
 
@@ -187,6 +188,30 @@ export const make = (sql: SqlClient.SqlClient, locking: boolean): Store<Effect.E
         except,
         limit
       ).pipe(Effect.flatMap(jobRows)),
+    dueOf: (priority, owner, nowMs, limit, except) =>
+      query(
+        `select ${whole} from jobs where state = 'queued' and priority = $1 and owner collate "C" = $2 and due_ms <= $3
+           and key <> all($4::text[]) order by due_ms, seq limit $5`,
+        priority,
+        owner,
+        nowMs,
+        except,
+        limit
+      ).pipe(Effect.flatMap(jobRows)),
+    // From one owner to the next by the index: "distinct" would read all rows of each.
+    owners: (priority, after, limit) =>
+      query(
+        `with recursive found (owner) as (
+           (select min(owner collate "C") from jobs where state = 'queued' and priority = $1 and owner collate "C" > $2)
+           union all
+           select (select min(owner collate "C") from jobs
+             where state = 'queued' and priority = $1 and owner collate "C" > found.owner)
+           from found where found.owner is not null
+         ) select owner from found where owner is not null limit $3`,
+        priority,
+        after,
+        limit
+      ).pipe(Effect.flatMap(ownerRows), Effect.map((rows) => rows.map(({ owner }) => owner))),
     nextDue: (priority, nowMs) =>
       number(
         "select min(due_ms)::float8 as number from jobs where state = 'queued' and priority = $1 and due_ms > $2",

@@ -24,6 +24,19 @@ const prunedPerSettle = 2
 /** Of each kind, when nothing else is done: a few milliseconds of work. */
 const prunedAtOnce = 500
 
+/** The next owners of a round, each once, beginning again behind the last. */
+function* ownersFrom<Y>(
+  store: Store<Y>,
+  priority: Priority,
+  after: string,
+  limit: number
+): Generator<Y, ReadonlyArray<string>, unknown> {
+  const next = yield* store.owners(priority, after, limit)
+  if (next.length === limit || after === "") return next
+  const again = yield* store.owners(priority, "", limit - next.length)
+  return [...next, ...again.filter((owner) => !next.includes(owner))]
+}
+
 type Handlers = {
   readonly [N in OperationName]: <Y>(
     store: Store<Y>,
@@ -149,15 +162,25 @@ const handlers: Handlers = {
     return { _tag: isExhausted ? "Exhausted" : "Granted", attempt, fence, ofTry: attempt - spent }
   },
 
-  *queued(store, { except, limit, nowMs }) {
+  *queued(store, { except, limit, nowMs, round }) {
     const rows: Array<JobRow> = []
+    const left = round === null ? null : { ...round }
     let nextMs: number | null = null
     for (const priority of priorities) {
-      rows.push(...(yield* store.due(priority, nowMs, limit, except)))
+      const oldest = yield* store.due(priority, nowMs, limit, except)
+      if (left === null || oldest.length < limit || limit === 0) rows.push(...oldest)
+      else {
+        // Those of the oldest are looked at every time, so that nothing waits for a round to come by for ever.
+        const others = yield* ownersFrom(store, priority, left[priority], limit)
+        const owners = new Set([...oldest.map(({ owner }) => owner), ...others])
+        const share = Math.max(1, Math.floor(limit / owners.size))
+        for (const owner of owners) rows.push(...(yield* store.dueOf(priority, owner, nowMs, share, except)))
+        left[priority] = others.at(-1) ?? ""
+      }
       const next = yield* store.nextDue(priority, nowMs)
       if (next !== null && (nextMs === null || next < nextMs)) nextMs = next
     }
-    return { rows, nextMs }
+    return { rows, nextMs, round: left }
   },
 
   *renew(store, { claims, leaseMs, nowMs }) {

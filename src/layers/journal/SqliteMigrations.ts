@@ -107,7 +107,9 @@ const steps: ReadonlyArray<string> = [
     reply text not null,
     request text not null
   ) strict;
-  create index dead_letters_by_time on dead_letters (died_ms, seq);`
+  create index dead_letters_by_time on dead_letters (died_ms, seq);`,
+  // Owners take turns.
+  `create index jobs_by_owner on jobs (priority, owner, due_ms, seq) where state = 'queued';`
 ]
 
 /** "STKR", so that another program's database is told from a journal (pragma application_id). */

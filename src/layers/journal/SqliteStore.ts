@@ -49,6 +49,21 @@ export const make = (db: DatabaseSync): Store<never> => {
     `select ${whole} from jobs indexed by jobs_by_turn where state = 'queued' and priority = ? and due_ms <= ?
        and key not in (select value from json_each(?)) order by due_ms, seq limit ?`
   )
+  const dueOf = db.prepare(
+    `select ${whole} from jobs indexed by jobs_by_owner where state = 'queued' and priority = ? and owner = ?
+       and due_ms <= ? and key not in (select value from json_each(?)) order by due_ms, seq limit ?`
+  )
+  // From one owner to the next by the index: "distinct" would read all rows of each.
+  const owners = db.prepare(
+    `with recursive found (owner) as (
+       select min(owner) from jobs indexed by jobs_by_owner
+         where state = 'queued' and priority = $priority and owner > $after
+       union all
+       select (select min(owner) from jobs indexed by jobs_by_owner
+         where state = 'queued' and priority = $priority and owner > found.owner)
+       from found where found.owner is not null limit $limit
+     ) select owner from found where owner is not null`
+  )
   const nextDue = db.prepare(
     `select min(due_ms) as dueMs from jobs indexed by jobs_by_turn where state = 'queued' and priority = ? and due_ms > ?`
   )
@@ -133,6 +148,12 @@ export const make = (db: DatabaseSync): Store<never> => {
     },
     *due(priority, nowMs, limit, except) {
       return due.all(priority, nowMs, JSON.stringify(except), limit).map(rowOf<JobRow>)
+    },
+    *dueOf(priority, owner, nowMs, limit, except) {
+      return dueOf.all(priority, owner, nowMs, JSON.stringify(except), limit).map(rowOf<JobRow>)
+    },
+    *owners(priority, after, limit) {
+      return owners.all({ priority, after, limit }).map(({ owner }) => String(owner))
     },
     *nextDue(priority, nowMs) {
       const dueMs = nextDue.get(priority, nowMs)?.dueMs

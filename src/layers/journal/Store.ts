@@ -38,6 +38,19 @@ export interface Store<Y> {
     limit: number,
     except: ReadonlyArray<string>
   ) => Step<Y, ReadonlyArray<JobRow>>
+  /** The same of one owner. */
+  readonly dueOf: (
+    priority: Priority,
+    owner: string,
+    nowMs: number,
+    limit: number,
+    except: ReadonlyArray<string>
+  ) => Step<Y, ReadonlyArray<JobRow>>
+  /**
+   * Owners with queued rows of a priority, due or not, in the order of their bytes, those behind `after` only. It takes no
+   * longer the more rows they have.
+   */
+  readonly owners: (priority: Priority, after: string, limit: number) => Step<Y, ReadonlyArray<string>>
   /** The least `dueMs` after `nowMs` of a queued row of a priority; null if there is none. */
   readonly nextDue: (priority: Priority, nowMs: number) => Step<Y, number | null>
   /** How many rows are queued, due or not. Asked with each submit: it may not take longer the more there are. */
