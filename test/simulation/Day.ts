@@ -128,6 +128,11 @@ export const run = (seed: number, options: DayOptions): World => {
     else if (what < 75) restartBroker()
     else if (what < 85) block()
     else if (what < 90) world.journalAwayUntilMs = time.now() + dice.between(100, 3000)
+    else if (what < 95) {
+      const victim = someone()
+      // Often beyond its leases.
+      if (victim !== undefined) world.stall(victim.mortal, dice.between(100, 3 * victim.config.leaseMs))
+    }
     if (alive().length < 3 && dice.chance(0.6)) beginMortal()
   }
 
@@ -176,6 +181,8 @@ export const run = (seed: number, options: DayOptions): World => {
     if (!broker.isUp()) broker.start()
     broker.block(false)
     world.journalAwayUntilMs = 0
+    // Who stalls goes on within that.
+    pass(90 * SECOND)
     // What clients could not publish while there was an alarm comes now.
     pass(2 * SECOND)
     for (let turn = 0; turn < 200 && !isBroken(); turn++) {

@@ -9,6 +9,8 @@ import type { Dice } from "./Dice.ts"
 export interface Party {
   readonly name: string
   isAlive: boolean
+  /** Until then nothing of it goes on, as in a process that was stopped or has no memory; after it all that was due. */
+  stalledUntilMs: number
 }
 
 interface Timer {
@@ -93,7 +95,8 @@ export const make = (dice: Dice): Time => {
       const now = tasks
       tasks = []
       for (const { party, run } of now) {
-        if (party.isAlive) run()
+        if (party.stalledUntilMs > nowMs) after(party, party.stalledUntilMs - nowMs, run)
+        else if (party.isAlive) run()
         if (++done > MOST_AT_ONCE) throw new Error(`something goes on for ever at ${nowMs - BEGIN_MS} ms`)
       }
       if (isOver()) return
@@ -153,6 +156,12 @@ export const make = (dice: Dice): Time => {
         }
         heap.take()
         if (next.run === undefined || !next.party.isAlive) continue
+        const { stalledUntilMs } = next.party
+        if (stalledUntilMs > next.atMs) {
+          // The same timer, so that it can still be taken back.
+          heap.add(Object.assign(next, { atMs: stalledUntilMs, order: order++ }))
+          continue
+        }
         nowMs = next.atMs
         next.run()
       }

@@ -96,7 +96,15 @@ export interface StartOptions {
 /** Starts one, as `stoker worker` does. It ends after a drain. */
 export const start = (world: World, { config, embedded, steps }: StartOptions): SimulatedWorker => {
   const name = `w${world.workers.size + 1}`
-  const mortal: Mortal = { name, instance: InstanceId.make(name), isAlive: true, isListed: true, steps }
+  const mortal: Mortal = {
+    name,
+    instance: InstanceId.make(name),
+    isAlive: true,
+    isListed: true,
+    stalledUntilMs: 0,
+    stalledMs: 0,
+    steps
+  }
   world.workers.set(mortal.instance, mortal)
   world.sandboxes.setCapacity(mortal.instance, { slots: config.slots, sandboxes: config.budget.sandboxes ?? Infinity })
   world.say(mortal, `starts, ${config.slots} slots${embedded ? ", embedded" : ""}, ${steps} steps`)
@@ -135,7 +143,7 @@ export const start = (world: World, { config, embedded, steps }: StartOptions): 
     mortal.isAlive = false
     world.say(mortal, "has ended")
     if (Exit.isFailure(exit)) return world.violate(`${name} failed: ${String(exit.cause)}`)
-    const limitMs = config.drainMs + 40_000
+    const limitMs = config.drainMs + 40_000 + mortal.stalledMs
     const tookMs = world.time.now() - (worker.drainedAtMs ?? 0)
     if (tookMs > limitMs) world.violate(`${name} took ${tookMs} ms to drain, more than ${limitMs}`)
   })

@@ -20,7 +20,12 @@ export interface Mortal extends Time.Party {
   steps: number
   /** Its lock is held, or its directory is still there. */
   isListed: boolean
+  /** How long it has stalled in all. */
+  stalledMs: number
 }
+
+/** A broker gives a client up that was silent for so long. */
+const HEARTBEATS_MS = 20_000
 
 /** How often what goes wrong: parts of one. */
 export interface Faults {
@@ -81,6 +86,8 @@ export interface World {
   readonly broken: () => string | undefined
   readonly trace: () => ReadonlyArray<string>
   readonly die: (worker: Mortal, why: string) => void
+  /** Its process does nothing for so long. The broker hangs up on it after a while; its sandboxes go on. */
+  readonly stall: (worker: Mortal, ms: number) => void
   /** A touch of the world, before or after which the worker may die; the dead touch nothing. */
   readonly step: <A, E, R>(worker: Mortal, name: string, effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
@@ -88,7 +95,7 @@ export interface World {
 export const make = (seed: number): World => {
   const dice = Dice.make(seed)
   const time = Time.make(dice)
-  const outside: Time.Party = { name: "world", isAlive: true }
+  const outside: Time.Party = { name: "world", isAlive: true, stalledUntilMs: 0 }
   const lines: Array<readonly [atMs: number, who: string, what: string]> = []
   const told: Array<AmqpMessage> = []
   const workers = new Map<InstanceId, Mortal>()
@@ -125,6 +132,19 @@ export const make = (seed: number): World => {
     time.after(outside, dice.between(20, 1000), () => sandboxes.killAll(worker.instance))
   }
 
+  const stall: World["stall"] = (worker, ms) => {
+    if (!worker.isAlive || worker.stalledUntilMs > time.now()) return
+    say(worker, `stalls for ${ms} ms`)
+    worker.stalledUntilMs = time.now() + ms
+    worker.stalledMs += ms
+    if (ms < HEARTBEATS_MS) return
+    time.after(outside, HEARTBEATS_MS, () => {
+      for (const connection of broker.connections()) {
+        if (connection.name.startsWith(`${worker.name}/`)) broker.cut(connection)
+      }
+    })
+  }
+
   /** False: it is dead, perhaps just now. */
   const passes = (worker: Mortal, name: string) => {
     if (!worker.isAlive) return false
@@ -159,6 +179,7 @@ export const make = (seed: number): World => {
     broken: () => broken,
     trace: () => lines.map(([atMs, who, what]) => `${Time.clockTime(atMs)} ${who}: ${what}`),
     die,
+    stall,
     step: (worker, name, effect) =>
       Effect.suspend(() => {
         if (!passes(worker, `before ${name}`)) return Effect.never
