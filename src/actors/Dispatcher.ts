@@ -10,6 +10,7 @@ import type { Functions } from "../layers/functions/Functions.ts"
 import type { Host } from "../layers/host/Host.ts"
 import type { Delivery } from "../layers/intake/Intake.ts"
 import type { Claim, Journal } from "../layers/journal/Journal.ts"
+import type { Ledger } from "../layers/ledger/Ledger.ts"
 import type { Log } from "../layers/log/Log.ts"
 import { type IntakeName, type JobKey, keyText } from "../schemas/Ids.ts"
 import { keyOf } from "../schemas/Job.ts"
@@ -43,7 +44,7 @@ const make = Effect.gen(function*() {
   const { slots, waiting } = yield* Settings
   // What a job actor uses, taken once.
   const services = yield* Effect.context<
-    Desk | Emitters | Executor | Functions | Host | Journal | Log | Outbox | Settings
+    Desk | Emitters | Executor | Functions | Host | Journal | Ledger | Log | Outbox | Settings
   >()
   const jobs = new Map<string, InHand>()
   const rooms = new Map<string, Semaphore.Semaphore>()

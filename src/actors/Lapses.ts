@@ -1,13 +1,14 @@
 /**
  * Claims whose lease ran out. That alone says little: clocks jump, and workers stand still for a while. Such a claim is
- * over when its worker is dead. Of a worker of this host its lock tells; of another host's only its silence: the same
- * lease, not renewed for as long as it would have held, by our own monotonic clock (as Kubernetes' leader election
- * has it).
+ * over when its worker is dead and nothing of it runs. Of a worker of this host its lock and the ledger tell; of another
+ * host's only its silence: the same lease, not renewed for as long as it would have held, by our own monotonic clock (as
+ * Kubernetes' leader election has it).
  */
 import { Duration, Effect, Schedule } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Host } from "../layers/host/Host.ts"
 import { Journal, type Lapse } from "../layers/journal/Journal.ts"
+import { Ledger } from "../layers/ledger/Ledger.ts"
 import { monotonicNanos } from "../layers/Now.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { Desk, type Sighting } from "./Desk.ts"
@@ -41,6 +42,8 @@ const isOver = Effect.fnUntraced(function*(lapse: Lapse) {
   // Ours, and nobody here runs it: giving it back failed, because the journal was away.
   if (lapse.instance === host.instance) return !(yield* Desk).claims.has(keyText(lapse.key))
   if (yield* host.isAlive(lapse.instance)) return false
+  // What it ran may outlive it by the watchdog's second, or until the janitor has proven it gone, who frees the job then.
+  if ((yield* (yield* Ledger).rows(lapse.instance)).length > 0) return false
   return (yield* Journal).scope === "host" || (yield* isSilent(lapse))
 })
 

@@ -9,9 +9,10 @@ import * as Settings from "../../src/layers/config/Settings.ts"
 import * as HostTest from "../../src/layers/host/HostTest.ts"
 import { type Claim, Journal } from "../../src/layers/journal/Journal.ts"
 import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
+import { Ledger, type LedgerRow } from "../../src/layers/ledger/Ledger.ts"
 import * as LedgerMemory from "../../src/layers/ledger/LedgerMemory.ts"
 import { Drivers } from "../../src/layers/sandbox/Sandbox.ts"
-import { InstanceId, keyText } from "../../src/schemas/Ids.ts"
+import { InstanceId, keyText, SandboxId } from "../../src/schemas/Ids.ts"
 import { keyOf } from "../../src/schemas/Job.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { makeJob } from "./World.ts"
@@ -19,14 +20,25 @@ import { makeJob } from "./World.ts"
 const leaseMs = 30_000
 
 /** `neighbour` is a live worker of this host, `dead` one that left its directory; nobody else is known here. */
-const world = (scope: Journal["Service"]["scope"]) => {
+const world = (scope: Journal["Service"]["scope"], rows: ReadonlyArray<LedgerRow> = []) => {
   const others = new Map([[InstanceId.make("neighbour"), true], [InstanceId.make("dead"), false]])
   const journal = Layer.effect(Journal, Effect.map(Journal, (journal) => Journal.of({ ...journal, scope }))).pipe(
     Layer.provide(JournalMemory.layerMemory)
   )
+  const ledger = Layer.effect(
+    Ledger,
+    Effect.map(
+      Ledger,
+      (own) =>
+        Ledger.of({
+          ...own,
+          rows: (of) => Effect.succeed(rows.filter(({ instance }) => (of ?? instance) === instance))
+        })
+    )
+  ).pipe(Layer.provide(LedgerMemory.layerMemory))
   return Layer.mergeAll(
     Layer.provideMerge(Desk.layer, Settings.layer({ ...standardConfig, leaseMs })),
-    Layer.provideMerge(LedgerMemory.layerMemory, HostTest.layerTest({ instance: "me", others })),
+    Layer.provideMerge(ledger, HostTest.layerTest({ instance: "me", others })),
     Layer.succeed(Drivers, []),
     CgroupsTest.layerTest,
     journal
@@ -66,6 +78,24 @@ describe("a lapsed claim", () => {
         assert.isFalse(yield* isFree(claim))
       }).pipe(Effect.provide(world(scope))))
   }
+
+  it.effect("of a dead worker is taken only when nothing of it can run any more", () => {
+    const rows: Array<LedgerRow> = [
+      { id: SandboxId.make("s0000000000000000001"), instance: InstanceId.make("dead"), driver: "oci", madeAtMs: 0 }
+    ]
+    return Effect.gen(function*() {
+      const claim = yield* claimed("dead")
+      yield* TestClock.adjust("31 seconds")
+      const { lapsed } = yield* Journal
+      const [lapse] = yield* lapsed(10)
+      if (lapse === undefined) return assert.fail("it has not lapsed")
+      assert.isFalse(yield* Lapses.end(lapse))
+      assert.isFalse(yield* isFree(claim))
+      rows.pop()
+      assert.isTrue(yield* Lapses.end(lapse))
+      assert.isTrue(yield* isFree(claim))
+    }).pipe(Effect.provide(world("host", rows)))
+  })
 
   it.effect("of another host's worker is taken when it was not renewed for a whole lease", () =>
     Effect.gen(function*() {

@@ -18,6 +18,7 @@ import { Host } from "../../src/layers/host/Host.ts"
 import type { Delivery } from "../../src/layers/intake/Intake.ts"
 import { Journal, JournalError } from "../../src/layers/journal/Journal.ts"
 import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
+import * as LedgerMemory from "../../src/layers/ledger/LedgerMemory.ts"
 import { Log, LogError, type LogWriter } from "../../src/layers/log/Log.ts"
 import { FunctionName, InstanceId, IntakeName, JobId, keyText, Owner } from "../../src/schemas/Ids.ts"
 import { type Job, keyOf } from "../../src/schemas/Job.ts"
@@ -238,7 +239,7 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
       Layer.succeed(Emitters, [emitter]),
       executor,
       Layer.succeed(Log, log),
-      Layer.succeed(Host, host)
+      Layer.provideMerge(LedgerMemory.layerMemory, Layer.succeed(Host, host))
     ))
   )
   // Not closed when it dies: a dead worker runs no finalizers.

@@ -21,6 +21,7 @@ import * as Embedded from "../../src/layers/intake/Embedded.ts"
 import * as StokerIntake from "../../src/layers/intake/Stoker.ts"
 import * as StokerControl from "../../src/layers/intake/StokerControl.ts"
 import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
+import * as LedgerMemory from "../../src/layers/ledger/LedgerMemory.ts"
 import * as LogMemory from "../../src/layers/log/LogMemory.ts"
 import { InstanceId } from "../../src/schemas/Ids.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
@@ -61,7 +62,7 @@ export const startWorker = Effect.fnUntraced(function*(broker: Broker, options: 
       JournalMemory.layerMemory,
       LogMemory.layerMemory,
       DiskSpaceTest.layerTest(),
-      HostTest.layerTest({ instance: options.instance }),
+      Layer.provideMerge(LedgerMemory.layerMemory, HostTest.layerTest({ instance: options.instance })),
       Settings.layer({ ...standardConfig, slots: options.slots ?? 2 })
     )),
     Layer.provideMerge(Layer.succeedContext(amqp)),

@@ -16,6 +16,7 @@ import * as HostTest from "../../src/layers/host/HostTest.ts"
 import * as StokerIntake from "../../src/layers/intake/Stoker.ts"
 import { jobsTopology } from "../../src/layers/intake/StokerTopology.ts"
 import * as JournalMemory from "../../src/layers/journal/JournalMemory.ts"
+import * as LedgerMemory from "../../src/layers/ledger/LedgerMemory.ts"
 import * as LogMemory from "../../src/layers/log/LogMemory.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
@@ -36,7 +37,7 @@ const worker = Effect.fnUntraced(function*(tracer?: Tracer.Tracer, script: Scrip
     Layer.provideMerge(Layer.mergeAll(
       JournalMemory.layerMemory,
       LogMemory.layerMemory,
-      HostTest.layerTest({ instance: "w" }),
+      Layer.provideMerge(LedgerMemory.layerMemory, HostTest.layerTest({ instance: "w" })),
       Settings.layer(standardConfig),
       AmqpTest.layerTest
     )),
