@@ -46,8 +46,9 @@ _Noreturn void become(const struct launch *launch) {
   for (int i = 0; i < launch->group_count; i++) {
     if (write(fds[i], "0", 1) != 1) fail("write", launch->groups[i]); /* 0 = the writer itself */
   }
-  if (launch->program_fd < 0) execvp(launch->argv[0], launch->argv);
-  else syscall(SYS_execveat, launch->program_fd, "", launch->argv, environ, AT_EMPTY_PATH);
+  /* Where nothing may run from memory the program protects itself, as it does for everybody else. */
+  if (launch->program_fd >= 0) syscall(SYS_execveat, launch->program_fd, "", launch->argv, environ, AT_EMPTY_PATH);
+  execvp(launch->argv[0], launch->argv);
   fail("exec", launch->argv[0]);
 }
 

@@ -28,7 +28,7 @@ static struct {
   struct stat of;
 } copy = {.fd = -1};
 
-/* As `execvp` would find it: there is no PATH in our environment. */
+/* As `execvp` finds it without a PATH, which is not the same for every libc: Stoker gives whole paths. */
 static bool find(const char *program, char *path) {
   static const char *const folders[] = {"", "/bin/", "/usr/bin/"};
   bool is_path = strchr(program, '/') != NULL;

@@ -106,13 +106,9 @@ static bool start(struct client *client) {
   request.launch.program_fd = request.sealed ? sealed_copy(request.argv[0]) : -1;
   struct child child = {.fd = client->fd, .said = -1};
   if (request.said[0] != 0) {
-    child.said = memfd_create("said", MFD_CLOEXEC);
     child.path = strdup(request.said);
-    if (child.said < 0 || child.path == NULL) {
-      if (child.said >= 0) close(child.said);
-      free(child.path);
-      return false;
-    }
+    if (child.path != NULL) child.said = memfd_create("said", MFD_CLOEXEC);
+    if (child.said < 0) free(child.path); /* no descriptor left: better without its words than not at all */
   }
   child.pid = fork();
   if (child.pid == 0) launch(client->fd, child.said, &request);

@@ -9,7 +9,7 @@ import { requestHash } from "../../src/layers/intake/RequestHash.ts"
 import { Journal } from "../../src/layers/journal/Journal.ts"
 import * as JournalSqlite from "../../src/layers/journal/JournalSqlite.ts"
 import { Owner } from "../../src/schemas/Ids.ts"
-import { standardTerms } from "../../src/schemas/Terms.ts"
+import { standardTerms, type Terms } from "../../src/schemas/Terms.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { makeJob } from "../actors/World.ts"
 import * as Places from "../journal/places.ts"
@@ -81,6 +81,42 @@ describe("the embedded queue's door", () => {
       assert.deepStrictEqual(first.map(({ job }) => String(job.id)), ["f0", "ann0", "bob0", "f1", "ann1", "bob1"])
       const rest = yield* Effect.forEach(Array.from({ length: 198 }), () => Queue.take(arrived))
       assert.deepStrictEqual(rest.map(({ job }) => String(job.id)), Array.from({ length: 198 }, (_, n) => `f${n + 2}`))
+    }))
+
+  it.effect("lets owners take turns where jobs take long, and pays no attention to those whose time has not come", () =>
+    Effect.gen(function*() {
+      const context = yield* Layer.build(yield* Places.sqlite())
+      const journal = Context.get(context, Journal)
+      const send = (owner: string, id: string, some: Partial<Terms> = {}) => {
+        const job = { ...makeJob(id), owner: Owner.make(owner), intake: Embedded.NAME }
+        return journal.submit({ job, hash: requestHash(job), reply: null }, { terms: { ...standardTerms, ...some } })
+      }
+      yield* Effect.forEach(Array.from({ length: 60 }, (_, n) => n), (n) => send("flood", `f${n}`))
+      yield* Effect.forEach(
+        Array.from({ length: 20 }, (_, n) => n),
+        (n) => send(`later${n}`, `l${n}`, { notBeforeMs: 1e9 })
+      )
+      yield* Effect.forEach(["ann", "zoe"], (owner) => Effect.forEach([0, 1, 2], (n) => send(owner, `${owner}${n}`)))
+      const layer = Embedded.layer.pipe(
+        Layer.provide([Layer.succeedContext(context), Settings.layer(standardConfig)])
+      )
+      const { intake } = Context.get(yield* Layer.build(layer), Embedded.Embedded)
+      const pull = yield* Stream.toPull(intake.deliveries)
+      const order: Array<string> = []
+      for (let n = 0; n < 12; n++) {
+        for (const { job } of yield* pull) order.push(String(job.id))
+        // Longer than what was read is good for.
+        yield* TestClock.adjust("250 millis")
+      }
+      assert.deepStrictEqual(order.filter((id) => !id.startsWith("f")).toSorted(), [
+        "ann0",
+        "ann1",
+        "ann2",
+        "zoe0",
+        "zoe1",
+        "zoe2"
+      ])
+      assert.deepStrictEqual(order.filter((id) => id.startsWith("f")), ["f0", "f1", "f2", "f3", "f4", "f5"])
     }))
 
   it.effect("hands a delayed job over when it is due, not when it looks next", () =>

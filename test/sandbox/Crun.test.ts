@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import * as Crun from "../../src/layers/sandbox/oci/Crun.ts"
 import { seccompProfile } from "../../src/layers/sandbox/oci/SeccompProfile.ts"
 
@@ -31,6 +31,15 @@ describe("crun", () => {
         const error = yield* Effect.flip(Crun.version(yield* program(`echo crun version ${old}`)))
         assert.match(error.message, /is too old, 1\.8 is the least.*apt-get install crun/)
       }
+    }))
+
+  it.live("is one file for all who run it, whatever their PATH", () =>
+    Effect.gen(function*() {
+      const path = yield* program("true")
+      assert.strictEqual(Crun.find("crun", `relative:/nowhere:${dirname(path)}:/usr/bin`), path)
+      assert.strictEqual(Crun.find("crun", "/nowhere"), "crun")
+      assert.strictEqual(Crun.find(path, "/usr/bin"), path)
+      assert.strictEqual(Crun.find("./crun", "/usr/bin"), join(process.cwd(), "crun"))
     }))
 
   it.live("that is something else, fails, or is not there is told as that", () =>

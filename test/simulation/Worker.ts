@@ -121,6 +121,7 @@ export const start = (world: World, { config, embedded, steps }: StartOptions): 
     drain: () => {
       if (!mortal.isAlive || worker.drainedAtMs !== undefined) return
       worker.drainedAtMs = world.time.now()
+      mortal.stalledMs = Math.max(0, mortal.stalledUntilMs - worker.drainedAtMs)
       world.say(mortal, "drains")
       Deferred.doneUnsafe(asked, Effect.void)
     }

@@ -20,7 +20,7 @@ export interface Mortal extends Time.Party {
   steps: number
   /** Its lock is held, or its directory is still there. */
   isListed: boolean
-  /** How long it has stalled in all. */
+  /** How long it has stalled since it drains, or in all. */
   stalledMs: number
 }
 

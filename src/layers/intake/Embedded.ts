@@ -1,9 +1,9 @@
 /** The embedded queue's door: jobs are rows of the journal in state `queued`, put there by this process or another. */
-import { Context, Effect, Layer, Queue, Stream } from "effect"
+import { Context, Effect, Layer, Queue, Random, Stream } from "effect"
 import { IntakeName, keyText } from "../../schemas/Ids.ts"
 import { keyOf } from "../../schemas/Job.ts"
 import { describe, type Outcome } from "../../schemas/Outcome.ts"
-import { backoffOf, priorities } from "../../schemas/Terms.ts"
+import { backoffOf, priorities, type Priority } from "../../schemas/Terms.ts"
 import * as Turns from "../../schemas/Turns.ts"
 import { Settings } from "../config/Settings.ts"
 import { type Claim, type Due, Journal, type OwnersRound, type QueuedJob, type Why } from "../journal/Journal.ts"
@@ -16,6 +16,9 @@ export const NAME = IntakeName.make("embedded")
 /** How often rows are looked for of which nobody has told us, in milliseconds. */
 const pollMs = 200
 
+/** Of several workers that are told of one job. */
+const mostDelayMs = 20
+
 /** Rows of each priority that are read at once, twice as many where owners take turns; they wait here for theirs. */
 const page = 16
 
@@ -25,16 +28,34 @@ export class Embedded extends Context.Service<Embedded, {
   readonly wake: Effect.Effect<void>
 }>()("stoker/layers/intake/Embedded") {}
 
-/** The first of each owner, then the second of each, and so on: of what is left none waits for all of another's. */
-const inTurns = (jobs: ReadonlyArray<QueuedJob>): Array<QueuedJob> => {
-  const counts = new Map<string, number>()
-  const ranked = jobs.map((queued) => {
-    const { owner } = queued.request.job
-    const rank = counts.get(owner) ?? 0
-    counts.set(owner, rank + 1)
-    return { queued, rank }
-  })
-  return ranked.toSorted((a, b) => a.rank - b.rank).map(({ queued }) => queued)
+/** Owners whose last turn is remembered; one who is forgotten comes before the others. */
+const rememberedOwners = 1024
+
+/** One level of priority. */
+interface Lane extends Turns.Lane {
+  readonly level: Priority
+  /** Read and not yet handed over, those of one owner in their order. */
+  jobs: ReadonlyArray<QueuedJob>
+  /** Owners who had a turn and when, the last one last. It outlives `jobs`, which may be read again after each one. */
+  readonly served: Map<string, number>
+  turns: number
+}
+
+const ownerOf = ({ request: { job } }: QueuedJob): string => job.owner
+
+/** Takes the first job of whoever had no turn for longest. */
+const shift = (lane: Lane): QueuedJob | undefined => {
+  const turnOf = (queued: QueuedJob) => lane.served.get(ownerOf(queued)) ?? 0
+  const [first, ...others] = lane.jobs
+  if (first === undefined) return undefined
+  const chosen = others.reduce((best, job) => turnOf(job) < turnOf(best) ? job : best, first)
+  lane.jobs = lane.jobs.filter((job) => job !== chosen)
+  lane.served.delete(ownerOf(chosen))
+  lane.turns += 1
+  lane.served.set(ownerOf(chosen), lane.turns)
+  const [oldest] = lane.served.keys()
+  if (oldest !== undefined && lane.served.size > rememberedOwners) lane.served.delete(oldest)
+  return chosen
 }
 
 const nameOf = ({ request: { job } }: QueuedJob) => keyText(keyOf(job))
@@ -45,7 +66,14 @@ const make = Effect.gen(function*() {
   const bell = yield* Queue.sliding<void>(1)
   // A row stays `queued` until its claim: what was handed over is not handed over again meanwhile.
   const handed = new Set<string>()
-  const lanes = priorities.map((level) => ({ level, weight: weights[level], credit: 0, jobs: new Array<QueuedJob>() }))
+  const lanes = priorities.map((level): Lane => ({
+    level,
+    weight: weights[level],
+    credit: 0,
+    jobs: [],
+    served: new Map(),
+    turns: 0
+  }))
   let round: OwnersRound = { high: "", normal: "", low: "" }
   let lookAtMs = 0
   let isAway = false
@@ -104,7 +132,7 @@ const make = Effect.gen(function*() {
       Effect.orElseSucceed((): Due => ({ jobs: [] }))
     )
     round = left
-    for (const lane of lanes) lane.jobs = inTurns(jobs.filter(({ terms }) => terms.priority === lane.level))
+    for (const lane of lanes) lane.jobs = jobs.filter(({ terms }) => terms.priority === lane.level)
     // Others may write rows at any time; what we know of is taken when it is due, not when we look by chance.
     lookAtMs = Math.min((yield* nowMs) + pollMs, nextMs ?? Number.POSITIVE_INFINITY)
     return jobs.length
@@ -118,7 +146,8 @@ const make = Effect.gen(function*() {
       if (Queue.sizeUnsafe(bell) > 0) yield* ring
       const isDue = (yield* nowMs) >= lookAtMs
       const found = isDue || lanes.every(({ jobs }) => jobs.length === 0) ? yield* look : 0
-      const queued = Turns.next(lanes.filter(({ jobs }) => jobs.length > 0))?.jobs.shift()
+      const lane = Turns.next(lanes.filter(({ jobs }) => jobs.length > 0))
+      const queued = lane === undefined ? undefined : shift(lane)
       if (queued !== undefined) {
         handed.add(nameOf(queued))
         return deliveryOf(queued)
@@ -127,11 +156,15 @@ const make = Effect.gen(function*() {
     }
   })
 
+  // Workers that share a journal all hear of a job: not all of them should look before the first has claimed it.
+  const apart = journal.scope === "shared"
+    ? Effect.flatMap(Random.nextIntBetween(0, mostDelayMs), Effect.sleep)
+    : Effect.void
   // What is told while there is enough at hand need not be looked at yet.
-  yield* journal.arrivals.pipe(
-    Stream.runForEach(() => lanes.every(({ jobs }) => jobs.length === 0) ? Queue.offer(bell, undefined) : Effect.void),
-    Effect.forkScoped
+  const hear = Effect.suspend(() =>
+    lanes.every(({ jobs }) => jobs.length === 0) ? Queue.offer(bell, undefined) : Effect.void
   )
+  const listening = Stream.runForEach(journal.arrivals, () => Effect.andThen(apart, hear))
 
   return Embedded.of({
     intake: {
@@ -140,7 +173,7 @@ const make = Effect.gen(function*() {
       deliveries: Stream.suspend(() => {
         handed.clear()
         lookAtMs = 0
-        return Stream.fromEffectRepeat(take)
+        return Stream.unwrap(Effect.as(Effect.forkScoped(listening), Stream.fromEffectRepeat(take)))
       })
     },
     wake: Effect.asVoid(Queue.offer(bell, undefined))

@@ -100,6 +100,9 @@ export interface Bell {
   readonly rings: Stream.Stream<void>
 }
 
+/** Workers look for what nobody told them several times in that time. */
+const soonMs = 1000
+
 const noBell: Bell = { ring: Effect.void, rings: Stream.never }
 
 export interface Place {
@@ -126,7 +129,8 @@ const backend = (perform: Perform, scope: Journal["Service"]["scope"], bell: Bel
       case "Full":
         return yield* new Overloaded({ limit: "queueMaximum", maximum: maximum ?? 0 })
       case "Known":
-        yield* bell.ring
+        // What is not due soon is found in time anyhow, and what runs already is nobody's business.
+        if (answer.row.state === "queued" && answer.row.dueMs <= row.receivedMs + soonMs) yield* bell.ring
         return yield* RowCodec.recordOf(answer.row)
     }
   }),

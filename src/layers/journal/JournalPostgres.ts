@@ -1,7 +1,9 @@
 /** The journal in a PostgreSQL database, shared by workers of many hosts. */
 import { PgClient } from "@effect/sql-pg"
-import { type Duration, Effect, Layer, Redacted, Schedule, Schema, Stream } from "effect"
+import { Deferred, type Duration, Effect, Layer, Queue, Redacted, Schedule, Schema, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
+import { createHash } from "node:crypto"
+import * as Release from "../Release.ts"
 import { Journal, JournalError } from "./Journal.ts"
 import * as JournalBackend from "./JournalBackend.ts"
 import { explain, failureOf, type PostgresPlace } from "./PostgresFailure.ts"
@@ -14,7 +16,7 @@ export interface PostgresOptions extends JournalBackend.JournalOptions {
   readonly url: Redacted.Redacted<string>
   /** Made if it is not there. What the URL says by default, else `stoker`. */
   readonly schema?: string
-  /** Connections of this worker at most. 4 by default: one transaction each. */
+  /** Connections of this worker at most, one transaction each; and one more that listens. 4 by default. */
   readonly connections?: number
   /** How long a connection may take to come about. 5 seconds by default. */
   readonly connectTimeout?: Duration.Input
@@ -55,18 +57,43 @@ const session = (schema: string) => ({
   idle_in_transaction_session_timeout: "15s"
 })
 
-/** Workers and senders tell each other through the server. A connection that is lost is made again. */
-const bellOf = (sql: PgClient.PgClient, schema: string): JournalBackend.Bell => {
-  const channel = `${schema}_arrivals`
-  return {
-    ring: sql.notify(channel, "").pipe(Effect.timeout("1 second"), Effect.ignore),
+/**
+ * Workers and senders tell each other through the server. A connection that is lost is made again. Who has queued a job
+ * does not wait for it: another fiber rings, once for all that came meanwhile, and has a second for that at the end.
+ */
+const makeBell = Effect.fnUntraced(function*(sql: PgClient.PgClient, schema: string) {
+  // A name of one length: a schema's may be as long as a channel's, too long for any addition.
+  const channel = `stoker_${createHash("sha256").update(schema).digest("hex").slice(0, 32)}`
+  const asked = yield* Queue.sliding<void>(1)
+  let isOwed = false
+  let rung = Deferred.makeUnsafe<void>()
+  const ringAll = Effect.gen(function*() {
+    yield* Queue.take(asked)
+    yield* Effect.ignore(sql.notify(channel, ""))
+    isOwed = Queue.sizeUnsafe(asked) > 0
+    if (isOwed) return
+    Deferred.doneUnsafe(rung, Effect.void)
+    rung = Deferred.makeUnsafe()
+  })
+  yield* Effect.forkScoped(Effect.forever(ringAll))
+  yield* Effect.addFinalizer(() =>
+    Effect.suspend(() => isOwed ? Deferred.await(rung) : Effect.void).pipe(
+      Release.within("telling others of a queued job", "1 second")
+    )
+  )
+  const bell: JournalBackend.Bell = {
+    ring: Effect.suspend(() => {
+      isOwed = true
+      return Queue.offer(asked, undefined)
+    }),
     rings: Stream.unwrap(Effect.map(sql.listen(channel), Stream.fromQueue)).pipe(
       Stream.map(() => undefined),
       Stream.retry(Schedule.spaced("5 seconds")),
       Stream.orDie
     )
   }
-}
+  return bell
+})
 
 const make = Effect.fnUntraced(function*(options: PostgresOptions) {
   const { connectTimeout = "5 seconds", connections = 4, url } = options
@@ -77,7 +104,6 @@ const make = Effect.fnUntraced(function*(options: PostgresOptions) {
     const sql = yield* PgClient.make({
       url,
       applicationName: "stoker",
-      // One of them listens.
       maxConnections: connections + 1,
       connectTimeout,
       keepAlive: "10 seconds",
@@ -96,7 +122,7 @@ const make = Effect.fnUntraced(function*(options: PostgresOptions) {
     })
   )
   const perform = PostgresTransactions.make(sql, place, policy)
-  return Journal.of(JournalBackend.make(perform, { scope: "shared", bell: bellOf(sql, schema) }))
+  return Journal.of(JournalBackend.make(perform, { scope: "shared", bell: yield* makeBell(sql, schema) }))
 })
 
 /** Fails when the server cannot be reached, or the schema is another program's or a newer version's. */

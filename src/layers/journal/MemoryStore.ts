@@ -61,12 +61,12 @@ export const make = (): Store<never> => {
         .toSorted((a, b) => a.dueMs - b.dueMs)
         .slice(0, limit)
     },
-    *dueOf(priority, owner, nowMs, limit, except) {
+    *dueOf(priority, owners, nowMs, limit, except) {
       const skipped = new Set(except)
-      return queued(priority)
-        .filter((row) => row.owner === owner && row.dueMs <= nowMs && !skipped.has(row.key))
+      const due = queued(priority)
+        .filter(({ dueMs, key }) => dueMs <= nowMs && !skipped.has(key))
         .toSorted((a, b) => a.dueMs - b.dueMs)
-        .slice(0, limit)
+      return owners.flatMap((owner) => due.filter((row) => row.owner === owner).slice(0, limit))
     },
     *owners(priority, after, limit) {
       const byBytes = (a: string, b: string) => Buffer.compare(Buffer.from(a), Buffer.from(b))

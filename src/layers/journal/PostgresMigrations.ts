@@ -116,6 +116,8 @@ const check = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, schema: stri
 })
 
 const take = Effect.fnUntraced(function*(sql: SqlClient.SqlClient, schema: string) {
+  // A step may have to read all rows, which takes longer than any transaction of ours may otherwise.
+  yield* sql.unsafe("set local statement_timeout = 0")
   // Workers that start together wait here for the first of them.
   yield* sql.unsafe("select pg_advisory_xact_lock(hashtextextended($1, 1))::text", [`stoker layout ${schema}`])
   const done = yield* check(sql, schema)

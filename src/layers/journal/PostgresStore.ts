@@ -188,12 +188,14 @@ export const make = (sql: SqlClient.SqlClient, locking: boolean): Store<Effect.E
         except,
         limit
       ).pipe(Effect.flatMap(jobRows)),
-    dueOf: (priority, owner, nowMs, limit, except) =>
+    dueOf: (priority, owners, nowMs, limit, except) =>
       query(
-        `select ${whole} from jobs where state = 'queued' and priority = $1 and owner collate "C" = $2 and due_ms <= $3
-           and key <> all($4::text[]) order by due_ms, seq limit $5`,
+        `select found.* from unnest($2::text[]) with ordinality as asked (name, place), lateral (
+           select ${whole} from jobs where state = 'queued' and priority = $1 and owner collate "C" = asked.name
+             and due_ms <= $3 and key <> all($4::text[]) order by due_ms, seq limit $5
+         ) as found order by asked.place, found."dueMs"`,
         priority,
-        owner,
+        owners,
         nowMs,
         except,
         limit

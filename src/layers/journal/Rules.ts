@@ -37,6 +37,36 @@ function* ownersFrom<Y>(
   return [...next, ...again.filter((owner) => !next.includes(owner))]
 }
 
+/**
+ * The oldest rows and those of other owners, of each as many. The oldest are there every time, so that nothing waits for a
+ * round to come by for ever.
+ */
+function* withOthers<Y>(
+  store: Store<Y>,
+  priority: Priority,
+  round: ReadonlyArray<string>,
+  { except, limit, nowMs, oldest }: {
+    readonly oldest: ReadonlyArray<JobRow>
+    readonly nowMs: number
+    readonly limit: number
+    readonly except: ReadonlyArray<string>
+  }
+): Generator<Y, ReadonlyArray<JobRow>, unknown> {
+  const first = new Set(oldest.map(({ owner }) => owner))
+  const others = round.filter((owner) => !first.has(owner))
+  if (others.length === 0) return oldest
+  const found = yield* store.dueOf(priority, others, nowMs, Math.max(1, Math.floor(limit / 2)), except)
+  if (found.length === 0) return oldest
+  // Of those who have something due, not of those who only wait for its time.
+  const share = Math.max(1, Math.floor(limit / (first.size + new Set(found.map(({ owner }) => owner)).size)))
+  const counts = new Map<string, number>()
+  return [...oldest, ...found].filter(({ owner }) => {
+    const count = (counts.get(owner) ?? 0) + 1
+    counts.set(owner, count)
+    return count <= share
+  })
+}
+
 type Handlers = {
   readonly [N in OperationName]: <Y>(
     store: Store<Y>,
@@ -170,12 +200,9 @@ const handlers: Handlers = {
       const oldest = yield* store.due(priority, nowMs, limit, except)
       if (left === null || oldest.length < limit || limit === 0) rows.push(...oldest)
       else {
-        // Those of the oldest are looked at every time, so that nothing waits for a round to come by for ever.
-        const others = yield* ownersFrom(store, priority, left[priority], limit)
-        const owners = new Set([...oldest.map(({ owner }) => owner), ...others])
-        const share = Math.max(1, Math.floor(limit / owners.size))
-        for (const owner of owners) rows.push(...(yield* store.dueOf(priority, owner, nowMs, share, except)))
-        left[priority] = others.at(-1) ?? ""
+        const round = yield* ownersFrom(store, priority, left[priority], limit)
+        left[priority] = round.at(-1) ?? ""
+        rows.push(...(yield* withOthers(store, priority, round, { oldest, nowMs, limit, except })))
       }
       const next = yield* store.nextDue(priority, nowMs)
       if (next !== null && (nextMs === null || next < nextMs)) nextMs = next

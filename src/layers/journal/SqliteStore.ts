@@ -149,8 +149,9 @@ export const make = (db: DatabaseSync): Store<never> => {
     *due(priority, nowMs, limit, except) {
       return due.all(priority, nowMs, JSON.stringify(except), limit).map(rowOf<JobRow>)
     },
-    *dueOf(priority, owner, nowMs, limit, except) {
-      return dueOf.all(priority, owner, nowMs, JSON.stringify(except), limit).map(rowOf<JobRow>)
+    *dueOf(priority, owners, nowMs, limit, except) {
+      const skipped = JSON.stringify(except)
+      return owners.flatMap((owner) => dueOf.all(priority, owner, nowMs, skipped, limit).map(rowOf<JobRow>))
     },
     *owners(priority, after, limit) {
       return owners.all({ priority, after, limit }).map(({ owner }) => String(owner))

@@ -38,10 +38,10 @@ export interface Store<Y> {
     limit: number,
     except: ReadonlyArray<string>
   ) => Step<Y, ReadonlyArray<JobRow>>
-  /** The same of one owner. */
+  /** The same of some owners, up to `limit` of each, one owner after the other. */
   readonly dueOf: (
     priority: Priority,
-    owner: string,
+    owners: ReadonlyArray<string>,
     nowMs: number,
     limit: number,
     except: ReadonlyArray<string>

@@ -164,7 +164,12 @@ export const make = Effect.gen(function*() {
     let asked = false
     const close = Effect.sync(() => {
       asked = true
-    }).pipe(Effect.andThen(link.close), Effect.andThen(Effect.timeoutOption(ended, FAREWELL)))
+    }).pipe(
+      Effect.andThen(link.close),
+      Effect.andThen(Effect.timeoutOption(ended, FAREWELL)),
+      // Its last words are of no use any more, and would lie about as a file.
+      Effect.andThen(Effect.sync(() => stream.destroy()))
+    )
     yield* Effect.addFinalizer(() => within(`guest ${id}`, "3 seconds")(close))
     // Not of the scope: whoever still waits for an answer when it closes is to hear of the end, too.
     yield* ended.pipe(

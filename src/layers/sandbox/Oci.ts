@@ -51,7 +51,8 @@ const confinement = (pid: number) => {
 export const make = Effect.gen(function*() {
   const native = yield* Native
   const watchdog = yield* Watchdog
-  const crun = yield* Config.String("STOKER_CRUN").pipe(Config.withDefault("crun"))
+  const path = yield* Config.String("PATH").pipe(Config.withDefault("/usr/local/bin:/usr/bin:/bin"))
+  const crun = Crun.find(yield* Config.String("STOKER_CRUN").pipe(Config.withDefault("crun")), path)
   const hosted = yield* HostSandbox.make
   const { host } = hosted
   const own = (...parts: ReadonlyArray<string>) => hosted.instancePath(host.instance, ...parts)

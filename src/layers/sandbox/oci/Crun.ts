@@ -1,6 +1,8 @@
 /** crun, the OCI runtime: where it is, whether it is new enough, and its state directory's arguments. */
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
+import { accessSync, constants, statSync } from "node:fs"
+import { isAbsolute, join, resolve } from "node:path"
 import { ProvisionFailed } from "../Sandbox.ts"
 
 /** 1.8 is what Debian 12 has and what this driver was tried with; before it, `run.oci.seccomp_bpf_data` misbehaves. */
@@ -19,6 +21,24 @@ const failed = (reason: string, cause?: unknown) =>
     remedy: REMEDY,
     ...(cause === undefined ? {} : { cause })
   })
+
+const isExecutable = (path: string) => {
+  try {
+    accessSync(path, constants.X_OK)
+    return statSync(path).isFile()
+  } catch {
+    return false
+  }
+}
+
+/**
+ * The file that the name means to this worker, so that it is the same one everywhere: the launcher has no PATH. The name
+ * itself if there is none; whoever runs it says so.
+ */
+export const find = (name: string, path: string): string =>
+  name.includes("/")
+    ? resolve(name)
+    : path.split(":").map((folder) => join(folder, name)).find((file) => isAbsolute(file) && isExecutable(file)) ?? name
 
 /** Runs crun to its end; what it said on stdout, or a failure with what it said on stderr. */
 export const execute = (program: string, args: ReadonlyArray<string>): Effect.Effect<string, ProvisionFailed> =>
