@@ -38,8 +38,8 @@ export const make = (windowMs: number): PoolDemand => {
     },
     wish: (nowMs, minimum, maximum) => {
       const mean = (faded(nowMs) / windowMs) * (meanMs ?? 0)
-      // Two standard deviations of a Poisson process: more than that arrive during one provision in 2 % of the cases.
-      const expected = mean + 2 * Math.sqrt(mean)
+      // Three standard deviations of a Poisson process: more than that arrive during one provision in 3 of 1000 cases.
+      const expected = mean + 3 * Math.sqrt(mean)
       return Math.min(maximum, Math.max(minimum, expected < NEGLIGIBLE ? 0 : Math.ceil(expected)))
     },
     lastMs: () => last

@@ -1,7 +1,7 @@
 /** Worker configurations as the command line makes them: one class for each driver, called like it. */
 import { Effect, Option } from "effect"
 import type { DaemonConfig } from "../schemas/DaemonConfig.ts"
-import { usualPool, workerConfigOf } from "../schemas/DaemonWorker.ts"
+import { mostWarm, usualPool, workerConfigOf } from "../schemas/DaemonWorker.ts"
 import { ClassName } from "../schemas/Ids.ts"
 import type { Limits, LimitsRequest } from "../schemas/Limits.ts"
 import type { SandboxClass } from "../schemas/SandboxClass.ts"
@@ -63,7 +63,7 @@ export interface WorkerFlags {
 }
 
 const withWarm = ({ pool, ...rest }: SandboxClass, warm: number): SandboxClass =>
-  warm === 0 ? rest : { ...rest, pool: { ...(pool ?? usualPool(warm)), minimum: warm, maximum: 2 * warm } }
+  warm === 0 ? rest : { ...rest, pool: { ...(pool ?? usualPool(warm)), minimum: warm, maximum: mostWarm(warm) } }
 
 /** For a worker: what the file says, and over it the flags. */
 export const configForWorker = Effect.fnUntraced(function*(flags: WorkerFlags, file: DaemonConfig = {}) {

@@ -105,7 +105,7 @@ export const FileClass = Schema.Struct({
   network: field(SandboxClass.fields.network, "none, or the host's"),
   ceiling: field(FileLimits, "the most a job of this class may ask for"),
   defaults: field(FileLimits, "what a job gets that asks for nothing"),
-  pool: field(FilePool, "sandboxes that stand ready (default: as many as slots, at most twice as many)")
+  pool: field(FilePool, "sandboxes that stand ready (default: as many as slots, at most three times as many)")
 })
 export type FileClass = typeof FileClass.Type
 

@@ -11,7 +11,7 @@ const [standard] = standardConfig.classes
 const defaults: DaemonConfig = {
   ...fileOf({
     ...standardConfig,
-    classes: [{ ...standard, pool: { ...standardPool, minimum: 2, maximum: 4, refillPauseMs: 5 } }]
+    classes: [{ ...standard, pool: { ...standardPool, minimum: 2, maximum: 6, refillPauseMs: 5 } }]
   }),
   log: { format: "auto", level: "Info" }
 }

@@ -54,14 +54,17 @@ const decodePool = Schema.decodeUnknownSync(Schema.Struct(PoolConfig.fields))
 const limitsOf = (file: FileLimits | undefined, usual: Limits): Limits =>
   decodeLimits({ ...usual, ...renamed(limitNames, file ?? {}) })
 
+/** How many may stand ready where `warm` do at least: for what comes in a burst. More of them slow a worker down that is busy. */
+export const mostWarm = (warm: number): number => 3 * warm
+
 /**
- * So many ready, and at most twice as many. Idle sandboxes cost a megabyte or two; their replacements wait a moment, so
+ * So many ready, or more while much arrives. Idle sandboxes cost a megabyte or two; their replacements wait a moment, so
  * that the job that took one begins first.
  */
 export const usualPool = (warm: number): PoolConfig => ({
   ...standardPool,
   minimum: warm,
-  maximum: 2 * warm,
+  maximum: mostWarm(warm),
   refillPauseMs: 5
 })
 

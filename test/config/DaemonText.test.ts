@@ -154,7 +154,7 @@ describe("a configuration file", () => {
     const { classes, ...standard } = standardConfig
     assert.deepStrictEqual(rest, standard)
     assert.deepStrictEqual(standing, classes[0])
-    assert.deepInclude(pool, { minimum: 2, maximum: 4 })
+    assert.deepInclude(pool, { minimum: 2, maximum: 6 })
     assert.isTrue(Schema.is(WorkerConfig)(workerConfigOf({})))
   })
 

@@ -43,7 +43,7 @@ describe("a worker's configuration", () => {
       const { classes, drainMs, slots } = yield* configForWorker({ ...flags, defaultClass: Option.some("small") }, file)
       assert.deepStrictEqual({ drainMs, slots }, { drainMs: 9, slots: 5 })
       const [small] = classes
-      assert.deepInclude(small.pool, { minimum: 1, maximum: 2, refillPauseMs: 7 })
+      assert.deepInclude(small.pool, { minimum: 1, maximum: 3, refillPauseMs: 7 })
       const { classes: cold } = yield* configForWorker({ ...none, warm: Option.some(0) }, file)
       assert.isUndefined(cold[0].pool)
     }))
