@@ -60,7 +60,7 @@ static int64_t now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* A file only of those that said something, because nearly none does, and an inode for each one costs a tenth of it all.
+/* A file only of those that said something, because nearly none does, and an inode for each one costs some per cent of it all.
    Not for a worker that has hung up: it does not want to know any more, and would not remove it. */
 static void write_down(const struct child *child) {
   static char words[SAID_MAX];
