@@ -14,8 +14,7 @@
 /* A request of `--serve` (src/layers/host/Launcher.ts is the other side), all numbers u32 little endian, a string is
    its length and its bytes, without a NUL: length of all that follows; count of cgroup.procs files, each a string; file
    that at its end has the last 8 KiB of what it wrote to fd 2, if that is anything, a string ("" = nobody wants to know);
-   1 to run a sealed copy of the program, else 0; count of arguments, each a
-   string. */
+   1 to run a sealed copy of the program, else 0; count of arguments, each a string. */
 #define REQUEST_MAX (64u << 10)
 
 struct launch {

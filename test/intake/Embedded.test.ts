@@ -62,9 +62,12 @@ describe("the embedded queue's door", () => {
         Effect.succeed(Layer.fresh(JournalSqlite.layer({ filename: join(directory, "journal.sqlite") })))
       const [worker, sender] = [yield* embedded(place), yield* embedded(place)]
       const arrived = yield* worker.open
-      // No time passes by which it would look anyhow.
       yield* sender.send("a")
       assert.strictEqual((yield* Queue.take(arrived)).job.id, "a")
+      // By now it has looked in vain and waits, and none of its own time passes by which it would look anyhow.
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 300)))
+      yield* sender.send("b")
+      assert.strictEqual((yield* Queue.take(arrived)).job.id, "b")
     }))
 
   it.effect("lets owners take turns, however many jobs one of them has queued", () =>

@@ -50,6 +50,19 @@ describe("Journal: postgres", { timeout: 60_000 }, () => {
       yield* Effect.raceFirst(Effect.andThen(submits, Effect.die("not told")), Fiber.join(told))
     }))
 
+  it.live("what is queued last before the end is told too", () =>
+    Effect.gen(function*() {
+      const options = yield* postgres.options
+      const told = yield* Effect.forkChild(Stream.runHead((yield* open(options)).arrivals))
+      const submits = Effect.forEach(
+        Array.from({ length: 50 }, (_, n) => Sample.request(`job-${n}`)),
+        // As a command that submits one job and ends.
+        (request) => Effect.scoped(Effect.flatMap(open(options), (journal) => journal.submit(request))),
+        { discard: true }
+      )
+      yield* Effect.raceFirst(Effect.andThen(submits, Effect.die("not told")), Fiber.join(told))
+    }))
+
   it.live("workers that start together make one schema", () =>
     Effect.gen(function*() {
       const options = yield* postgres.options
