@@ -40,6 +40,8 @@ const size = inUnits("size", parseBytes, writeBytes)
 const field = <S extends Schema.Top>(schema: S, description: string) =>
   Schema.optionalKey(schema).pipe(Schema.annotateKey({ description }))
 
+const limits = Schema.Struct({ ...Limits.fields }).fields
+
 /** What one phase of a job may use. */
 export const FileLimits = Schema.Struct({
   wall: field(time(Limits.fields.wallMs), "elapsed time of one phase"),
@@ -52,6 +54,15 @@ export const FileLimits = Schema.Struct({
   inodes: field(Limits.fields.diskInodes, "files and directories in its workspace"),
   output: field(size(Limits.fields.outputBytes), "kept output, of stdout and stderr each"),
   openFiles: field(Limits.fields.openFiles, "open files of one process"),
+  cpuWeight: field(limits.cpuWeight, "share of the cores while they are scarce (default 100)"),
+  memoryHigh: field(size(limits.memoryHighBytes), "above this its processes are slowed down (cgroup v2)"),
+  swap: field(size(limits.swapBytes), "swap on top of memory (default none)"),
+  oomGroup: field(limits.oomGroup, "out of memory ends the whole job, not one of its processes (cgroup v2)"),
+  ioWeight: field(limits.ioWeight, "share of each disk while it is busy (default 100; cgroup v2)"),
+  ioRead: field(size(limits.ioReadBytesPerSec), "bytes a second from each disk"),
+  ioWrite: field(size(limits.ioWriteBytesPerSec), "bytes a second to each disk"),
+  ioReads: field(limits.ioReadsPerSec, "reads a second of each disk"),
+  ioWrites: field(limits.ioWritesPerSec, "writes a second to each disk"),
   overOutput: field(OutputPolicy, "more output than that: truncate leaves out its middle, kill ends the job")
 })
 export type FileLimits = typeof FileLimits.Type
@@ -102,7 +113,20 @@ export const FileClass = Schema.Struct({
   driver: DriverName.pipe(
     Schema.annotateKey({ description: "oci: isolated containers; process: NO isolation, for trusted programs" })
   ),
-  network: field(SandboxClass.fields.network, "none, or the host's"),
+  network: field(
+    SandboxClass.fields.network,
+    "none; internet: all but private addresses, the host and metadata services; {\"allow\": [\"10.1.2.0/24:5432/tcp\"]}"
+  ),
+  runtime: field(SandboxClass.fields.runtime.schema, "crun (default), or runsc: gVisor"),
+  root: field(
+    SandboxClass.fields.root.schema,
+    "{\"directory\": path} or {\"image\": \"debian:12\"} (default: the host's /usr)"
+  ),
+  cpuset: field(SandboxClass.fields.cpuset.schema, "the cores its jobs may run on, such as \"0-3,8\" (default: all)"),
+  ioDevices: field(
+    SandboxClass.fields.ioDevices.schema,
+    "block devices the limits of I/O are for, such as [\"/dev/vda\"] (default: every disk)"
+  ),
   ceiling: field(FileLimits, "the most a job of this class may ask for"),
   defaults: field(FileLimits, "what a job gets that asks for nothing"),
   pool: field(FilePool, "sandboxes that stand ready (default: as many as slots, at most three times as many)")
@@ -170,6 +194,11 @@ export const DaemonConfig = Schema.Struct({
     }),
     "what all sandboxes may hold together (default: no bound)"
   ),
+  compileCache: field(
+    size(worker.compileCacheBytes),
+    "programs kept so that the same source of the same owner is compiled once; 0: none"
+  ),
+  artefacts: field(size(worker.artefactBytes), "files one job may bring back, together"),
   ownLongJobs: field(
     worker.ownLongJobs,
     "let this worker's own journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"

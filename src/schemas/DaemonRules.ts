@@ -83,17 +83,28 @@ const rules: ReadonlyArray<Rule> = [
     needs: ["classes"],
     faults: (config) => {
       const names = classesOf(config).map(({ name }) => name)
-      return eachClass(config, ({ driver, name }, path) => [
-        ...(drivers.has(driver)
-          ? []
-          : [fault(`${path}.driver`, driver, `a driver of this version: ${[...drivers].join(", ")}`)]),
-        ...(names.filter((other) => other === name).length > 1
-          ? [fault(`${path}.name`, name, "a name that no other class has")]
-          : []),
-        ...(driver === "process" && config.classes?.find((file) => file.name === name)?.network === "none"
-          ? [fault(`${path}.network`, "none", "host: driver process isolates nothing")]
-          : [])
-      ])
+      return eachClass(config, (file, path) => {
+        const { driver, name, network } = file
+        return [
+          ...(drivers.has(driver)
+            ? []
+            : [fault(`${path}.driver`, driver, `a driver of this version: ${[...drivers].join(", ")}`)]),
+          ...(names.filter((other) => other === name).length > 1
+            ? [fault(`${path}.name`, name, "a name that no other class has")]
+            : []),
+          ...(driver === "process" && network !== undefined && network !== "host"
+            ? [fault(`${path}.network`, network, "host: driver process isolates nothing")]
+            : []),
+          ...(driver === "oci" && network === "host"
+            ? [
+              fault(`${path}.network`, network, "none, internet or {allow}: driver oci never shares the host's network")
+            ]
+            : []),
+          ...(driver === "process" ? ["runtime", "root"] as const : []).flatMap((name) =>
+            file[name] === undefined ? [] : [fault(`${path}.${name}`, file[name], "nothing: it is for driver oci")]
+          )
+        ]
+      })
     }
   },
   {

@@ -18,6 +18,15 @@ const limitNames: Readonly<Record<keyof FileLimits, keyof Limits>> = {
   inodes: "diskInodes",
   output: "outputBytes",
   openFiles: "openFiles",
+  cpuWeight: "cpuWeight",
+  memoryHigh: "memoryHighBytes",
+  swap: "swapBytes",
+  oomGroup: "oomGroup",
+  ioWeight: "ioWeight",
+  ioRead: "ioReadBytesPerSec",
+  ioWrite: "ioWriteBytesPerSec",
+  ioReads: "ioReadsPerSec",
+  ioWrites: "ioWritesPerSec",
   overOutput: "outputPolicy"
 }
 
@@ -89,6 +98,10 @@ export const classOf = (file: FileClass, slots: number): SandboxClass => {
   return {
     ...usual,
     network: file.network ?? usual.network,
+    ...(file.runtime === undefined ? {} : { runtime: file.runtime }),
+    ...(file.root === undefined ? {} : { root: file.root }),
+    ...(file.cpuset === undefined ? {} : { cpuset: file.cpuset }),
+    ...(file.ioDevices === undefined ? {} : { ioDevices: file.ioDevices }),
     ceiling: limitsOf(file.ceiling, standardCeiling),
     defaults: limitsOf(file.defaults, standardDefaults),
     ...(pool.maximum === 0 ? {} : { pool })
@@ -127,6 +140,8 @@ export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
     },
     diskReserveBytes: file.diskReserve ?? standardConfig.diskReserveBytes,
     budget: budgetOf(file),
+    compileCacheBytes: file.compileCache ?? standardConfig.compileCacheBytes,
+    artefactBytes: file.artefacts ?? standardConfig.artefactBytes,
     ownLongJobs: file.ownLongJobs ?? standardConfig.ownLongJobs,
     classes: [classOf(first, slots), ...others.map((other) => classOf(other, slots))],
     defaultClass: file.defaultClass ?? first.name
@@ -134,12 +149,10 @@ export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
 }
 
 /** A class as the file would have it, with every value said. */
-export const fileClassOf = ({ ceiling, defaults, driver, name, network, pool }: SandboxClass): FileClass => {
+export const fileClassOf = ({ ceiling, defaults, pool, ...place }: SandboxClass): FileClass => {
   const { charge, disk: _, ...rest } = pool ?? { minimum: 0, maximum: 0 }
   return {
-    name,
-    driver,
-    network,
+    ...place,
     ceiling: renamed(reversed(limitNames), ceiling),
     defaults: renamed(reversed(limitNames), defaults),
     pool: {
@@ -164,6 +177,8 @@ export const fileOf = (config: WorkerConfig): DaemonConfig => {
     retention: { dedupe: retention.dedupeMs, jobs: retention.jobsMs, deadLetters: retention.deadLettersMs },
     diskReserve: config.diskReserveBytes,
     budget: { ...(memoryBytes === undefined ? {} : { memory: memoryBytes }), ...budget },
+    compileCache: config.compileCacheBytes,
+    artefacts: config.artefactBytes,
     ownLongJobs: config.ownLongJobs,
     classes: [fileClassOf(first), ...others.map(fileClassOf)],
     defaultClass: config.defaultClass

@@ -1,4 +1,7 @@
-/** What a job may use. Every field carries its unit in its name; every driver gives it the same meaning. */
+/**
+ * What a job may use. Every field carries its unit in its name; every driver gives it the same meaning. What a driver or
+ * host cannot hold is refused, never left out: see `needsOf`.
+ */
 import { Effect, Schema } from "effect"
 
 const KiB = 1024
@@ -33,12 +36,45 @@ const fields = {
   openFiles: between(16, 1_048_576, "descriptors")
 }
 
+/** A rate on each block device of the class (all disks of the host, if it names none). */
+const rate = (what: string) => between(1, 2 ** 50, what)
+
+/** Limits that are in force only where they are given; what their absence means stands at each. */
+const extras = {
+  /** Share of the cores while they are scarce, to that of other jobs. Absent: 100. */
+  cpuWeight: between(1, 10_000, "shares"),
+  /** Above this its processes are slowed down and their memory is reclaimed, before `memoryBytes` kills. Absent: none. */
+  memoryHighBytes: between(4 * MiB, 4096 * GiB, "bytes"),
+  /** Swap on top of `memoryBytes`. Absent: none. */
+  swapBytes: between(0, 4096 * GiB, "bytes"),
+  /** Out of memory ends the whole job at once, not only the process that the kernel chooses. Absent: false. */
+  oomGroup: Schema.Boolean,
+  /** Share of each block device while it is busy, to that of other jobs. Absent: 100. */
+  ioWeight: between(1, 10_000, "shares"),
+  ioReadBytesPerSec: rate("bytes a second"),
+  ioWriteBytesPerSec: rate("bytes a second"),
+  ioReadsPerSec: rate("operations a second"),
+  ioWritesPerSec: rate("operations a second")
+}
+
+const optional = {
+  cpuWeight: Schema.optionalKey(extras.cpuWeight),
+  memoryHighBytes: Schema.optionalKey(extras.memoryHighBytes),
+  swapBytes: Schema.optionalKey(extras.swapBytes),
+  oomGroup: Schema.optionalKey(extras.oomGroup),
+  ioWeight: Schema.optionalKey(extras.ioWeight),
+  ioReadBytesPerSec: Schema.optionalKey(extras.ioReadBytesPerSec),
+  ioWriteBytesPerSec: Schema.optionalKey(extras.ioWriteBytesPerSec),
+  ioReadsPerSec: Schema.optionalKey(extras.ioReadsPerSec),
+  ioWritesPerSec: Schema.optionalKey(extras.ioWritesPerSec)
+}
+
 /** Over `outputBytes`: keep head and tail and go on, or end the job as `OutputExceeded`. */
 export const OutputPolicy = Schema.Literals(["truncate", "kill"])
 export type OutputPolicy = typeof OutputPolicy.Type
 
-/** All limits of one phase, each with a value. */
-export const Limits = Schema.Struct({ ...fields, outputPolicy: OutputPolicy })
+/** All limits of one phase: the usual ones each with a value, the others where they are in force. */
+export const Limits = Schema.Struct({ ...fields, ...optional, outputPolicy: OutputPolicy })
 export type Limits = typeof Limits.Type
 
 /** What a job asks for: it may lower its class's limits, never raise them. Absent means the class's default. */
@@ -53,6 +89,7 @@ export const LimitsRequest = Schema.Struct({
   diskInodes: Schema.optionalKey(fields.diskInodes),
   outputBytes: Schema.optionalKey(fields.outputBytes),
   openFiles: Schema.optionalKey(fields.openFiles),
+  ...optional,
   outputPolicy: Schema.optionalKey(OutputPolicy)
 })
 export type LimitsRequest = typeof LimitsRequest.Type
@@ -68,17 +105,43 @@ export class LimitAboveClass extends Schema.TaggedError<LimitAboveClass>()("Limi
   }
 }
 
-const numeric = Object.keys(fields) as ReadonlyArray<keyof typeof fields>
+type Rate = "ioReadBytesPerSec" | "ioWriteBytesPerSec" | "ioReadsPerSec" | "ioWritesPerSec"
+const rates: ReadonlyArray<Rate> = ["ioReadBytesPerSec", "ioWriteBytesPerSec", "ioReadsPerSec", "ioWritesPerSec"]
+
+const usual = Object.keys(fields) as ReadonlyArray<keyof typeof fields>
+const numeric = [...usual, "cpuWeight", "memoryHighBytes", "swapBytes", "ioWeight", ...rates] as const
+
+/** What a class allows that does not say: a job may not take more than its share, nor swap. */
+const impliedCeiling: Partial<Record<typeof numeric[number], number>> = { cpuWeight: 100, ioWeight: 100, swapBytes: 0 }
 
 /** The limits of one phase: the request where it says something, else the default; nothing above the ceiling. */
 export const resolve = Effect.fnUntraced(function*(ceiling: Limits, defaults: Limits, request: LimitsRequest) {
-  const over = numeric.find((name) => (request[name] ?? 0) > ceiling[name])
-  if (over !== undefined) {
-    return yield* new LimitAboveClass({ limit: over, asked: request[over] ?? 0, ceiling: ceiling[over] })
+  for (const name of numeric) {
+    const most = ceiling[name] ?? impliedCeiling[name]
+    const asked = request[name] ?? 0
+    if (most !== undefined && asked > most) return yield* new LimitAboveClass({ limit: name, asked, ceiling: most })
   }
-  const resolved: Limits = { ...defaults, ...request }
+  // A rate without a value is no limit at all, which is above any ceiling.
+  const bounds = Object.fromEntries(rates.flatMap((name) => ceiling[name] === undefined ? [] : [[name, ceiling[name]]]))
+  const resolved: Limits = { ...bounds, ...defaults, ...request }
   return resolved
 })
+
+/** What a sandbox must be able to do beyond the usual limits, for these ones. */
+export type LimitNeed = "cpu-weight" | "memory-high" | "swap" | "oom-group" | "io-weight" | "io-max"
+
+/** Needs of limits, each with the field that asks for it. A value that means what its absence means asks for nothing. */
+export const needsOf = (limits: Limits): ReadonlyMap<LimitNeed, keyof Limits> => {
+  const needs = new Map<LimitNeed, keyof Limits>()
+  if ((limits.cpuWeight ?? 100) !== 100) needs.set("cpu-weight", "cpuWeight")
+  if (limits.memoryHighBytes !== undefined) needs.set("memory-high", "memoryHighBytes")
+  if ((limits.swapBytes ?? 0) > 0) needs.set("swap", "swapBytes")
+  if (limits.oomGroup === true) needs.set("oom-group", "oomGroup")
+  if ((limits.ioWeight ?? 100) !== 100) needs.set("io-weight", "ioWeight")
+  const rate = rates.find((name) => limits[name] !== undefined)
+  if (rate !== undefined) needs.set("io-max", rate)
+  return needs
+}
 
 /** What a sandbox class allows at most when the configuration does not say otherwise. */
 export const standardCeiling: Limits = {

@@ -48,7 +48,12 @@ export const Program = Schema.Struct({
   files: Schema.Array(ProgramFile),
   phases: Schema.NonEmptyArray(Phase),
   /** Files to bring back after the last phase, whatever its exit. */
-  artefacts: Schema.Array(WorkPath)
+  artefacts: Schema.Array(WorkPath),
+  /**
+   * The files a successful compile phase makes out of `files`, its argv and its env alone, and all that the run phase needs
+   * of it: with them, compiling once is enough for the same sources. Absent: it is done each time.
+   */
+  products: Schema.optionalKey(Schema.NonEmptyArray(WorkPath))
 })
 export type Program = typeof Program.Type
 

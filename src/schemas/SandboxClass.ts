@@ -13,6 +13,57 @@ export const DriverName = Schema.String.check(
 )
 export type DriverName = typeof DriverName.Type
 
+const isAddress = /^(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f:]*:[0-9a-f:.]*)$/i
+
+/** `10.1.2.0/24`, `10.1.2.3:5432/tcp`, `[fd00::1]:53/udp`: an address or network, all ports or one. No names. */
+export const Destination = Schema.String.check(
+  Schema.makeFilter((text: string) => {
+    const match = /^(?:\[([^\]]+)\]|([^/[\]]+?))(?:\/(\d{1,3}))?(?::(\d{1,5})\/(tcp|udp))?$/.exec(text)
+    const address = match?.[1] ?? match?.[2] ?? ""
+    return isAddress.test(address) && Number(match?.[3] ?? 0) <= (address.includes(":") ? 128 : 32) &&
+      Number(match?.[4] ?? 1) >= 1 && Number(match?.[4] ?? 1) <= 65_535
+  }, { expected: "an address or network with an optional port, such as 10.1.2.0/24 or 10.1.2.3:5432/tcp" })
+)
+export type Destination = typeof Destination.Type
+
+/**
+ * What a sandbox reaches. `none`: not even a loopback that reaches the host. `internet`: the world without private ranges,
+ * the host and its metadata addresses. `{ allow }`: those destinations and nothing else. `host`: the host's own network,
+ * for drivers that isolate nothing.
+ */
+export const NetworkPolicy = Schema.Union([
+  Schema.Literals(["none", "host", "internet"]),
+  Schema.Struct({ allow: Schema.NonEmptyArray(Destination) })
+])
+export type NetworkPolicy = typeof NetworkPolicy.Type
+
+const absolute = Schema.String.check(
+  Schema.makeFilter((path: string) => path.startsWith("/") && !path.includes("\u0000"), {
+    expected: "an absolute path"
+  }),
+  Schema.isMaxLength(4095)
+)
+
+/**
+ * The root file system of a class's sandboxes, read-only: a directory that holds one, or an OCI image. An image is a
+ * reference as container tools have them (`debian:12`, `registry.example/team/tool@sha256:…`), or an archive of this host
+ * (`oci-archive:/path.tar`, `docker-archive:/path.tar`, `oci:/layout:tag`).
+ */
+export const Root = Schema.Union([
+  Schema.Struct({ directory: absolute }),
+  Schema.Struct({
+    image: Schema.String.check(
+      Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,511}$/, { expected: "an image's reference, or archive:path" })
+    )
+  })
+])
+export type Root = typeof Root.Type
+
+/** Cores by their numbers, as the kernel writes them: `0-3,8`. */
+export const CpuSet = Schema.String.check(
+  Schema.isPattern(/^\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*$/, { expected: "numbers of cores, such as 0-3,8" })
+)
+
 /** One kind of sandbox, by the name jobs ask for. */
 export const SandboxClass = Schema.Struct({
   name: ClassName,
@@ -21,8 +72,15 @@ export const SandboxClass = Schema.Struct({
   ceiling: Limits,
   /** What a run phase gets unless the job lowers or raises it within the ceiling. */
   defaults: Limits,
-  /** `none`: not even a loopback that reaches the host. More policies come with their drivers. */
-  network: Schema.Literals(["none", "host"]),
+  network: NetworkPolicy,
+  /** `oci`: its runtime. `runsc` is gVisor. Absent: crun. */
+  runtime: Schema.optionalKey(Schema.Literals(["crun", "runsc"])),
+  /** `oci`: absent: the host's /usr with a few generated files. */
+  root: Schema.optionalKey(Root),
+  /** The cores its jobs may run on. Absent: all of the worker's. */
+  cpuset: Schema.optionalKey(CpuSet),
+  /** Block devices the limits of I/O are for, by their nodes (`/dev/vda`). Absent: every disk of the host. */
+  ioDevices: Schema.optionalKey(Schema.NonEmptyArray(absolute)),
   /** Absent: every sandbox is made when it is asked for. */
   pool: Schema.optionalKey(PoolConfig)
 })

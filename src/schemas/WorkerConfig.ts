@@ -47,6 +47,10 @@ export const WorkerConfig = Schema.Struct({
   diskReserveBytes: whole(0, 2 ** 50, "bytes"),
   /** What all sandboxes may hold together. */
   budget: HostBudget,
+  /** The compile cache's size on disk. 0: none. */
+  compileCacheBytes: whole(0, 2 ** 50, "bytes"),
+  /** Artefacts of one job, together. They pass through the worker's memory. */
+  artefactBytes: whole(0, 2 ** 30, "bytes"),
   /** A job whose limits exceed what its broker lets it be held may be kept by this worker's own journal alone. */
   ownLongJobs: Schema.Boolean,
   classes: Schema.NonEmptyArray(SandboxClass),
@@ -76,6 +80,8 @@ export const standardConfig: WorkerConfig = {
   retention: { dedupeMs: 86_400_000, jobsMs: 7 * 86_400_000, deadLettersMs: 30 * 86_400_000 },
   diskReserveBytes: 64 * 1024 * 1024,
   budget: {},
+  compileCacheBytes: 1024 ** 3,
+  artefactBytes: 16 * 1024 * 1024,
   ownLongJobs: false,
   classes: [standardClass("oci", "oci")],
   defaultClass: ClassName.make("oci")

@@ -1,6 +1,7 @@
 /** The contract every driver fulfils: one isolated place for one program, then it is destroyed. */
 import { Context, type Effect, Schema, type Scope, type Stream } from "effect"
 import type { SandboxId } from "../../schemas/Ids.ts"
+import type { LimitNeed } from "../../schemas/Limits.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
 import type { Phase, ProgramFile, WorkPath } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
@@ -60,6 +61,20 @@ export interface Measurement {
   readonly cpuMicros?: number
 }
 
+/** All that can be said of a sandbox now, for people who look. Costs more than a `Measurement`. */
+export interface Observation extends Measurement {
+  readonly memoryBytes?: number
+  /** Memory of its processes; page cache and tmpfs. */
+  readonly memoryAnonBytes?: number
+  readonly memoryFileBytes?: number
+  readonly pids?: number
+  readonly throttledMicros?: number
+  readonly ioReadBytes?: number
+  readonly ioWriteBytes?: number
+  /** Part of the last ten seconds in which some of its processes waited for it, 0 to 1 (PSI "some avg10"). */
+  readonly pressure?: { readonly cpu?: number; readonly memory?: number; readonly io?: number }
+}
+
 /** One place for one program. Its scope is its life: closing it removes all that was made for it. */
 export interface Sandbox {
   readonly id: SandboxId
@@ -80,6 +95,8 @@ export interface Sandbox {
   /** Ends, at once and with the reason, when the sandbox is lost; never while it is well. Absent: one has to ask. */
   readonly lost?: Effect.Effect<SandboxLost>
   readonly measure: Effect.Effect<Measurement>
+  /** Absent: no more is known than `measure` tells. */
+  readonly observe?: Effect.Effect<Observation>
   /** Reads one regular file of the workspace after the phases, up to `maximum` bytes. */
   readonly get: (path: WorkPath, maximum: number) => Effect.Effect<Uint8Array, SandboxLost | SandboxRefused>
 }
@@ -92,6 +109,7 @@ export type Capability =
   | "pids-limit"
   | "disk-limit"
   | "usage"
+  | LimitNeed
 
 /** One line of `stoker doctor`. */
 export interface Check {
