@@ -3,7 +3,7 @@ import { Cause, Deferred, Effect, Exit, Fiber, Layer, Option, Queue, Scope, Stre
 import type { Artefact } from "../../schemas/JobEvent.ts"
 import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
 import type { Phase } from "../../schemas/Program.ts"
-import type { PhaseUsage, Usage } from "../../schemas/Usage.ts"
+import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 import { monotonicNanos } from "../Now.ts"
 import type { PhaseExit, ProvisionFailed, Sandbox, SandboxLost, SandboxRefused } from "../sandbox/Sandbox.ts"
 import { Sandboxes } from "../sandbox/Sandboxes.ts"
@@ -210,7 +210,8 @@ const carry = Effect.fnUntraced(
     assignment: Assignment,
     stop: Deferred.Deferred<StopRequest>,
     scope: Scope.Scope,
-    emit: (event: RunEvent) => Effect.Effect<unknown>
+    emit: (event: RunEvent) => Effect.Effect<unknown>,
+    holds: (sandbox: Sandbox) => void
   ) {
     const { phases } = assignment.program
     const used: Array<PhaseUsage> = []
@@ -240,6 +241,7 @@ const carry = Effect.fnUntraced(
       return yield* finish("_tag" in taken.failure ? provisionFailed(taken.failure) : stopped(taken.failure))
     }
     const sandbox = taken.success
+    holds(sandbox)
     const provisionMicros = micros(asked, yield* monotonicNanos)
     provision.provisionMicros = provisionMicros
     yield* emit({ _tag: "Ready", place: sandbox.place, provisionMicros })
@@ -265,7 +267,11 @@ const make = Effect.gen(function*() {
     const scope = yield* Effect.scope
     const events = yield* Queue.bounded<RunEvent, Cause.Done>(16)
     const stop = yield* Deferred.make<StopRequest>()
-    yield* carry(sandboxes, assignment, stop, scope, (event) => Queue.offer(events, event)).pipe(
+    let held: Sandbox | undefined
+    const holds = (sandbox: Sandbox) => {
+      held = sandbox
+    }
+    yield* carry(sandboxes, assignment, stop, scope, (event) => Queue.offer(events, event), holds).pipe(
       Effect.catchCause((cause) =>
         Effect.andThen(
           Effect.logError("a run ended in a defect", cause),
@@ -286,7 +292,8 @@ const make = Effect.gen(function*() {
     )
     const run: Run = {
       events: Stream.fromQueue(events),
-      stop: (request) => Effect.asVoid(Deferred.succeed(stop, request))
+      stop: (request) => Effect.asVoid(Deferred.succeed(stop, request)),
+      observe: Effect.suspend((): Effect.Effect<Observation> => held?.observe ?? held?.measure ?? Effect.succeed({}))
     }
     return run
   })

@@ -277,7 +277,7 @@ export const make = Effect.gen(function*() {
         Effect.map((cpuMicros) => ({ cpuMicros })),
         Effect.orElseSucceed(() => ({}))
       ),
-      observe: Effect.orElseSucceed(HostUsage.observe(cgroup), () => ({})),
+      observe: Effect.orElseSucceed(HostUsage.observe(cgroup, recipe.ownPids), () => ({})),
       get: link.get
     }
     return sandbox

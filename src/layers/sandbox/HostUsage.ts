@@ -1,9 +1,8 @@
 /** What a phase used, from what its cgroup counted before, meanwhile and after. */
 import { Effect } from "effect"
 import type { Phase } from "../../schemas/Program.ts"
-import type { PhaseUsage } from "../../schemas/Usage.ts"
+import type { Observation, PhaseUsage } from "../../schemas/Usage.ts"
 import type { Cgroup, CgroupMemory, CgroupUsage } from "../cgroup/Cgroup.ts"
-import type { Observation } from "./Sandbox.ts"
 
 /** The counters when a phase began. */
 export interface Baseline {
@@ -131,15 +130,16 @@ export const phaseUsage = (ended: Ended): PhaseUsage => {
   }
 }
 
-/** What a group uses now, for people who look. */
-export const observe = Effect.fnUntraced(function*(cgroup: Cgroup) {
-  const now = yield* cgroup.now
+/** What a group uses now, for people who look; `ownPids` of its processes are not the job's. */
+export const observe = Effect.fnUntraced(function*(cgroup: Cgroup, ownPids: number) {
+  const { pids, ...now } = yield* cgroup.now
   const { ioReadBytes, ioWriteBytes, throttledMicros } = yield* cgroup.usage
   const memory = yield* cgroup.memory
   const pressure = known(yield* cgroup.pressure)
   const observation: Observation = {
     ...known({
       ...now,
+      pids: pids === undefined ? undefined : Math.max(0, pids - ownPids),
       throttledMicros,
       ioReadBytes,
       ioWriteBytes,

@@ -5,7 +5,7 @@ import type { LimitNeed, LimitNotHeld, Limits } from "../../schemas/Limits.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
 import type { Phase, ProgramFile, WorkPath } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
-import type { PhaseUsage } from "../../schemas/Usage.ts"
+import type { Observation, PhaseUsage } from "../../schemas/Usage.ts"
 import type { LedgerRow } from "../ledger/Ledger.ts"
 
 /** No sandbox could be made: at which step, and what the operator can do about it. */
@@ -59,20 +59,6 @@ export type PhaseEvent =
 /** What is being used now, from the host's side. Absent where the driver cannot tell. */
 export interface Measurement {
   readonly cpuMicros?: number
-}
-
-/** All that can be said of a sandbox now, for people who look. Costs more than a `Measurement`. */
-export interface Observation extends Measurement {
-  readonly memoryBytes?: number
-  /** Memory of its processes; page cache and tmpfs. */
-  readonly memoryAnonBytes?: number
-  readonly memoryFileBytes?: number
-  readonly pids?: number
-  readonly throttledMicros?: number
-  readonly ioReadBytes?: number
-  readonly ioWriteBytes?: number
-  /** Part of the last ten seconds in which some of its processes waited for it, 0 to 1 (PSI "some avg10"). */
-  readonly pressure?: { readonly cpu?: number; readonly memory?: number; readonly io?: number }
 }
 
 /** One place for one program. Its scope is its life: closing it removes all that was made for it. */
