@@ -13,6 +13,7 @@ import { baseEnv } from "../schemas/Program.ts"
 import type { DriverName } from "../schemas/SandboxClass.ts"
 import { standardClass } from "../schemas/WorkerConfig.ts"
 import { layerDrivers } from "../wiring.ts"
+import { limitChecks } from "./LimitChecks.ts"
 import { formatMicros } from "./Units.ts"
 import { driverNames } from "./WorkerConfigs.ts"
 
@@ -139,7 +140,8 @@ const selfTest = (driver: Driver) =>
 /** Building the drivers' layers makes the state directory, the cgroups and the watchdog: it is a check by itself. */
 const drivers = (stateDirectory: string, names: ReadonlyArray<DriverName>, needed: DriverName | undefined) =>
   Effect.gen(function*() {
-    const { version, directories, hybridMount } = yield* Cgroups
+    const cgroups = yield* Cgroups
+    const { directories, hybridMount, version } = cgroups
     const { guest } = yield* Native
     const { paths } = yield* Host
     const hybrid = Option.match(hybridMount, {
@@ -150,7 +152,8 @@ const drivers = (stateDirectory: string, names: ReadonlyArray<DriverName>, neede
       { name: "state", status: "ok", detail: paths.state },
       { name: "native programs", status: "ok", detail: guest.slice(0, guest.lastIndexOf("/")) },
       { name: "cgroups", status: "ok", detail: `${version}, memory, pids and cpu can be limited${hybrid}` },
-      ...directories.map((detail): Check => ({ name: "", status: "ok", detail }))
+      ...directories.map((detail): Check => ({ name: "", status: "ok", detail })),
+      ...limitChecks(cgroups)
     ]
     const sections = yield* Effect.forEach(yield* Drivers, (driver) =>
       Effect.gen(function*() {

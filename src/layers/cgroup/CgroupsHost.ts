@@ -63,7 +63,7 @@ const lacks = (version: "v1" | "v2", need: LimitNeed) => {
       remedy: "give its class a ceiling of ioRead or ioWrite, so that it uses the blkio controller"
     }
     : {
-      reason: `this host has cgroup v1, which has no ${files[need]}`,
+      reason: "cgroup v1 does not have it",
       remedy: "boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or leave the limit out"
     }
 }
@@ -138,6 +138,11 @@ const make = Effect.fnUntraced(function*(options: CgroupsOptions) {
     ? ""
     : yield* Effect.orElseSucceed(fs.read(`${v2Mount.mountPoint}/cgroup.controllers`), () => "")
 
+  if (version === "v1" && options.io === true) {
+    yield* Effect.logWarning(
+      "Limits of I/O hold direct and synchronous writes only: cgroup v1 does not see what the kernel writes back later."
+    )
+  }
   const held = yield* Effect.filter(needs, (need) => hierarchy.holds(need, instance.directories))
   return Cgroups.of({
     version,
