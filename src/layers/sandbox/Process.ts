@@ -8,6 +8,7 @@ import { join } from "node:path"
 import type { InstanceId } from "../../schemas/Ids.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT } from "../host/Watchdog.ts"
+import { hostIdentity } from "./HostIdentity.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { type Driver, ProvisionFailed } from "./Sandbox.ts"
 
@@ -57,6 +58,7 @@ export const make = Effect.gen(function*() {
       return yield* hosted.provision(recipe, sandboxClass)
     }),
     reap: (row) => hosted.reap(recipe, row),
+    rootIdentity: () => hostIdentity,
     check: Effect.succeed([{
       name: "isolation",
       status: "warning",
