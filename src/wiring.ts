@@ -43,7 +43,8 @@ import * as Process from "./layers/sandbox/Process.ts"
 import { type Driver, Drivers, ProvisionFailed } from "./layers/sandbox/Sandbox.ts"
 import type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 import type { Definition } from "./schemas/Function.ts"
-import type { DriverName } from "./schemas/SandboxClass.ts"
+import { needsOf } from "./schemas/Limits.ts"
+import type { DriverName, SandboxClass } from "./schemas/SandboxClass.ts"
 import { standardConfig, type WorkerConfig } from "./schemas/WorkerConfig.ts"
 
 /** The broker that CodeBench clients use. */
@@ -114,12 +115,26 @@ export interface WorkerWiring<
 export const layerHost = (stateDirectory: string) =>
   HostLive.layer({ stateDirectory }).pipe(Layer.provideMerge(layerSecureRandom))
 
-const layerCgroups = Layer.unwrap(
-  Effect.map(
-    Host,
-    ({ instance, paths }) => CgroupsHost.layer({ instance, record: CgroupRecord.recordIn(paths.instance(instance)) })
+/** Controllers that cost each sandbox something, so that they are used only where a class asks for them. */
+export interface ControllerUse {
+  readonly io: boolean
+  readonly cpuset: boolean
+}
+
+/** What the classes' limits ask for. */
+export const controllersOf = (classes: ReadonlyArray<SandboxClass>): ControllerUse => ({
+  io: classes.some(({ ceiling, defaults }) => [ceiling, defaults].some((limits) => needsOf(limits).has("io-max"))),
+  cpuset: classes.some(({ cpuset }) => cpuset !== undefined)
+})
+
+const layerCgroups = (use: ControllerUse) =>
+  Layer.unwrap(
+    Effect.map(
+      Host,
+      ({ instance, paths }) =>
+        CgroupsHost.layer({ instance, record: CgroupRecord.recordIn(paths.instance(instance)), ...use })
+    )
   )
-)
 
 /** A driver by the name the configuration has for it. */
 const makeDriver = Effect.fnUntraced(function*(name: DriverName) {
@@ -156,12 +171,13 @@ const noDrivers: Effect.Effect<ReadonlyArray<Driver>> = Effect.succeed([])
 export const layerDrivers = <E = never, R = never>(
   stateDirectory: string,
   names: ReadonlyArray<DriverName>,
-  own: Effect.Effect<ReadonlyArray<Driver>, E, R> | typeof noDrivers = noDrivers
+  own: Effect.Effect<ReadonlyArray<Driver>, E, R> | typeof noDrivers = noDrivers,
+  use: ControllerUse = { io: false, cpuset: false }
 ) =>
   Layer.effect(Drivers, makeDrivers(names, own)).pipe(
     Layer.provideMerge(Launcher.layer),
     Layer.provideMerge(Watchdog.layer),
-    Layer.provideMerge(Layer.mergeAll(layerCgroups, LedgerFiles.layer, Native.layer)),
+    Layer.provideMerge(Layer.mergeAll(layerCgroups(use), LedgerFiles.layer, Native.layer)),
     Layer.provideMerge(layerHost(stateDirectory))
   )
 
@@ -362,7 +378,12 @@ export const layerWorker = <
       )),
       Layer.provideMerge(layerTelemetry(options.telemetry)),
       Layer.provideMerge(
-        layerDrivers(options.stateDirectory, config.classes.map(({ driver }) => driver), options.drivers ?? noDrivers)
+        layerDrivers(
+          options.stateDirectory,
+          config.classes.map(({ driver }) => driver),
+          options.drivers ?? noDrivers,
+          controllersOf(config.classes)
+        )
       )
     )
   )

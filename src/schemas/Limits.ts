@@ -108,6 +108,17 @@ export class LimitAboveClass extends Schema.TaggedError<LimitAboveClass>()("Limi
 type Rate = "ioReadBytesPerSec" | "ioWriteBytesPerSec" | "ioReadsPerSec" | "ioWritesPerSec"
 const rates: ReadonlyArray<Rate> = ["ioReadBytesPerSec", "ioWriteBytesPerSec", "ioReadsPerSec", "ioWritesPerSec"]
 
+/** A limit that the job's driver or this host cannot hold. */
+export class LimitNotHeld extends Schema.TaggedError<LimitNotHeld>()("LimitNotHeld", {
+  limit: Schema.String,
+  reason: Schema.String,
+  remedy: Schema.String
+}) {
+  override get message() {
+    return `${this.limit} cannot be held: ${this.reason}`
+  }
+}
+
 const usual = Object.keys(fields) as ReadonlyArray<keyof typeof fields>
 const numeric = [...usual, "cpuWeight", "memoryHighBytes", "swapBytes", "ioWeight", ...rates] as const
 

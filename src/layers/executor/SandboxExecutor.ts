@@ -220,6 +220,12 @@ const carry = Effect.fnUntraced(
       return emit({ _tag: "Finished", outcome, usage, artefacts })
     }
 
+    for (const { limits } of phases) {
+      const held = yield* Effect.result(sandboxes.accepts(assignment.class, limits))
+      if (held._tag === "Success") continue
+      return yield* finish(Outcome.cases.Rejected.make({ reason: held.failure.message, remedy: held.failure.remedy }))
+    }
+
     const asked = yield* monotonicNanos
     const taking = yield* sandboxes.take(assignment.class, disk(assignment)).pipe(
       Scope.provide(scope),

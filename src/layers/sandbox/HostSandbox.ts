@@ -11,14 +11,16 @@ import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import type { Limits } from "../../schemas/Limits.ts"
 import { baseEnv, type Phase } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
-import type { PhaseUsage } from "../../schemas/Usage.ts"
-import { type Cgroup, type CgroupError, type CgroupLimits, Cgroups, type CgroupUsage } from "../cgroup/Cgroup.ts"
+import { type Cgroup, type CgroupError, type CgroupLimits, Cgroups } from "../cgroup/Cgroup.ts"
 import { Host } from "../host/Host.ts"
 import { Launcher, saidOf } from "../host/Launcher.ts"
+import * as OomLog from "../host/OomLog.ts"
 import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
 import { monotonicNanos } from "../Now.ts"
 import { within } from "../Release.ts"
 import * as GuestLink from "./GuestLink.ts"
+import * as HostLimits from "./HostLimits.ts"
+import * as HostUsage from "./HostUsage.ts"
 import { type PhaseEvent, type PhaseExit, ProvisionFailed, type Sandbox, SandboxLost } from "./Sandbox.ts"
 
 /** A guest says that it is ready within this, or the sandbox is given up. A cold one takes about 15 ms. */
@@ -52,80 +54,13 @@ export interface Recipe {
   readonly verify: (cgroup: Cgroup) => Effect.Effect<void, ProvisionFailed>
 }
 
-const cgroupLimits = (limits: Limits, ownPids: number) => ({
-  memoryBytes: limits.memoryBytes,
-  swapBytes: 0,
-  pids: limits.pids + ownPids,
-  cpus: limits.cpus
-})
-
-/** The kernel counts user and system time in ticks, so they are shares of the time it counts in nanoseconds. */
-const shares = (total: number | undefined, user: number | undefined, system: number | undefined) => {
-  if (total === undefined || user === undefined || system === undefined) return { user: undefined, system: undefined }
-  const whole = user + system
-  const share = whole === 0 ? 0 : Math.round((total * user) / whole)
-  return { user: share, system: total - share }
-}
-
-const difference = (after: number | undefined, before: number | undefined) =>
-  after === undefined ? undefined : Math.max(0, after - (before ?? 0))
-
-const sameLimits = (one: CgroupLimits, other: CgroupLimits) =>
-  one.memoryBytes === other.memoryBytes && one.swapBytes === other.swapBytes && one.pids === other.pids &&
-  one.cpus === other.cpus
-
 /** How a sandbox stands between its phases. */
 interface Standing {
+  readonly frame: HostLimits.Frame
   /** Those its cgroup has now. */
   limits: CgroupLimits
   /** Counters as they were when it became ready: the first phase need not wait for them to be read. */
-  baseline: Baseline | undefined
-}
-
-interface Baseline {
-  readonly usage: CgroupUsage
-  /** The kernel counts the peak of memory from here on. */
-  readonly isFresh: boolean
-  /** Page cache charged to it: what a compiler has read; the program is not to blame for it. */
-  readonly cachedBytes: number
-}
-
-const baselineOf = Effect.fnUntraced(function*(cgroup: Cgroup) {
-  const isFresh = yield* cgroup.resetPeak
-  const baseline: Baseline = {
-    isFresh,
-    usage: yield* cgroup.usage,
-    cachedBytes: (yield* cgroup.memory).cacheBytes ?? 0
-  }
-  return baseline
-})
-
-/** What the phase used: counters since its beginning, peaks as they stand. */
-const phaseUsage = (
-  phase: Phase,
-  wallMicros: number,
-  before: CgroupUsage,
-  after: CgroupUsage,
-  memoryPeakBytes: number | undefined,
-  ownPids: number
-): PhaseUsage => {
-  const cpuMicros = difference(after.cpuMicros, before.cpuMicros)
-  const { system, user } = shares(
-    cpuMicros,
-    difference(after.cpuUserMicros, before.cpuUserMicros),
-    difference(after.cpuSystemMicros, before.cpuSystemMicros)
-  )
-  const measured = {
-    cpuMicros,
-    cpuUserMicros: user,
-    cpuSystemMicros: system,
-    memoryPeakBytes,
-    pidsPeak: after.pidsPeak === undefined ? undefined : Math.max(0, after.pidsPeak - ownPids),
-    throttledMicros: difference(after.throttledMicros, before.throttledMicros),
-    oomKills: difference(after.oomKills, before.oomKills)
-  }
-  const known = Object.entries(measured).filter(([, value]) => value !== undefined)
-  return { phase: phase.name, wallMicros, ...Object.fromEntries(known) }
+  baseline: HostUsage.Baseline | undefined
 }
 
 export const make = Effect.gen(function*() {
@@ -191,13 +126,14 @@ export const make = Effect.gen(function*() {
   }
 
   /** The phase's limits in force, and the counters before it. As little as can be while a program waits to begin. */
-  const enter = Effect.fnUntraced(function*(recipe: Recipe, cgroup: Cgroup, standing: Standing, phase: Phase) {
-    const limits = cgroupLimits(phase.limits, recipe.ownPids)
-    if (!sameLimits(limits, standing.limits)) yield* cgroup.limit(limits)
+  const enter = Effect.fnUntraced(function*(cgroup: Cgroup, standing: Standing, phase: Phase) {
+    const limits = HostLimits.cgroupLimits(phase.limits, standing.frame)
+    const changed = HostLimits.changes(standing.limits, limits)
+    if (changed !== undefined) yield* cgroup.limit(changed)
     standing.limits = limits
     const { baseline } = standing
     standing.baseline = undefined
-    if (baseline === undefined) return yield* baselineOf(cgroup)
+    if (baseline === undefined) return yield* HostUsage.baselineOf(cgroup)
     // The guest has answered questions since.
     return { ...baseline, usage: { ...baseline.usage, cpuMicros: yield* cgroup.cpu } }
   })
@@ -213,10 +149,9 @@ export const make = Effect.gen(function*() {
     Stream.unwrap(Effect.gen(function*() {
       const lost = (error: CgroupError) =>
         new SandboxLost({ driver: recipe.driver, reason: error.message, remedy: error.remedy, cause: error })
-      const { cachedBytes, isFresh, usage: before } = yield* Effect.mapError(
-        enter(recipe, cgroup, standing, phase),
-        lost
-      )
+      const before = yield* Effect.mapError(enter(cgroup, standing, phase), lost)
+      const parts: HostUsage.MemoryParts = { anonBytes: 0, fileBytes: 0 }
+      yield* Effect.forkScoped(HostUsage.sample(cgroup, parts))
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
       const began = yield* monotonicNanos
       const { limits } = phase
@@ -235,10 +170,20 @@ export const make = Effect.gen(function*() {
       const ended = Effect.fnUntraced(function*(exit: PhaseExit, maxRssBytes: number) {
         const wallMicros = Number(((yield* monotonicNanos) - began) / 1000n)
         const after = yield* Effect.mapError(cgroup.usage, lost)
-        const peak = difference(after.memoryPeakBytes, phase.name === "compile" ? 0 : cachedBytes)
-        // Cgroup v2 before Linux 6.12 cannot begin its peak again: then the largest process, as far as the peak bears it out.
-        const bounded = peak === undefined || isFresh || phase.name === "compile" ? peak : Math.min(peak, maxRssBytes)
-        const usage = phaseUsage(phase, wallMicros, before, after, bounded, recipe.ownPids)
+        const left = yield* Effect.mapError(cgroup.memory, lost)
+        const oomVictim = (after.oomKills ?? 0) > (before.usage.oomKills ?? 0) ? OomLog.victim(id) : undefined
+        const { ownPids } = recipe
+        const usage = HostUsage.phaseUsage({
+          phase,
+          wallMicros,
+          before,
+          after,
+          left,
+          parts,
+          maxRssBytes,
+          ownPids,
+          oomVictim
+        })
         return { _tag: "Ended", exit, usage } satisfies PhaseEvent
       })
       return link.run(request, phase.stdin).pipe(
@@ -277,12 +222,15 @@ export const make = Effect.gen(function*() {
       return yield* use(id, cgroup.procsFiles)
     }))
 
-  const provision = Effect.fnUntraced(function*(recipe: Recipe, { ceiling, defaults }: SandboxClass) {
+  const provision = Effect.fnUntraced(function*(recipe: Recipe, sandboxClass: SandboxClass) {
+    const { ceiling, defaults } = sandboxClass
+    const frame: HostLimits.Frame = { ownPids: recipe.ownPids, sandboxClass }
+    const limitsOf = (limits: Limits) => HostLimits.cgroupLimits(limits, frame)
     const isRoomy = defaults.memoryBytes >= RUNTIME_BYTES
     // The row first, so it is struck last, and only when all it names is proven gone.
     const row = yield* hold(recipe)
     const cgroup = yield* cgroups.make(row.id).pipe(
-      Effect.tap((made) => made.limit(cgroupLimits(isRoomy ? defaults : ceiling, recipe.ownPids))),
+      Effect.tap((made) => made.limit(limitsOf(isRoomy ? defaults : ceiling))),
       Effect.mapError(failed(recipe, "cgroup"))
     )
     if (recipe.prepare !== undefined) yield* recipe.prepare(row.id)
@@ -311,9 +259,10 @@ export const make = Effect.gen(function*() {
     yield* recipe.verify(cgroup)
     // What most phases ask for, so that they find it done.
     const standing: Standing = yield* Effect.gen(function*() {
-      const limits = cgroupLimits(defaults, recipe.ownPids)
-      if (!isRoomy) yield* cgroup.limit(limits)
-      return { limits, baseline: yield* baselineOf(cgroup) }
+      const limits = limitsOf(defaults)
+      const changed = isRoomy ? undefined : HostLimits.changes(limitsOf(ceiling), limits)
+      if (changed !== undefined) yield* cgroup.limit(changed)
+      return { frame, limits, baseline: yield* HostUsage.baselineOf(cgroup) }
     }).pipe(Effect.mapError(failed(recipe, "cgroup")))
     const sandbox: Sandbox = {
       id: row.id,
@@ -328,6 +277,7 @@ export const make = Effect.gen(function*() {
         Effect.map((cpuMicros) => ({ cpuMicros })),
         Effect.orElseSucceed(() => ({}))
       ),
+      observe: Effect.orElseSucceed(HostUsage.observe(cgroup), () => ({})),
       get: link.get
     }
     return sandbox
@@ -343,7 +293,7 @@ export const make = Effect.gen(function*() {
       (recorded) => clear(recipe, cgroups.forInstance(row.instance, recorded).open(row.id), row.instance, row.id)
     )
 
-  return { host, aside, provision, reap, instancePath }
+  return { host, aside, provision, reap, instancePath, holds: cgroups.holds, accepts: HostLimits.accepts(cgroups) }
 })
 
 export type HostSandbox = Effect.Success<typeof make>

@@ -19,7 +19,7 @@ import * as IdRanges from "./oci/IdRanges.ts"
 import { makeRootfs } from "./oci/Rootfs.ts"
 import { compile } from "./oci/Seccomp.ts"
 import { seccompProfile } from "./oci/SeccompProfile.ts"
-import { type Check, type Driver, ProvisionFailed } from "./Sandbox.ts"
+import { type Capability, type Check, type Driver, ProvisionFailed } from "./Sandbox.ts"
 
 /** Host groups behind the sandbox's 0–65535. No group of the host lies there by Debian's policy (subordinate ids). */
 const FIRST_GID = 100_000
@@ -162,10 +162,19 @@ export const make = Effect.gen(function*() {
 
   const driver: Driver = {
     name: "oci",
-    capabilities: new Set(["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage"]),
+    capabilities: new Set<Capability>([
+      "isolation",
+      "memory-limit",
+      "cpu-limit",
+      "pids-limit",
+      "disk-limit",
+      "usage",
+      ...hosted.holds
+    ]),
     provision: Effect.fn("Oci.provision")(function*(sandboxClass, disk) {
       return yield* hosted.provision(recipe(yield* bundleFor(disk)), sandboxClass)
     }),
+    accepts: hosted.accepts,
     reap: (row) => hosted.reap(recipe(""), row),
     rootIdentity: () => hostIdentity,
     check: Effect.gen(function*() {

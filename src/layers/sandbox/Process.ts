@@ -10,7 +10,7 @@ import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT } from "../host/Watchdog.ts"
 import { hostIdentity } from "./HostIdentity.ts"
 import * as HostSandbox from "./HostSandbox.ts"
-import { type Driver, ProvisionFailed } from "./Sandbox.ts"
+import { type Capability, type Driver, ProvisionFailed } from "./Sandbox.ts"
 
 /** `nobody`: jobs of a worker that is root are not. */
 const NOBODY = 65_534
@@ -53,10 +53,11 @@ export const make = Effect.gen(function*() {
 
   const driver: Driver = {
     name: "process",
-    capabilities: new Set(["memory-limit", "cpu-limit", "pids-limit", "usage"]),
+    capabilities: new Set<Capability>(["memory-limit", "cpu-limit", "pids-limit", "usage", ...hosted.holds]),
     provision: Effect.fn("Process.provision")(function*(sandboxClass) {
       return yield* hosted.provision(recipe, sandboxClass)
     }),
+    accepts: hosted.accepts,
     reap: (row) => hosted.reap(recipe, row),
     rootIdentity: () => hostIdentity,
     check: Effect.succeed([{

@@ -1,7 +1,7 @@
 /** The contract every driver fulfils: one isolated place for one program, then it is destroyed. */
 import { Context, type Effect, Schema, type Scope, type Stream } from "effect"
 import type { SandboxId } from "../../schemas/Ids.ts"
-import type { LimitNeed } from "../../schemas/Limits.ts"
+import type { LimitNeed, LimitNotHeld, Limits } from "../../schemas/Limits.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
 import type { Phase, ProgramFile, WorkPath } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
@@ -129,6 +129,8 @@ export interface Driver {
     sandboxClass: SandboxClass,
     disk: { readonly bytes: number; readonly inodes: number }
   ) => Effect.Effect<Sandbox, ProvisionFailed, Scope.Scope>
+  /** Fails for limits that would not be held in a sandbox of this class. Absent: `capabilities` tell. */
+  readonly accepts?: (sandboxClass: SandboxClass, limits: Limits) => Effect.Effect<void, LimitNotHeld>
   /**
    * Removes what a dead worker's row names, in this order: processes, network, mounts, cgroups, files. True once all of
    * it is proven gone; false or a slow kernel leaves the row for the next round. Never called for a live instance.
