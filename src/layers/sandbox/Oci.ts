@@ -11,6 +11,7 @@ import type { Cgroup } from "../cgroup/Cgroup.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
 import { once } from "../Once.ts"
+import { hostIdentity } from "./HostIdentity.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { bundleConfig } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
@@ -175,6 +176,7 @@ export const make = Effect.gen(function*() {
     }),
     accepts: hosted.accepts,
     reap: (row) => hosted.reap(recipe(""), row),
+    rootIdentity: () => hostIdentity,
     check: Effect.gen(function*() {
       const found = yield* Effect.result(Crun.version(crun))
       const runtime: Check = found._tag === "Success"

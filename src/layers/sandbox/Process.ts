@@ -8,6 +8,7 @@ import { join } from "node:path"
 import type { InstanceId } from "../../schemas/Ids.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT } from "../host/Watchdog.ts"
+import { hostIdentity } from "./HostIdentity.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { type Capability, type Driver, ProvisionFailed } from "./Sandbox.ts"
 
@@ -58,6 +59,7 @@ export const make = Effect.gen(function*() {
     }),
     accepts: hosted.accepts,
     reap: (row) => hosted.reap(recipe, row),
+    rootIdentity: () => hostIdentity,
     check: Effect.succeed([{
       name: "isolation",
       status: "warning",

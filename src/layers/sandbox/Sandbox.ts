@@ -122,6 +122,12 @@ export interface Driver {
    * it is proven gone; false or a slow kernel leaves the row for the next round. Never called for a live instance.
    */
   readonly reap: (row: LedgerRow) => Effect.Effect<boolean>
+  /**
+   * What a class's programs find in its sandboxes besides their workspace, as one line that is the same as long as that is:
+   * an image by its digest, a directory by path and time, the host by its toolchains. Absent: the driver cannot tell, and
+   * nothing made in one sandbox may be taken for what another would make.
+   */
+  readonly rootIdentity?: (sandboxClass: SandboxClass) => Effect.Effect<string, ProvisionFailed>
   /** What this host lacks for this driver, with the fix for each gap. Changes nothing that lasts. */
   readonly check: Effect.Effect<ReadonlyArray<Check>>
 }
