@@ -134,6 +134,11 @@ export interface Driver {
    * it is proven gone; false or a slow kernel leaves the row for the next round. Never called for a live instance.
    */
   readonly reap: (row: LedgerRow) => Effect.Effect<boolean>
+  /**
+   * Names the root file system of the class with every compiler in it: another one, another name. Fails when it cannot be
+   * told. Absent: nothing that is compiled in this driver's sandboxes may be kept for the next one.
+   */
+  readonly rootIdentity?: (sandboxClass: SandboxClass) => Effect.Effect<string, ProvisionFailed>
   /** What this host lacks for this driver, with the fix for each gap. Changes nothing that lasts. */
   readonly check: Effect.Effect<ReadonlyArray<Check>>
 }
