@@ -13,6 +13,7 @@ import * as Worker from "./actors/Worker.ts"
 import { code } from "./functions/Code.ts"
 import { command } from "./functions/Command.ts"
 import { Amqp, type AmqpStatus } from "./layers/amqp/Amqp.ts"
+import * as CompileCacheFiles from "./layers/cache/CompileCacheFiles.ts"
 import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
 import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
@@ -280,6 +281,10 @@ export const journalOptions = ({ retention: { deadLettersMs, dedupeMs, jobsMs } 
   deadLetters: deadLettersMs
 })
 
+/** What was compiled, kept in the state directory for the workers of this host. */
+export const layerCompileCache = ({ compileCacheBytes, diskReserveBytes }: WorkerConfig) =>
+  CompileCacheFiles.layer({ maximumBytes: compileCacheBytes, reserveBytes: diskReserveBytes })
+
 /** What an operator asks of a worker, and where: on the admin socket, and over TCP if that is wanted. */
 export interface OperatorWiring {
   readonly version: string
@@ -363,7 +368,10 @@ export const layerWorker = <
     layerBrokerControl(options.amqp).pipe(
       Layer.provideMerge(layerActors),
       Layer.provideMerge(Layer.merge(
-        SandboxExecutor.layer.pipe(Layer.provideMerge(Pools.layer(config.budget))),
+        SandboxExecutor.layer.pipe(
+          Layer.provide(layerCompileCache(config)),
+          Layer.provideMerge(Pools.layer(config.budget))
+        ),
         Functions.layer(options.functions ?? [code, command])
       )),
       Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),

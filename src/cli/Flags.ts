@@ -204,6 +204,7 @@ export const job = {
     Flag.optional
   ),
   env,
+  noCache: onOff("no-cache", "Compile also what was compiled before"),
   class: sandboxClass,
   limits
 }

@@ -23,6 +23,8 @@ export interface JobOptions {
   readonly variant: Option.Option<string>
   readonly stdin: Option.Option<string>
   readonly env: ReadonlyArray<readonly [name: string, value: string]>
+  /** Compiled anew, whatever was compiled before. */
+  readonly noCache: boolean
   readonly class: Option.Option<string>
   readonly limits: LimitsRequest
 }
@@ -150,7 +152,8 @@ const codeArgs = Effect.fnUntraced(function*(options: JobOptions) {
     ...(Option.isSome(options.variant) ? { variant: options.variant.value } : {}),
     // The first file named is the one to begin with, where a language asks.
     ...(main === undefined || (language !== "python" && language !== "go") ? {} : { entry: workPath(main) }),
-    ...(operands.length === 0 ? {} : { args: operands })
+    ...(operands.length === 0 ? {} : { args: operands }),
+    ...(options.noCache ? { cache: false } : {})
   }
 })
 

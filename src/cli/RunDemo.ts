@@ -39,6 +39,7 @@ const shape = {
   variant: Option.none(),
   stdin: Option.none(),
   env: [],
+  noCache: false,
   class: Option.none(),
   limits: {}
 }

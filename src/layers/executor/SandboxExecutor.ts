@@ -7,6 +7,7 @@ import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 import { monotonicNanos } from "../Now.ts"
 import type { PhaseExit, ProvisionFailed, Sandbox, SandboxLost, SandboxRefused } from "../sandbox/Sandbox.ts"
 import { Sandboxes } from "../sandbox/Sandboxes.ts"
+import * as CompileOnce from "./CompileOnce.ts"
 import { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./Executor.ts"
 
 /** Artefacts are held in memory on their way out: together at most this much. */
@@ -207,6 +208,7 @@ const disk = ({ program }: Assignment) => ({
 const carry = Effect.fnUntraced(
   function*(
     sandboxes: Sandboxes["Service"],
+    compileOnce: Effect.Success<typeof CompileOnce.make>,
     assignment: Assignment,
     stop: Deferred.Deferred<StopRequest>,
     scope: Scope.Scope,
@@ -232,6 +234,7 @@ const carry = Effect.fnUntraced(
       Scope.provide(scope),
       Effect.forkScoped({ startImmediately: true })
     )
+    const compiled = yield* compileOnce(assignment)
     // One that stood ready is here already.
     const taken = yield* (taking.pollUnsafe() ?? Fiber.join(taking).pipe(
       Effect.raceFirst(Effect.flip(Deferred.await(stop))),
@@ -250,12 +253,17 @@ const carry = Effect.fnUntraced(
     if (put._tag === "Failure") {
       return yield* finish(put.failure._tag === "SandboxLost" ? lost(put.failure) : refused(put.failure))
     }
+    const replayed = yield* compiled.replay(sandbox, emit)
+    if (replayed !== undefined) used.push(replayed)
     for (const [index, phase] of phases.entries()) {
-      const { outcome, usage } = yield* runPhase(sandbox, phase, index === phases.length - 1, stop, emit)
+      if (index < used.length) continue
+      const hear = compiled.listening(phase, emit)
+      const { outcome, usage } = yield* runPhase(sandbox, phase, index === phases.length - 1, stop, hear)
       used.push(usage)
       if (outcome !== undefined) {
         return yield* finish(outcome, outcome._tag === "Exited" ? yield* collect(sandbox, assignment) : [])
       }
+      yield* compiled.keep(sandbox)
     }
     return yield* Effect.die("the last phase always has an outcome")
   }
@@ -263,6 +271,7 @@ const carry = Effect.fnUntraced(
 
 const make = Effect.gen(function*() {
   const sandboxes = yield* Sandboxes
+  const compileOnce = yield* CompileOnce.make
   const start = Effect.fn("SandboxExecutor.start")(function*(assignment: Assignment) {
     const scope = yield* Effect.scope
     const events = yield* Queue.bounded<RunEvent, Cause.Done>(16)
@@ -271,7 +280,7 @@ const make = Effect.gen(function*() {
     const holds = (sandbox: Sandbox) => {
       held = sandbox
     }
-    yield* carry(sandboxes, assignment, stop, scope, (event) => Queue.offer(events, event), holds).pipe(
+    yield* carry(sandboxes, compileOnce, assignment, stop, scope, (event) => Queue.offer(events, event), holds).pipe(
       Effect.catchCause((cause) =>
         Effect.andThen(
           Effect.logError("a run ended in a defect", cause),

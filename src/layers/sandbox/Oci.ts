@@ -11,7 +11,7 @@ import type { Cgroup } from "../cgroup/Cgroup.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
 import { once } from "../Once.ts"
-import { hostIdentity } from "./HostIdentity.ts"
+import * as HostRoot from "./HostRoot.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { bundleConfig } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
@@ -160,6 +160,8 @@ export const make = Effect.gen(function*() {
     verify
   })
 
+  const hostRoot = yield* HostRoot.make
+
   const driver: Driver = {
     name: "oci",
     capabilities: new Set<Capability>([
@@ -176,7 +178,7 @@ export const make = Effect.gen(function*() {
     }),
     accepts: hosted.accepts,
     reap: (row) => hosted.reap(recipe(""), row),
-    rootIdentity: () => hostIdentity,
+    rootIdentity: ({ root }) => root === undefined ? hostRoot : Effect.fail(image("nobody can name that root", root)),
     check: Effect.gen(function*() {
       const found = yield* Effect.result(Crun.version(crun))
       const runtime: Check = found._tag === "Success"

@@ -123,9 +123,8 @@ export interface Driver {
    */
   readonly reap: (row: LedgerRow) => Effect.Effect<boolean>
   /**
-   * What a class's programs find in its sandboxes besides their workspace, as one line that is the same as long as that is:
-   * an image by its digest, a directory by path and time, the host by its toolchains. Absent: the driver cannot tell, and
-   * nothing made in one sandbox may be taken for what another would make.
+   * Names the root file system of the class with every compiler in it: another one, another name. Fails when it cannot be
+   * told. Absent: nothing that is compiled in this driver's sandboxes may be kept for the next one.
    */
   readonly rootIdentity?: (sandboxClass: SandboxClass) => Effect.Effect<string, ProvisionFailed>
   /** What this host lacks for this driver, with the fix for each gap. Changes nothing that lasts. */
