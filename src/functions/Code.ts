@@ -97,7 +97,8 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
       stdin,
       limits: limits.run
     }
-    if (compile === undefined) return { files, phases: [runPhase], artefacts: [] }
+    const { artefacts = [] } = args
+    if (compile === undefined) return { files, phases: [runPhase], artefacts }
     const compilePhase: Phase = {
       name: "compile",
       argv: compile.argv,
@@ -105,7 +106,7 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
       stdin: new Uint8Array(),
       limits: limits.compile
     }
-    return { files, phases: [compilePhase, runPhase], artefacts: [] }
+    return { files, phases: [compilePhase, runPhase], artefacts }
   })
 
 /** Runs source code. A compile phase has the class's whole limits, the run phase the job's. */
