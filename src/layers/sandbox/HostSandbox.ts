@@ -19,7 +19,16 @@ import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
 import { monotonicNanos } from "../Now.ts"
 import { within } from "../Release.ts"
 import * as GuestLink from "./GuestLink.ts"
-import { type PhaseEvent, type PhaseExit, ProvisionFailed, type Sandbox, SandboxLost } from "./Sandbox.ts"
+import {
+  type PhaseEvent,
+  type PhaseExit,
+  ProvisionFailed,
+  type Sandbox,
+  SandboxLost,
+  SandboxRefused
+} from "./Sandbox.ts"
+
+const ENOMEM = 12
 
 /** A guest says that it is ready within this, or the sandbox is given up. A cold one takes about 15 ms. */
 const READY_LIMIT = "20 seconds"
@@ -215,7 +224,11 @@ export const make = Effect.gen(function*() {
         new SandboxLost({ driver: recipe.driver, reason: error.message, remedy: error.remedy, cause: error })
       const { cachedBytes, isFresh, usage: before } = yield* Effect.mapError(
         enter(recipe, cgroup, standing, phase),
-        lost
+        // What the phase before left in the workspace is more than this one may have: the program's doing.
+        (error) =>
+          error.code === "EBUSY"
+            ? new SandboxRefused({ operation: "run", errno: ENOMEM, reason: error.message })
+            : lost(error)
       )
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
       const began = yield* monotonicNanos
