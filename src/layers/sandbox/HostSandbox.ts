@@ -5,7 +5,6 @@
  */
 import { Effect, Stream } from "effect"
 import { existsSync, rmSync } from "node:fs"
-import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import type { Limits } from "../../schemas/Limits.ts"
@@ -19,6 +18,7 @@ import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
 import { monotonicNanos } from "../Now.ts"
 import { within } from "../Release.ts"
 import * as GuestLink from "./GuestLink.ts"
+import { removeTree } from "./RemoveTree.ts"
 import {
   type PhaseEvent,
   type PhaseExit,
@@ -152,7 +152,7 @@ export const make = Effect.gen(function*() {
       }
       for (const path of recipe.paths(instance, id)) {
         // crun has removed its own by now unless it was killed, and asking is cheaper than removing nothing.
-        if (existsSync(path)) yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
+        if (existsSync(path)) yield* Effect.promise(() => removeTree(path))
       }
       // Nearly none has it, and to find that out takes a thread longer than us.
       rmSync(saidOf(host.paths.instance(instance), id), { force: true })
