@@ -11,7 +11,13 @@ import { Executor } from "../../src/layers/executor/Executor.ts"
 import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
 import { FunctionName } from "../../src/schemas/Ids.ts"
-import { type LimitsRequest, resolve, standardCeiling, standardDefaults } from "../../src/schemas/Limits.ts"
+import {
+  type Limits,
+  type LimitsRequest,
+  resolve,
+  standardCeiling,
+  standardDefaults
+} from "../../src/schemas/Limits.ts"
 import type { Outcome } from "../../src/schemas/Outcome.ts"
 import { WorkPath } from "../../src/schemas/Program.ts"
 import type { DriverName } from "../../src/schemas/SandboxClass.ts"
@@ -34,6 +40,10 @@ export interface Wanted {
   readonly args: unknown
   readonly limits?: LimitsRequest
   readonly artefacts?: ReadonlyArray<string>
+  /** Of the class; absent: the standard one. */
+  readonly ceiling?: Limits
+  /** Between TERM and KILL of a stop; absent: 500. */
+  readonly graceMs?: number
   /** Called with every piece of output, e.g. to stop the run. */
   readonly onOutput?: (text: string, stop: Effect.Effect<void>) => Effect.Effect<void>
 }
@@ -55,17 +65,18 @@ export const layer = (driver: DriverName, state: string) =>
   )
 
 export const run = Effect.fnUntraced(function*(driver: DriverName, wanted: Wanted) {
-  const limits = yield* resolve(standardCeiling, standardDefaults, wanted.limits ?? {})
+  const ceiling = wanted.ceiling ?? standardCeiling
+  const limits = yield* resolve(ceiling, standardDefaults, wanted.limits ?? {})
   const job = {
     ...makeJob("a"),
     function: FunctionName.make(wanted.function ?? "command"),
     args: JSON.parse(JSON.stringify(wanted.args))
   }
-  const program = yield* (yield* Functions.Functions).program(job, { compile: standardCeiling, run: limits })
+  const program = yield* (yield* Functions.Functions).program(job, { compile: ceiling, run: limits })
   const started = yield* (yield* Executor).start({
     job,
     attempt: 1,
-    class: standardClass(driver, driver),
+    class: { ...standardClass(driver, driver), ceiling },
     program: { ...program, artefacts: (wanted.artefacts ?? []).map((path) => WorkPath.make(path)) }
   })
   const parts: Record<"stdout" | "stderr", Array<Uint8Array>> = { stdout: [], stderr: [] }
@@ -78,7 +89,7 @@ export const run = Effect.fnUntraced(function*(driver: DriverName, wanted: Wante
           parts[event.stream].push(event.bytes)
           return wanted.onOutput?.(
             Buffer.from(event.bytes).toString(),
-            started.stop({ reason: "enough", graceMs: 500 })
+            started.stop({ reason: "enough", graceMs: wanted.graceMs ?? 500 })
           ) ?? Effect.void
         case "PhaseStarted":
           phases.push(event.phase)
