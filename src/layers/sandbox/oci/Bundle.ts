@@ -57,11 +57,13 @@ export const bundleConfig = (options: BundleOptions) => {
         inheritable: [],
         ambient: []
       },
-      // 1, not 0: see the seccomp profile. No job runs before others or locks more because its worker may.
+      // 1, not 0: see the seccomp profile. No job runs before others because its worker may, and what it locks in memory
+      // may be a page of /usr that is charged to another job.
       rlimits: [
         { type: "RLIMIT_CORE", soft: 1, hard: 1 },
         { type: "RLIMIT_RTPRIO", soft: 0, hard: 0 },
-        { type: "RLIMIT_NICE", soft: 0, hard: 0 }
+        { type: "RLIMIT_NICE", soft: 0, hard: 0 },
+        { type: "RLIMIT_MEMLOCK", soft: 65_536, hard: 65_536 }
       ]
     },
     root: { path: options.rootfs, readonly: true },
