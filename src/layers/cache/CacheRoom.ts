@@ -77,11 +77,11 @@ export const make = ({ entries, instance, isAlive, maximumBytes, onCount, pendin
   })
 
   const found = Effect.gen(function*() {
-    const names = (yield* attempt("read", entries, () => fs.readdir(entries))).filter(isEntry)
+    const names = yield* attempt("read", entries, () => fs.readdir(entries))
     const all: Array<Entry> = []
     for (let at = 0; at < names.length; at += PAGE) {
       yield* Effect.yieldNow
-      const page = names.slice(at, at + PAGE).map((name) => join(entries, name))
+      const page = names.slice(at, at + PAGE).filter(isEntry).map((name) => join(entries, name))
       const looked = yield* Effect.try({
         try: () => page.flatMap((path) => look(path, maximumBytes) ?? []),
         catch: fault("read", entries)

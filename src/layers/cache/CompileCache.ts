@@ -46,7 +46,7 @@ const MOST_BYTES = 32 * 1024 * 1024
 export const mostBytesOf = (maximumBytes: number): number => Math.min(MOST_BYTES, Math.floor(maximumBytes / 4))
 
 /** Entries are files, and the search for the oldest looks at each: there are no more than this. */
-const MOST_ENTRIES = 16_384
+const MOST_ENTRIES = 8192
 
 /** A file system gives out whole blocks. */
 const BLOCK = 4096
