@@ -17,6 +17,8 @@ import { layerDrivers } from "../../src/wiring.ts"
 /** The host's side and the other side of its uplink. */
 export const HOST = "45.33.0.2"
 const UPLINK = "45.33.0.1"
+/** The host's, in tests that add it. */
+export const HOST_LATE = "45.33.0.77"
 /** Of the host as well, on no interface that sandboxes are behind. */
 export const HOST_PRIVATE = "10.9.9.9"
 
@@ -26,6 +28,10 @@ export const METADATA = "169.254.169.254"
 export const PRIVATE = ["10.1.2.3", "172.16.9.9", "192.168.5.5", "100.64.1.1", METADATA, "198.18.7.7"] as const
 export const NAMESERVER = "10.1.2.53"
 export const IPV6 = "2600:1::5"
+export const PRIVATE6 = "fd99::5"
+export const HOST6_LATE = "2600:2::77"
+export const HOST6 = "2600:2::2"
+const UPLINK6 = "2600:2::1"
 
 export const sh = (program: string, ...args: ReadonlyArray<string>): string =>
   execFileSync(program, args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] })
@@ -56,8 +62,12 @@ export class World {
     sh("ip", "addr", "add", `${HOST_PRIVATE}/32`, "dev", "lo")
     sh("ip", "link", "set", "uplink", "up")
     sh("ip", "route", "add", "default", "via", UPLINK)
+    sh("ip", "addr", "add", `${HOST6}/64`, "dev", "uplink", "nodad")
+    sh("ip", "-6", "route", "add", "default", "via", UPLINK6)
     for (const device of ["lo", "eth0"]) there("link", "set", device, "up")
     there("addr", "add", `${UPLINK}/24`, "dev", "eth0")
+    there("addr", "add", `${UPLINK6}/64`, "dev", "eth0", "nodad")
+    for (const address of [IPV6, PRIVATE6]) there("addr", "add", `${address}/128`, "dev", "lo", "nodad")
     const all = [PUBLIC, OTHER_PUBLIC, ...PRIVATE, NAMESERVER]
     for (const address of all) there("addr", "add", `${address}/32`, "dev", "lo")
     const services = all.flatMap((address) => [
@@ -66,9 +76,18 @@ export class World {
       ["udp", address, 53],
       ["tcp", address, 53]
     ])
-    await this.listen(internet, [...services, ["udp", PUBLIC, 123]])
+    await this.listen(internet, [
+      ...services,
+      ["udp", PUBLIC, 123],
+      ["tcp", IPV6, 80],
+      ["tcp", PRIVATE6, 80]
+    ])
     // The host's own services, on every address it has or will have.
-    await this.listen([], [["tcp", "0.0.0.0", 8080], ["udp", "0.0.0.0", 8080], ["tcp", "0.0.0.0", 53]])
+    await this.listen([], [["tcp", "0.0.0.0", 8080], ["udp", "0.0.0.0", 8080], ["tcp", "0.0.0.0", 53], [
+      "tcp",
+      "::",
+      8081
+    ]])
   }
 
   /** Up when it has said something. */
@@ -127,11 +146,16 @@ export const leases = (path: string): ReadonlyArray<string> =>
 /** Rows of a state directory: they name namespaces and tables. */
 export const rows = (state: string): ReadonlyArray<string> => names(join(state, "ledger"))
 
-/** What the host has for sandboxes: `ids` are those whose names are looked for. */
-export const held = (leaseFolder: string, ids: ReadonlyArray<string>) => ({
-  netns: names("/run/netns").filter((name) => ids.includes(name.replace("stoker-", ""))),
+/** What the host has for sandboxes, anybody's. */
+export const traces = () => ({
   veths: sh("ip", "-br", "link").split("\n").filter((line) => line.startsWith("veth")),
-  tables: sh("nft", "list", "tables").split("\n").filter((line) => line.includes("stoker")),
+  tables: sh("nft", "list", "tables").split("\n").filter((line) => line.includes("stoker"))
+})
+
+/** What the host has of rows with these ids: names of namespaces are the whole machine's, others' stand there as well. */
+export const held = (leaseFolder: string, ids: ReadonlyArray<string>) => ({
+  ...traces(),
+  netns: names("/run/netns").filter((name) => ids.includes(name.replace("stoker-", ""))),
   leases: leases(leaseFolder)
 })
 

@@ -30,7 +30,7 @@ const trial = Effect.fnUntraced(
   function*({ path, run }: Surroundings, network: Parameters<typeof sandboxRules>[0]["network"]) {
     const nft = yield* requireTool(path, "nft")
     const own = [parseNetwork("198.19.0.2")].flatMap((found) => found ?? [])
-    const rules = sandboxRules({ network, device: DEVICE, own, nameservers: [] }) +
+    const rules = sandboxRules({ network, device: DEVICE, own, host: own, nameservers: [] }) +
       hostRules("stoker-trial", own.map((one) => ({ network: one, masquerade: true })))
     const { code, stderr } = yield* run({ argv: ["unshare", "--net", nft, "-f", "-"], stdin: rules })
     if (code === 0) return "nftables can do what the rules need"

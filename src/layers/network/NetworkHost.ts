@@ -64,8 +64,6 @@ export const places: Config.Config<Plan.Places> = Config.all({
 const networksOf = (texts: ReadonlyArray<string>): ReadonlyArray<IpNetwork> =>
   texts.flatMap((text) => parseNetwork(text) ?? [])
 
-const host = ({ family, first }: IpNetwork): IpNetwork => ({ family, first, prefix: family === 4 ? 32 : 128 })
-
 /** An address as plugins write it, with the prefix of its subnet: the address alone. */
 const addressOf = (text: string) => text.split("/")[0] ?? ""
 
@@ -159,7 +157,13 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
     yield* Effect.all([
       close(
         netns,
-        sandboxRules({ network, device: Cni.DEVICE, own: own.map(host), nameservers: networksOf(nameservers) })
+        sandboxRules({
+          network,
+          device: Cni.DEVICE,
+          own,
+          host: networksOf([...Plan.addressesOfHost()]),
+          nameservers: networksOf(nameservers)
+        })
       ),
       guardHost(networksOf(addresses).map((subnet) => ({ network: subnet, masquerade })))
     ], { concurrency: 2 })

@@ -54,7 +54,8 @@ export const networkList = Effect.fnUntraced(function*(places: Places, { network
   return list
 })
 
-const addressesOfHost = (): ReadonlySet<string> =>
+/** Addresses of all the host's interfaces that are up. */
+export const addressesOfHost = (): ReadonlySet<string> =>
   new Set(Object.values(networkInterfaces()).flatMap((addresses) => (addresses ?? []).map(({ address }) => address)))
 
 const nameserversIn = (path: string) => {

@@ -51,6 +51,11 @@ export interface PolicyOptions {
   readonly device: string
   /** The sandbox's own addresses: nothing leaves from another one. */
   readonly own: ReadonlyArray<IpNetwork>
+  /**
+   * The host's as they are now: refused whatever else is allowed. The host itself refuses them too, also later ones
+   * (`HostRules.ts`), until somebody empties its rules; these stay.
+   */
+  readonly host: ReadonlyArray<IpNetwork>
   /** Reached on port 53 wherever they are. */
   readonly nameservers: ReadonlyArray<IpNetwork>
 }
@@ -72,13 +77,24 @@ const sources = (own: ReadonlyArray<IpNetwork>, family: 4 | 6): string => {
 /** What finds neighbours in IPv6. The job cannot send it by itself: that takes a raw socket. */
 const neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept"
 
+const never = (networks: ReadonlyArray<IpNetwork>) =>
+  ([4, 6] as const).flatMap((family) => {
+    const addresses = ofFamily(networks, family)
+    return addresses.length === 0 ? [] : [`${family === 4 ? "ip" : "ip6"} daddr ${set(addresses)} ${refuse}`]
+  })
+
 const dns = (networks: ReadonlyArray<IpNetwork>) =>
   networks.map((network) =>
     `${keyword(network)} daddr ${networkText(network)} meta l4proto { tcp, udp } th dport 53 accept`
   )
 
-/** Refused aloud, so that a job hears at once that it may not instead of waiting for an answer. */
-const refuse = "reject with icmpx type admin-prohibited"
+const refuse = "goto refuse"
+
+/**
+ * Refused aloud, so that a job need not wait for an answer. By a reset, because a TCP socket that is just connecting
+ * does not heed ICMP before it has tried again, a second later.
+ */
+const refusal = ["meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"]
 
 const destinations = (network: PolicyOptions["network"]): ReadonlyArray<string> => {
   if (network === "internet") {
@@ -101,25 +117,29 @@ const destinations = (network: PolicyOptions["network"]): ReadonlyArray<string> 
   })
 }
 
-const chain = (name: string, hook: string, lines: ReadonlyArray<string>) => [
+const chain = (name: string, lines: ReadonlyArray<string>) => [
   `  chain ${name} {`,
-  `    ${hook}`,
   ...lines.map((line) => `    ${line}`),
   "  }"
 ]
 
+/** Where packets begin; what no rule accepts is dropped. */
+const base = (hook: "input" | "forward" | "output", lines: ReadonlyArray<string>) =>
+  chain(hook, [`type filter hook ${hook} priority filter; policy drop;`, ...lines])
+
 /** For `nft -f -` in the sandbox's namespace. */
-export const sandboxRules = ({ device, nameservers, network, own }: PolicyOptions): string => {
+export const sandboxRules = ({ device, host, nameservers, network, own }: PolicyOptions): string => {
   const nd = ofFamily(own, 6).length > 0 ? [neighbours] : []
   return [
     "table inet stoker {",
-    ...chain("input", "type filter hook input priority filter; policy drop;", [
+    ...chain("refuse", refusal),
+    ...base("input", [
       `iifname "lo" accept`,
       "ct state established,related accept",
       ...nd
     ]),
-    ...chain("forward", "type filter hook forward priority filter; policy drop;", []),
-    ...chain("output", "type filter hook output priority filter; policy drop;", [
+    ...base("forward", []),
+    ...base("output", [
       `oifname "lo" accept`,
       `oifname != "${device}" drop`,
       ...nd,
@@ -127,6 +147,7 @@ export const sandboxRules = ({ device, nameservers, network, own }: PolicyOption
       sources(own, 6),
       "ct state established,related accept",
       "ct state invalid drop",
+      ...never(host),
       ...dns(nameservers),
       ...destinations(network),
       refuse
