@@ -100,7 +100,7 @@ const rules: ReadonlyArray<Rule> = [
               fault(`${path}.network`, network, "none, internet or {allow}: driver oci never shares the host's network")
             ]
             : []),
-          ...(driver === "process" ? ["runtime", "root"] as const : []).flatMap((name) =>
+          ...(driver === "process" ? ["networkSetup", "runtime", "root"] as const : []).flatMap((name) =>
             file[name] === undefined ? [] : [fault(`${path}.${name}`, file[name], "nothing: it is for driver oci")]
           )
         ]

@@ -1,21 +1,24 @@
 /**
- * OCI sandboxes by crun: every namespace, a user namespace without a host user behind it, no network, no capability, a
- * seccomp filter, a read-only root from the host's /usr, a workspace of a fixed size. Its pid 1 is the guest.
+ * OCI sandboxes by crun: every namespace, a user namespace without a host user behind it, no network or one of its own,
+ * no capability, a seccomp filter, a read-only root from the host's /usr, a workspace of a fixed size. Its pid 1 is the guest.
  */
 import { Config, Effect, Option } from "effect"
 import { readFileSync, statfsSync } from "node:fs"
 import * as fs from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceId } from "../../schemas/Ids.ts"
+import type { SandboxClass } from "../../schemas/SandboxClass.ts"
 import type { Cgroup } from "../cgroup/Cgroup.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
+import type { Attachment } from "../network/Network.ts"
 import { once } from "../Once.ts"
 import * as HostRoot from "./HostRoot.ts"
 import * as HostSandbox from "./HostSandbox.ts"
-import { bundleConfig } from "./oci/Bundle.ts"
+import { bundleConfig, type BundleOptions } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
 import * as IdRanges from "./oci/IdRanges.ts"
+import * as Networked from "./oci/Networked.ts"
 import { makeRootfs } from "./oci/Rootfs.ts"
 import { compile } from "./oci/Seccomp.ts"
 import { seccompProfile } from "./oci/SeccompProfile.ts"
@@ -65,7 +68,8 @@ export const make = Effect.gen(function*() {
     name: string,
     disk: { readonly bytes: number; readonly inodes: number },
     firstUid: number,
-    seccompBpf: string | undefined
+    seccompBpf: string | undefined,
+    network?: BundleOptions["network"]
   ) {
     const seccomp = seccompProfile(process.arch)
     if (seccomp === undefined) {
@@ -78,7 +82,15 @@ export const make = Effect.gen(function*() {
     }
     const bundle = own("bundles", name)
     const rootfs = join(SHOWN_AT, ROOT)
-    const config = bundleConfig({ rootfs, disk, firstUid, firstGid: FIRST_GID, seccomp, seccompBpf })
+    const config = bundleConfig({
+      rootfs,
+      disk,
+      firstUid,
+      firstGid: FIRST_GID,
+      seccomp,
+      seccompBpf,
+      ...(network === undefined ? {} : { network })
+    })
     yield* io(`writing ${bundle}`, async () => {
       await fs.mkdir(bundle, { recursive: true, mode: 0o711 })
       await fs.writeFile(join(bundle, "config.json"), JSON.stringify(config))
@@ -156,11 +168,39 @@ export const make = Effect.gen(function*() {
     ownPids: OWN_PIDS,
     command: (id) => [crun, ...Crun.globals(stateRoot), "run", "--bundle", bundle, id],
     sealed: true,
-    paths: (instance: InstanceId, id) => [hosted.instancePath(instance, "crun", id)],
+    paths: (instance: InstanceId, id) => [
+      hosted.instancePath(instance, "crun", id),
+      ...networked.paths(instance, id)
+    ],
+    network: networked.network,
     verify
   })
 
   const hostRoot = yield* HostRoot.make
+  const networked = yield* Networked.make(hosted, () => recipe(""))
+
+  /** Its bundle is its own, because it names its network namespace. */
+  const networkedRecipe = Effect.fnUntraced(function*(
+    sandboxClass: SandboxClass,
+    disk: { readonly bytes: number; readonly inodes: number }
+  ) {
+    const firstUid = yield* idRanges.take
+    const bpf = yield* prepare
+    let attachment: Attachment | undefined
+    const made: HostSandbox.Recipe = {
+      ...recipe(""),
+      command: (id) => recipe(own("bundles", id)).command(id),
+      prepare: (id) =>
+        Effect.gen(function*() {
+          const attached = yield* networked.attach(id, sandboxClass)
+          attachment = attached.attachment
+          yield* writeBundle(id, disk, firstUid, bpf, attached.bundle)
+        }),
+      verify: (cgroup) =>
+        Effect.andThen(verify(cgroup), attachment === undefined ? Effect.void : networked.verify(cgroup, attachment))
+    }
+    return made
+  })
 
   const driver: Driver = {
     name: "oci",
@@ -174,7 +214,11 @@ export const make = Effect.gen(function*() {
       ...hosted.holds
     ]),
     provision: Effect.fn("Oci.provision")(function*(sandboxClass, disk) {
-      return yield* hosted.provision(recipe(yield* bundleFor(disk)), sandboxClass)
+      const isPlain = sandboxClass.network === "none"
+      return yield* hosted.provision(
+        isPlain ? recipe(yield* bundleFor(disk)) : yield* networkedRecipe(sandboxClass, disk),
+        sandboxClass
+      )
     }),
     accepts: hosted.accepts,
     reap: (row) => hosted.reap(recipe(""), row),
@@ -201,7 +245,8 @@ export const make = Effect.gen(function*() {
         }
         : { name: "seccomp", status: "ok", detail: `profile for ${process.arch}` }
       return [runtime, root, profile, yield* userNamespaces, freeSpace(host.paths.state)]
-    })
+    }),
+    checkClass: networked.network.check
   }
   return driver
 })

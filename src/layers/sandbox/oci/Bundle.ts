@@ -16,6 +16,13 @@ export interface BundleOptions {
   readonly seccomp: NonNullable<ReturnType<typeof seccompProfile>>
   /** The same profile compiled (base64 of the kernel's filter program): saves crun most of its start-up time. */
   readonly seccompBpf: string | undefined
+  /** Absent: an empty network namespace. */
+  readonly network?: {
+    /** The namespace, made before. */
+    readonly path: string
+    /** A file on the host, as crun sees it. */
+    readonly resolvConf: string
+  }
 }
 
 /** Where the guest lies in the skeleton. */
@@ -84,11 +91,19 @@ export const bundleConfig = (options: BundleOptions) => {
         source: "/etc/alternatives",
         options: ["bind", "ro", "nosuid", "nodev", "noexec"]
       },
+      ...(options.network === undefined ? [] : [{
+        destination: "/etc/resolv.conf",
+        type: "bind",
+        source: options.network.resolvConf,
+        options: ["bind", "ro", "nosuid", "nodev", "noexec"]
+      }]),
       tmpfs("/tmp", "1777", size),
       tmpfs("/work", "0700", [...size, `uid=${JOB_UID}`, `gid=${JOB_UID}`])
     ],
     linux: {
-      namespaces: ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"].map((type) => ({ type })),
+      namespaces: ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"].map((type) =>
+        type === "network" && options.network !== undefined ? { type, path: options.network.path } : { type }
+      ),
       uidMappings: mapped(options.firstUid),
       gidMappings: mapped(options.firstGid),
       rootfsPropagation: "private",

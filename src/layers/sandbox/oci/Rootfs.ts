@@ -34,7 +34,9 @@ export const makeRootfs = async (directory: string, guest: string, gid: number):
   await fs.writeFile(join(directory, "etc/passwd"), passwd)
   await fs.writeFile(join(directory, "etc/group"), group)
   await fs.writeFile(join(directory, "etc/hosts"), "127.0.0.1 localhost sandbox\n::1 localhost\n")
-  await fs.writeFile(join(directory, "etc/nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files\n")
+  await fs.writeFile(join(directory, "etc/nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files dns\n")
+  // A class with a network shows its own there.
+  await fs.writeFile(join(directory, "etc/resolv.conf"), "")
   for (const file of copied) await fs.copyFile(`/etc/${file}`, join(directory, "etc", file)).catch(() => {})
   const inside = join(directory, GUEST_PATH)
   await fs.copyFile(guest, inside)
