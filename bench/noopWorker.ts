@@ -4,6 +4,7 @@ import * as Pools from "../src/actors/Pools.ts"
 import { Worker } from "../src/actors/Worker.ts"
 import { code } from "../src/functions/Code.ts"
 import { command } from "../src/functions/Command.ts"
+import * as ArtefactsFiles from "../src/layers/artefacts/ArtefactsFiles.ts"
 import * as Settings from "../src/layers/config/Settings.ts"
 import { Executor, type RunEvent } from "../src/layers/executor/Executor.ts"
 import * as Functions from "../src/layers/functions/Functions.ts"
@@ -24,7 +25,7 @@ const SLOTS = 128
 const outcome = Outcome.cases.Exited.make({ phase: "run", code: 0 })
 const nothing: ReadonlyArray<RunEvent> = [
   { _tag: "Ready", place: "", provisionMicros: 0 },
-  { _tag: "Finished", outcome, usage: { phases: [] }, artefacts: [] }
+  { _tag: "Finished", outcome, usage: { phases: [] } }
 ]
 const executor = Layer.succeed(
   Executor,
@@ -42,6 +43,7 @@ const layer = layerActors.pipe(
   Layer.provideMerge(Layer.mergeAll(
     JournalSqlite.layerHost(),
     LogFiles.layer,
+    ArtefactsFiles.layer,
     DiskSpaceLive.layer,
     Settings.layer({ ...standardConfig, slots: SLOTS })
   )),

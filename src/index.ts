@@ -21,6 +21,15 @@ export * as WorkerConfig from "./schemas/WorkerConfig.ts"
 
 // A worker as a program asks it.
 export { Worker, type WorkerFailed } from "./actors/Worker.ts"
+export {
+  ArtefactError,
+  ArtefactNotFound,
+  artefactPieces,
+  type ArtefactRange,
+  Artefacts,
+  type ArtefactSlice,
+  type ArtefactWriter
+} from "./layers/artefacts/Artefacts.ts"
 export { ConfigSource, type ReadConfig } from "./layers/config/ConfigSource.ts"
 export { Control, JobNotFound } from "./layers/control/Control.ts"
 export { Operator, ReloadRefused } from "./layers/control/Operator.ts"

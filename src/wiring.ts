@@ -13,6 +13,8 @@ import * as Worker from "./actors/Worker.ts"
 import { code } from "./functions/Code.ts"
 import { command } from "./functions/Command.ts"
 import { Amqp, type AmqpStatus } from "./layers/amqp/Amqp.ts"
+import type { Artefacts } from "./layers/artefacts/Artefacts.ts"
+import * as ArtefactsFiles from "./layers/artefacts/ArtefactsFiles.ts"
 import * as CompileCacheFiles from "./layers/cache/CompileCacheFiles.ts"
 import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
 import { distinct } from "./layers/config/DuplicateName.ts"
@@ -108,6 +110,8 @@ export interface WorkerWiring<
   readonly journal?: Layer.Layer<Journal, JournalE, JournalR>
   /** Where output is kept. Given: `Host`. Absent: files in the state directory. */
   readonly log?: Layer.Layer<Log, LogE, LogR>
+  /** Where files that jobs leave are kept. Absent: files in the state directory. */
+  readonly artefacts?: Layer.Layer<Artefacts, never, Host>
   /** Where traces, metrics and logs are sent. Absent: nowhere; the metrics are there for whoever asks. */
   readonly telemetry?: OtlpOptions
 }
@@ -325,6 +329,7 @@ type Internals = Broker | Desk.Desk | Dispatcher.Dispatcher | DiskSpace
 /** What a worker gives to the program around it. */
 export type WorkerServices =
   | Internals
+  | Artefacts
   | Control
   | Direct.Direct
   | DiskWatch.DiskWatch
@@ -381,6 +386,7 @@ export const layerWorker = <
       Layer.provideMerge(Layer.mergeAll(
         options.journal ?? JournalSqlite.layerHost(journalOptions(config)),
         options.log ?? LogFiles.layer,
+        options.artefacts ?? ArtefactsFiles.layer,
         DiskSpaceLive.layer,
         Settings.layer(config)
       )),

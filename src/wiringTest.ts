@@ -3,6 +3,7 @@ import { Effect, Layer, Option } from "effect"
 import * as Pools from "./actors/Pools.ts"
 import { code } from "./functions/Code.ts"
 import { command } from "./functions/Command.ts"
+import * as ArtefactsMemory from "./layers/artefacts/ArtefactsMemory.ts"
 import * as CgroupsTest from "./layers/cgroup/CgroupsTest.ts"
 import * as Settings from "./layers/config/Settings.ts"
 import * as ExecutorTest from "./layers/executor/ExecutorTest.ts"
@@ -59,6 +60,7 @@ export const layerBeside = <E, R>(companions: Layer.Layer<Launcher | Watchdog>, 
     Layer.provideMerge(Layer.mergeAll(
       JournalMemory.layerMemory,
       LogMemory.layerMemory,
+      ArtefactsMemory.layerMemory,
       Settings.layer(config),
       CgroupsTest.layerTest,
       LedgerMemory.layerMemory,

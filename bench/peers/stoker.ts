@@ -4,6 +4,7 @@ import * as Pools from "../../src/actors/Pools.ts"
 import { Worker } from "../../src/actors/Worker.ts"
 import { code } from "../../src/functions/Code.ts"
 import { command } from "../../src/functions/Command.ts"
+import * as ArtefactsFiles from "../../src/layers/artefacts/ArtefactsFiles.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import { Control } from "../../src/layers/control/Control.ts"
 import { Executor, type RunEvent } from "../../src/layers/executor/Executor.ts"
@@ -27,8 +28,7 @@ const [state = ""] = process.argv.slice(2)
 const finished: RunEvent = {
   _tag: "Finished",
   outcome: Outcome.cases.Exited.make({ phase: "run", code: 0 }),
-  usage: { phases: [] },
-  artefacts: []
+  usage: { phases: [] }
 }
 const executor = Layer.succeed(
   Executor,
@@ -49,6 +49,7 @@ const layer = layerActors.pipe(
   Layer.provideMerge(Layer.mergeAll(
     JournalSqlite.layerHost(),
     LogFiles.layer,
+    ArtefactsFiles.layer,
     DiskSpaceLive.layer,
     Settings.layer({ ...standardConfig, slots: CONCURRENCY })
   )),

@@ -1,5 +1,6 @@
 /** The worker's answer to its doors. */
 import { Effect, Layer, Schedule, Stream } from "effect"
+import { Artefacts, readNamed } from "../layers/artefacts/Artefacts.ts"
 import { Settings } from "../layers/config/Settings.ts"
 import { Control, JobNotFound } from "../layers/control/Control.ts"
 import type { Emitters } from "../layers/emitter/Emitter.ts"
@@ -18,9 +19,12 @@ import type { Outbox } from "./Outbox.ts"
 
 const make = Effect.gen(function*() {
   // What ends a job that no actor has.
-  const services = yield* Effect.context<Desk | Emitters | Functions | Host | Journal | Log | Outbox | Settings>()
+  const services = yield* Effect.context<
+    Artefacts | Desk | Emitters | Functions | Host | Journal | Log | Outbox | Settings
+  >()
   const journal = yield* Journal
   const log = yield* Log
+  const artefacts = yield* Artefacts
   const desk = yield* Desk
   const dispatcher = yield* Dispatcher
   const embedded = yield* Embedded
@@ -52,6 +56,9 @@ const make = Effect.gen(function*() {
     status,
     list: journal.list,
     read: log.read,
+    artefact: Effect.fn("Control.artefact")(function*(key, path, range) {
+      return yield* readNamed(artefacts, yield* status(key), path, range)
+    }),
     events: Stream.fromPubSub(desk.watchers)
   })
 })

@@ -3,6 +3,7 @@
  * waits while as many of its jobs are in hand as may run and wait. Each has room of its own: none fills another's.
  */
 import { Context, Deferred, Effect, Exit, Layer, Scope, Semaphore } from "effect"
+import type { Artefacts } from "../layers/artefacts/Artefacts.ts"
 import { Settings } from "../layers/config/Settings.ts"
 import type { Emitters } from "../layers/emitter/Emitter.ts"
 import type { Executor, StopRequest } from "../layers/executor/Executor.ts"
@@ -44,7 +45,7 @@ const make = Effect.gen(function*() {
   const { slots, waiting } = yield* Settings
   // What a job actor uses, taken once.
   const services = yield* Effect.context<
-    Desk | Emitters | Executor | Functions | Host | Journal | Ledger | Log | Outbox | Settings
+    Artefacts | Desk | Emitters | Executor | Functions | Host | Journal | Ledger | Log | Outbox | Settings
   >()
   const jobs = new Map<string, InHand>()
   const rooms = new Map<string, Semaphore.Semaphore>()

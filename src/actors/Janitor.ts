@@ -3,6 +3,7 @@
  * their claims. Touches only instances whose lock is free, and forgets one only when nothing of it is left.
  */
 import { Effect, Metric, Schedule } from "effect"
+import { Artefacts } from "../layers/artefacts/Artefacts.ts"
 import { Cgroups } from "../layers/cgroup/Cgroup.ts"
 import { Settings } from "../layers/config/Settings.ts"
 import { Host } from "../layers/host/Host.ts"
@@ -106,17 +107,19 @@ export const sweep = Effect.gen(function*() {
 })
 
 /**
- * What was kept long enough: a few ended jobs and dead letters, and the logs of jobs that have no row any more. A log
- * belongs to its row as long as there is one, and in any case for as long as an ended job is kept.
+ * What was kept long enough: a few ended jobs and dead letters, and logs and artefacts of jobs that have no row any
+ * more. A log belongs to its row as long as there is one, and in any case for as long as an ended job is kept.
  */
 export const prune = Effect.gen(function*() {
   const { retention: { dedupeMs, jobsMs } } = yield* Settings
   const journal = yield* Journal
   const log = yield* Log
   const rows = yield* journal.prune
-  const logs = yield* log.prune(Math.max(dedupeMs, jobsMs), journal.unknown)
-  if (rows + logs > 0) {
-    yield* Effect.logDebug("removed what was kept long enough").pipe(Effect.annotateLogs({ rows, logs }))
+  const idleMs = Math.max(dedupeMs, jobsMs)
+  const logs = yield* log.prune(idleMs, journal.unknown)
+  const artefacts = yield* (yield* Artefacts).prune(idleMs, journal.unknown)
+  if (rows + logs + artefacts > 0) {
+    yield* Effect.logDebug("removed what was kept long enough").pipe(Effect.annotateLogs({ rows, logs, artefacts }))
   }
 })
 

@@ -7,10 +7,12 @@ import { type Claim, type ClaimAnswer, Journal } from "../layers/journal/Journal
 import { persist } from "../layers/journal/Persist.ts"
 import { nowMs } from "../layers/Now.ts"
 import { keyText } from "../schemas/Ids.ts"
+import { broughtBack } from "../schemas/JobEvent.ts"
 import { describe, Outcome } from "../schemas/Outcome.ts"
 import type { Settlement } from "../schemas/Settlement.ts"
 import { noUsage } from "../schemas/Usage.ts"
 import { Desk } from "./Desk.ts"
+import { kept } from "./JobArtefacts.ts"
 import type { JobPlan } from "./JobPlan.ts"
 import { type JobResult, rejected } from "./JobResult.ts"
 import { attempting, JobTelemetry } from "./JobTelemetry.ts"
@@ -28,11 +30,11 @@ export const refuse = Effect.fnUntraced(function*(delivery: Delivery, reason: st
 
 /** Tells an outcome that was written down before to whoever asks again. */
 export const retell = Effect.fnUntraced(
-  function*(teller: Teller.Teller, { attempt, outcome, output, usage }: Settlement) {
+  function*(teller: Teller.Teller, { attempt, outcome, output, usage, ...rest }: Settlement) {
     teller.attempt(attempt)
     // What a dead worker had still to tell comes before the end.
     yield* persist("what is owed", (yield* Outbox).sweep)
-    const { event, owed } = yield* teller.conclude({ _tag: "Ended", outcome, usage, output })
+    const { event, owed } = yield* teller.conclude({ _tag: "Ended", outcome, usage, output, ...broughtBack(rest) })
     yield* teller.settle(event, owed.map((message, row) => ({ row, message })))
   }
 )
@@ -53,19 +55,26 @@ export const claim = Effect.fnUntraced(function*(delivery: Delivery, early: bool
   )
 })
 
-/** The outcome and all it owes, written down together; then told, until everybody has confirmed. */
-export const settle = Effect.fnUntraced(function*(held: Claim, teller: Teller.Teller, result: JobResult) {
+/** The files are kept first, so that what is written down is there; then the outcome and all it owes, together; then told. */
+export const settle = Effect.fnUntraced(function*(
+  held: Claim,
+  teller: Teller.Teller,
+  ended: JobResult
+) {
+  const { harvest: _, ...result } = ended
   const journal = yield* Journal
   const outbox = yield* Outbox
   const telemetry = yield* JobTelemetry
   const { claims } = yield* Desk
+  const files = yield* kept(held, ended)
   const { event, owed } = yield* teller.conclude({
     _tag: "Ended",
     outcome: result.outcome,
     usage: result.usage,
-    output: result.output
+    output: result.output,
+    ...files
   })
-  const settlement: Settlement = { ...result, attempt: held.attempt, endedAtMs: event.atMs }
+  const settlement: Settlement = { ...result, ...files, attempt: held.attempt, endedAtMs: event.atMs }
   const written = outbox.reserving(owed, persist("a settlement", journal.settle(held, settlement, owed)))
   const rows = yield* telemetry.settling(written)
   telemetry.settled(result.outcome, result.usage)

@@ -1,10 +1,10 @@
 /** What is to be run, and where: decided before anything is held for it. */
-import { Effect } from "effect"
+import { Effect, Schema } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Functions } from "../layers/functions/Functions.ts"
 import type { Job } from "../schemas/Job.ts"
 import { resolve } from "../schemas/Limits.ts"
-import type { Program } from "../schemas/Program.ts"
+import { ArtefactPaths, mostArtefacts, type Program } from "../schemas/Program.ts"
 import type { SandboxClass } from "../schemas/SandboxClass.ts"
 import { rejected } from "./JobResult.ts"
 
@@ -13,9 +13,26 @@ export interface JobPlan {
   readonly program: Program
 }
 
+const isArtefactPaths = Schema.is(ArtefactPaths)
+
+/** Functions make programs as they like: what no worker brings back is refused before anything is held for it. */
+const artefactsRefused = ({ artefacts }: Program, artefactBytes: number) => {
+  if (artefacts.length === 0) return undefined
+  if (artefactBytes === 0) {
+    return rejected(
+      "it asks for artefacts, and this worker brings none back",
+      "Leave them out, or send it to a worker that does (`artefacts` in its configuration)."
+    )
+  }
+  return isArtefactPaths(artefacts) ? undefined : rejected(
+    "its artefacts cannot be brought back under these names",
+    `Name at most ${mostArtefacts}, each once, as relative paths without '..' and control characters.`
+  )
+}
+
 /** Class, limits and program of a job, or why it can never run. */
 export const plan = Effect.fnUntraced(function*(job: Job) {
-  const { classes, defaultClass } = yield* Settings
+  const { artefactBytes, classes, defaultClass } = yield* Settings
   const wanted = job.class ?? defaultClass
   const sandboxClass = classes.find(({ name }) => name === wanted)
   if (sandboxClass === undefined) {
@@ -32,6 +49,8 @@ export const plan = Effect.fnUntraced(function*(job: Job) {
     (yield* Functions).program(job, { compile: ceiling, run }),
     (error) => rejected(`${error.function}: ${error.reason}`, error.remedy)
   )
+  const refusal = artefactsRefused(program, artefactBytes)
+  if (refusal !== undefined) return yield* Effect.fail(refusal)
   const planned: JobPlan = { class: sandboxClass, program }
   return planned
 })

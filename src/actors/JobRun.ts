@@ -1,5 +1,6 @@
-/** A job's run: its bytes go to the log, its facts to the teller, and its sandbox goes when it is over. */
+/** A job's run: its bytes go to the log, its files to the artefacts, its facts to the teller, and its sandbox goes when it is over. */
 import { Cause, Deferred, Effect, Exit, Option, Scope, Stream } from "effect"
+import { Settings } from "../layers/config/Settings.ts"
 import { Executor, type Run, type StopRequest } from "../layers/executor/Executor.ts"
 import { Log, type LogError, type LogWriter } from "../layers/log/Log.ts"
 import { monotonicNanos, nowMs } from "../layers/Now.ts"
@@ -7,6 +8,7 @@ import { within } from "../layers/Release.ts"
 import { type Job, keyOf } from "../schemas/Job.ts"
 import { Outcome } from "../schemas/Outcome.ts"
 import { Desk, type Underway } from "./Desk.ts"
+import { gather, type Gathering } from "./JobArtefacts.ts"
 import type { JobPlan } from "./JobPlan.ts"
 import { type JobResult, unrun } from "./JobResult.ts"
 import { JobTelemetry } from "./JobTelemetry.ts"
@@ -15,10 +17,11 @@ import type { Teller } from "./Teller.ts"
 const diskTrouble = (error: LogError) =>
   Outcome.cases.SandboxFailed.make({ driver: "log", reason: error.reason, remedy: error.remedy })
 
-/** Follows a run to its outcome: bytes to the log, facts to the teller. */
+/** Follows a run to its outcome: bytes to the log, files to the artefacts, facts to the teller. */
 const follow = Effect.fnUntraced(function*(
   run: Run,
   writer: LogWriter,
+  gathering: Gathering,
   teller: Teller,
   underway: (place: string) => Effect.Effect<Underway>
 ) {
@@ -44,6 +47,10 @@ const follow = Effect.fnUntraced(function*(
         telemetry.phaseEnded(event.usage)
         if (here !== undefined) here.phase = undefined
         return teller.tell({ _tag: "PhaseEnded", phase: event.phase, usage: event.usage })
+      case "Artefact":
+        return gathering.add(event.path, event.content)
+      case "ArtefactMissing":
+        return gathering.miss(event.path, event.reason)
       case "Finished":
         result = { ...unrun(event.outcome), usage: event.usage }
         return Effect.void
@@ -79,7 +86,9 @@ export const execute = Effect.fnUntraced(
 
     const place = yield* Scope.make()
     yield* Scope.addFinalizer(outer, Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")))
-    const run = yield* (yield* Executor).start({ job, attempt, ...assigned }).pipe(Scope.provide(place))
+    const gathering = yield* gather(keyOf(job), assigned.program.artefacts)
+    const { artefactBytes } = yield* Settings
+    const run = yield* (yield* Executor).start({ job, attempt, artefactBytes, ...assigned }).pipe(Scope.provide(place))
     const stopper = yield* Effect.forkIn(Effect.flatMap(Deferred.await(stop), run.stop), place)
     const desk = yield* Desk
     const underway = Effect.fnUntraced(function*(at: string) {
@@ -99,14 +108,16 @@ export const execute = Effect.fnUntraced(
       yield* Scope.addFinalizer(place, Effect.sync(() => desk.underway.delete(begun)))
       return begun
     })
-    const result = yield* follow(run, writer.success, teller, underway)
+    const result = yield* follow(run, writer.success, gathering, teller, underway)
+    const harvest = gathering.harvest()
     yield* Effect.forkIn(Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")), outer)
     stopper.interruptUnsafe()
 
     const output = yield* Effect.result(telemetry.endingLog(writer.success.end))
     if (output._tag === "Success") telemetry.logEnded(output.success)
+    const ended: JobResult = { ...result, startedAtMs, ...(harvest === undefined ? {} : { harvest }) }
     return output._tag === "Failure"
-      ? { ...result, outcome: diskTrouble(output.failure), startedAtMs }
-      : { ...result, output: output.success, startedAtMs }
+      ? { ...ended, outcome: diskTrouble(output.failure) }
+      : { ...ended, output: output.success }
   }
 )

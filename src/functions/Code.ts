@@ -102,7 +102,8 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
       stdin,
       limits: limits.run
     }
-    if (compile === undefined) return { files, phases: [runPhase], artefacts: [] }
+    const { artefacts = [] } = args
+    if (compile === undefined) return { files, phases: [runPhase], artefacts }
     const compilePhase: Phase = {
       name: "compile",
       argv: compile.argv,
@@ -114,7 +115,7 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
     return {
       files,
       phases: [compilePhase, runPhase],
-      artefacts: [],
+      artefacts,
       ...(product === undefined ? {} : { products: [product, ...others] as const })
     }
   })

@@ -30,7 +30,11 @@ const toProgram = (args: CommandArgs, limits: PhaseLimits): Result.Result<Progra
     const files = yield* programFiles(args.files ?? [])
     const stdin = yield* standardInput(args)
     const env = environment(args.env)
-    return { files, phases: [{ name: "run", argv, env, stdin, limits: limits.run }], artefacts: [] } satisfies Program
+    return {
+      files,
+      phases: [{ name: "run", argv, env, stdin, limits: limits.run }],
+      artefacts: args.artefacts ?? []
+    } satisfies Program
   }).pipe(
     Result.mapError(({ reason, remedy }) => new InvalidArguments({ function: "command", reason, remedy }))
   )

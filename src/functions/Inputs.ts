@@ -1,6 +1,6 @@
 /** What a job brings along besides its code: files, standard input, arguments, environment. Shared by the functions. */
 import { Result, Schema } from "effect"
-import { baseEnv, ExecString, type ProgramFile, WorkPath } from "../schemas/Program.ts"
+import { ArtefactPaths, baseEnv, ExecString, type ProgramFile, WorkPath } from "../schemas/Program.ts"
 
 /** Why an input is not usable, and what would be. A function makes an `InvalidArguments` of it. */
 export interface Refusal {
@@ -31,7 +31,9 @@ const Environment = Schema.Record(Schema.String, ExecString).check(
 export const inputFields = {
   stdin: Schema.optionalKey(Schema.String),
   stdinBase64: Schema.optionalKey(Schema.Uint8ArrayFromBase64),
-  env: Schema.optionalKey(Environment)
+  env: Schema.optionalKey(Environment),
+  /** Files to bring back when it has ended, however that was. */
+  artefacts: Schema.optionalKey(ArtefactPaths)
 }
 
 const utf8 = new TextEncoder()

@@ -15,9 +15,37 @@ export const StreamSummary = Schema.Struct({
 })
 export type StreamSummary = typeof StreamSummary.Type
 
-/** A file brought back from the workspace. */
-export const Artefact = Schema.Struct({ path: Schema.String, bytes: Schema.Natural })
+/** A file brought back from the workspace. `sha256` is of its contents, in lower-case hexadecimal. */
+export const Artefact = Schema.Struct({
+  path: Schema.String,
+  bytes: Schema.Natural,
+  sha256: Schema.String.check(Schema.isPattern(/^[0-9a-f]{64}$/, { expected: "64 hexadecimal digits" }))
+})
 export type Artefact = typeof Artefact.Type
+
+/** A file that was asked for and could not be brought back. It changes nothing of the job's outcome. */
+export const MissingArtefact = Schema.Struct({ path: Schema.String, reason: Schema.String })
+export type MissingArtefact = typeof MissingArtefact.Type
+
+/** What came of the files a job asked to have back, in the order it asked; absent: of none. */
+export const artefactFields = {
+  artefacts: Schema.optionalKey(Schema.Array(Artefact)),
+  artefactsMissing: Schema.optionalKey(Schema.Array(MissingArtefact))
+}
+
+/** As `artefactFields` has it. */
+export interface BroughtBack {
+  readonly artefacts?: ReadonlyArray<Artefact>
+  readonly artefactsMissing?: ReadonlyArray<MissingArtefact>
+}
+
+/** Those two fields alone, of whatever has them, and only where something is in them. */
+export const broughtBack = <A extends Artefact>(
+  { artefacts = [], artefactsMissing = [] }: BroughtBack & { readonly artefacts?: ReadonlyArray<A> }
+): BroughtBack & { readonly artefacts?: ReadonlyArray<A> } => ({
+  ...(artefacts.length === 0 ? {} : { artefacts }),
+  ...(artefactsMissing.length === 0 ? {} : { artefactsMissing })
+})
 
 const common = {
   key: JobKey,
@@ -38,6 +66,6 @@ export const JobEvent = Schema.TaggedUnion({
   PhaseStarted: { ...common, phase: PhaseName },
   PhaseEnded: { ...common, phase: PhaseName, usage: PhaseUsage },
   /** The last event of a job. */
-  Ended: { ...common, outcome: Outcome, usage: Usage, output: Schema.Array(StreamSummary) }
+  Ended: { ...common, outcome: Outcome, usage: Usage, output: Schema.Array(StreamSummary), ...artefactFields }
 })
 export type JobEvent = typeof JobEvent.Type

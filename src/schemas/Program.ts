@@ -19,6 +19,30 @@ export const WorkPath = Schema.String.check(
 ).pipe(Schema.brand("WorkPath"))
 export type WorkPath = typeof WorkPath.Type
 
+/** So many names at most; all of them together at most so many bytes (UTF-8): they come back in every message. */
+export const mostArtefacts = 1000
+const mostArtefactNames = 65_536
+
+const utf8 = new TextEncoder()
+
+/** Where a file to bring back lies: a path inside the workspace without control characters, which end up on screens. */
+export const ArtefactPath = WorkPath.check(
+  Schema.makeFilter((path: string) => !/\p{Cc}/u.test(path), { expected: "a path without control characters" })
+)
+
+/** Files to bring back: each once, and not too many. A name that matches several is none: names only. */
+export const ArtefactPaths = Schema.Array(ArtefactPath).check(
+  Schema.isMaxLength(mostArtefacts, { expected: `at most ${mostArtefacts} artefacts` }),
+  Schema.makeFilter((paths: ReadonlyArray<string>) => new Set(paths).size === paths.length, {
+    expected: "each artefact once"
+  }),
+  Schema.makeFilter(
+    (paths: ReadonlyArray<string>) =>
+      paths.reduce((sum, path) => sum + utf8.encode(path).length, 0) <= mostArtefactNames,
+    { expected: `names of artefacts of ${mostArtefactNames} bytes together` }
+  )
+)
+
 /** A file put into the workspace before the first phase: mode 0755 if executable, else 0644. */
 export const ProgramFile = Schema.Struct({
   path: WorkPath,
@@ -48,7 +72,7 @@ export const Program = Schema.Struct({
   files: Schema.Array(ProgramFile),
   phases: Schema.NonEmptyArray(Phase),
   /** Files to bring back after the last phase, whatever its exit. */
-  artefacts: Schema.Array(WorkPath),
+  artefacts: ArtefactPaths,
   /**
    * The files a successful compile phase makes out of `files`, its argv and its env alone, and all that the run phase needs
    * of it: with them, compiling once is enough for the same sources. Absent: it is done each time. Put back they are
@@ -65,8 +89,6 @@ export const baseEnv: Readonly<Record<string, string>> = {
   TMPDIR: "/tmp",
   LANG: "C.UTF-8"
 }
-
-const utf8 = new TextEncoder()
 
 /** What `ofRun` takes. Text is UTF-8. */
 export interface RunOptions {
@@ -96,6 +118,6 @@ export const ofRun = ({ argv, artefacts = [], env, files = {}, limits, stdin = "
       executable: false
     })),
     phases: [{ name: "run", argv, env: { ...baseEnv, ...env }, stdin: bytes(stdin), limits }],
-    artefacts: artefacts.map((path) => WorkPath.make(path))
+    artefacts: artefacts.map((path) => ArtefactPath.make(path))
   })
 }

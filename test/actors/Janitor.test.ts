@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as Janitor from "../../src/actors/Janitor.ts"
+import * as ArtefactsMemory from "../../src/layers/artefacts/ArtefactsMemory.ts"
 import * as CgroupsTest from "../../src/layers/cgroup/CgroupsTest.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import * as HostTest from "../../src/layers/host/HostTest.ts"
@@ -106,6 +107,7 @@ describe("the janitor", () => {
     const layer = Layer.mergeAll(
       JournalMemory.layer(JournalMemory.makeState(), { dedupeWindow: 60_000, retention: 3_600_000 }),
       LogMemory.layerMemory,
+      ArtefactsMemory.layerMemory,
       Settings.layer({ ...standardConfig, retention })
     )
     return Effect.gen(function*() {

@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { keyOf } from "../../src/schemas/Job.ts"
+import type { RunEvent } from "../../src/layers/executor/Executor.ts"
+import type { Journal } from "../../src/layers/journal/Journal.ts"
+import { type Job, keyOf } from "../../src/schemas/Job.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
 import {
   endless,
@@ -15,7 +17,8 @@ import {
   output,
   ready,
   type Script,
-  toldOnce
+  toldOnce,
+  type World
 } from "./World.ts"
 
 const every: ReadonlyArray<Outcome> = [
@@ -435,7 +438,178 @@ describe("a stop", () => {
     }))
 })
 
+const utf8 = new TextEncoder()
+
+/** Leaves each file that was asked for, with this in it; one called `absent` is not there. */
+const leaving = (content: string, outcome: Outcome = exited(0)): Script => ({ program }) =>
+  Stream.fromIterable<RunEvent>([
+    { _tag: "Ready", place: "/fake", provisionMicros: 1000 },
+    { _tag: "PhaseStarted", phase: "run" },
+    { _tag: "PhaseEnded", phase: "run", usage: { phase: "run", wallMicros: 5 } },
+    ...program.artefacts.map((path): RunEvent =>
+      path === "absent"
+        ? { _tag: "ArtefactMissing", path, reason: "there is no such file" }
+        : { _tag: "Artefact", path, content: utf8.encode(content) }
+    ),
+    finished(outcome)
+  ])
+
+const asking = (artefacts: ReadonlyArray<string>) => ({ ...makeJob("a"), args: { word: "hello", artefacts } })
+
+/** What was written down of its files, with their contents as they are kept. */
+const filesOf = Effect.fnUntraced(
+  function*(world: World, { journal }: { readonly journal: Journal["Service"] }, job: Job) {
+    const settlement = (yield* journal.get(keyOf(job)))?.settlement
+    const kept = yield* Effect.forEach(settlement?.artefacts ?? [], (artefact) =>
+      Effect.map(
+        world.artefacts.read(keyOf(job), artefact, { offset: 0, maxBytes: 100 }),
+        (bytes) => `${artefact.path}: ${new TextDecoder().decode(bytes)}`
+      ))
+    return { kept, missing: settlement?.artefactsMissing ?? [] }
+  }
+)
+
+describe("the artefacts of a job", () => {
+  it.effect("are written down and told with its end, whatever that was, and said again to who asks again", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = asking(["x", "absent", "d/y"])
+      const late = Outcome.cases.TimedOut.make({ phase: "run", limit: "wall", limitMs: 5 })
+      const worker = yield* makeWorker(world, { name: "w1", script: leaving("left", late) })
+      yield* worker.deliver(job)
+      yield* worker.idle
+      assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(late)])
+      assert.deepStrictEqual(yield* filesOf(world, worker, job), {
+        kept: ["x: left", "d/y: left"],
+        missing: [{ path: "absent", reason: "there is no such file" }]
+      })
+      yield* worker.deliver(job)
+      yield* worker.idle
+      const told = world.told.flatMap(({ event }) => event._tag === "Ended" ? [event] : [])
+      assert.strictEqual(told.length, 2)
+      const { settlement } = (yield* worker.journal.get(keyOf(job))) ?? {}
+      for (const { artefacts, artefactsMissing } of told) {
+        assert.deepStrictEqual(artefacts, settlement?.artefacts)
+        assert.deepStrictEqual(artefactsMissing, settlement?.artefactsMissing)
+      }
+    }))
+
+  it.effect("that find no room are missing for that reason, and change nothing else", () =>
+    Effect.gen(function*() {
+      const reason = "it could not be kept: the disk is full"
+      for (
+        const [artefactsFail, kept, missing] of [
+          ["artefact", ["x: left"], [{ path: "fails", reason }]],
+          ["keep", [], [{ path: "x", reason }, { path: "fails", reason }]]
+        ] as const
+      ) {
+        const world = makeWorld()
+        const job = asking(["x", "fails"])
+        const worker = yield* makeWorker(world, { name: "w1", script: leaving("left"), artefactsFail })
+        yield* worker.deliver(job)
+        yield* worker.idle
+        assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(exited(0))])
+        assert.deepStrictEqual(yield* filesOf(world, worker, job), { kept: [...kept], missing: [...missing] })
+      }
+    }))
+
+  it.effect("of a run that ended before any was looked for are missing, each", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = asking(["x"])
+      const worker = yield* makeWorker(world, { name: "w1", script: hello })
+      yield* worker.deliver(job)
+      yield* worker.idle
+      const { kept, missing } = yield* filesOf(world, worker, job)
+      assert.deepStrictEqual(kept, [])
+      assert.deepStrictEqual(missing.map(({ path }) => path), ["x"])
+    }))
+
+  it.effect("that no worker brings back reject it before anything is held", () =>
+    Effect.gen(function*() {
+      const names = (count: number) => Array.from({ length: count }, (_, n) => `f${n}`)
+      for (
+        const [wanted, config] of [
+          [["x"], { artefactBytes: 0 }],
+          [names(1001), {}],
+          [["x", "x"], {}],
+          [["a\nb"], {}],
+          [names(900).map((name) => name.padEnd(100, "x")), {}]
+        ] as const
+      ) {
+        const world = makeWorld()
+        const job = asking(wanted)
+        const worker = yield* makeWorker(world, { name: "w1", script: leaving("left"), config })
+        yield* worker.deliver(job)
+        yield* worker.idle
+        assert.include(outcomes(world, job)[0], "Rejected")
+        assert.deepStrictEqual(world.begun, [])
+      }
+    }))
+})
+
 describe("a worker's death", () => {
+  it.effect("between any two steps of a job that leaves files leaves those of the attempt that was settled", () =>
+    Effect.gen(function*() {
+      const job = asking(["x", "absent"])
+      const alive = makeWorld()
+      const undisturbed = yield* makeWorker(alive, { name: "w0", script: leaving("one") })
+      yield* undisturbed.deliver(job)
+      yield* undisturbed.idle
+      assert.includeMembers([...alive.steps], ["before artefact", "after keep", "before settle"])
+      const answers = new Set<string>()
+      for (let at = 1; at <= alive.steps.length; at++) {
+        const where = `death at step ${at}, ${alive.steps[at - 1]}`
+        const world = makeWorld()
+        const first = yield* makeWorker(world, { name: "w1", script: leaving("one"), diesAt: at })
+        yield* Effect.forkDetach(first.deliver(job), { startImmediately: true })
+        yield* first.died
+        world.held = 0
+        world.running.clear()
+        const second = yield* makeWorker(world, { name: "w2", script: leaving("two") })
+        yield* second.journal.abandon((yield* first.journal.holders)[0] ?? ("w1" as never))
+        yield* second.sweep
+        for (const redelivered of Array.from(world.unacked.values())) yield* second.deliver(redelivered)
+        yield* second.idle
+        yield* Effect.repeat(Effect.yieldNow, { times: 100 })
+        const { kept, missing } = yield* filesOf(world, second, job)
+        assert.deepStrictEqual(missing, [{ path: "absent", reason: "there is no such file" }], where)
+        assert.strictEqual(kept.length, 1, where)
+        assert.strictEqual(kept[0], world.begun.length === 2 ? "x: two" : kept[0], where)
+        for (const answer of kept) answers.add(answer)
+      }
+      // Both happened: settled by the first before its death, and run again by the second after it.
+      assert.deepStrictEqual([...answers].toSorted(), ["x: one", "x: two"])
+    }))
+
+  it.effect("after its files were kept, in its last attempt, leaves none of them", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = asking(["x"])
+      const config = { maxAttempts: 1 }
+      const alive = makeWorld()
+      const undisturbed = yield* makeWorker(alive, { name: "w0", script: leaving("one"), config })
+      yield* undisturbed.deliver(job)
+      yield* undisturbed.idle
+      const artefact = (yield* undisturbed.journal.get(keyOf(job)))?.settlement?.artefacts?.[0]
+      if (artefact === undefined) return yield* Effect.die("nothing was left")
+      const diesAt = alive.steps.indexOf("before settle") + 1
+      const first = yield* makeWorker(world, { name: "w1", script: leaving("one"), config, diesAt })
+      yield* Effect.forkDetach(first.deliver(job), { startImmediately: true })
+      yield* first.died
+      const range = { offset: 0, maxBytes: 10 }
+      assert.strictEqual((yield* world.artefacts.read(keyOf(job), artefact, range)).length, 3)
+      const second = yield* makeWorker(world, { name: "w2", config })
+      for (const holder of yield* second.journal.holders) yield* second.journal.abandon(holder)
+      yield* second.deliver(job)
+      yield* second.idle
+      assert.deepStrictEqual(outcomes(world, job), [JSON.stringify(Outcome.cases.Lost.make({ attempts: 1 }))])
+      assert.strictEqual(
+        (yield* Effect.flip(world.artefacts.read(keyOf(job), artefact, range)))._tag,
+        "ArtefactNotFound"
+      )
+    }))
+
   const stepsOfALife = Effect.gen(function*() {
     const world = makeWorld()
     const worker = yield* makeWorker(world, { name: "w0" })

@@ -2,11 +2,13 @@
  * A small world for the job actor: what survives a worker's death (journal, broker, what was told) and what does not.
  * A worker can be made to die at any named step; what it was doing then never goes on.
  */
-import { Deferred, Effect, Exit, Layer, Scope, Stream } from "effect"
+import { Context, Deferred, Effect, Exit, Layer, Scope, Stream } from "effect"
 import * as Desk from "../../src/actors/Desk.ts"
 import * as Dispatcher from "../../src/actors/Dispatcher.ts"
 import * as Keeper from "../../src/actors/Keeper.ts"
 import * as Outbox from "../../src/actors/Outbox.ts"
+import { ArtefactError, Artefacts } from "../../src/layers/artefacts/Artefacts.ts"
+import * as ArtefactsMemory from "../../src/layers/artefacts/ArtefactsMemory.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import { Emitters } from "../../src/layers/emitter/Emitter.ts"
 import * as EmitterTest from "../../src/layers/emitter/EmitterTest.ts"
@@ -58,6 +60,8 @@ export const endless: Script = (_assignment, stop) =>
 /** The steps at which a worker can be made to die. */
 export interface World {
   readonly journal: JournalMemory.JournalState
+  /** What was kept, by whichever worker. */
+  readonly artefacts: Artefacts["Service"]
   /** Everything the outside has been told, in order, by job. */
   readonly told: Array<{ readonly id: string; readonly event: JobEvent }>
   /** Messages the broker still holds. */
@@ -75,6 +79,10 @@ export interface World {
 
 export const makeWorld = (): World => ({
   journal: JournalMemory.makeState(),
+  artefacts: Context.get(
+    Effect.runSync(Effect.scoped(Layer.build(Layer.fresh(ArtefactsMemory.layerMemory)))),
+    Artefacts
+  ),
   told: [],
   unacked: new Map(),
   dead: [],
@@ -96,6 +104,8 @@ export interface WorkerOptions {
   /** How many times each operation fails before it works. */
   readonly journalFails?: number
   readonly logFails?: boolean
+  /** Where artefacts cannot be written. */
+  readonly artefactsFail?: "artefact" | "keep"
   /** Other workers of this host whose locks are held. */
   readonly alive?: ReadonlyArray<string>
   /** Happens while the outcome is being written down. */
@@ -221,9 +231,22 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
     prune: () => Effect.succeed(0)
   })
 
+  const noRoom = new ArtefactError({ operation: "write", reason: "the disk is full", remedy: "Free some space." })
+  const artefacts = Artefacts.of({
+    ...world.artefacts,
+    open: (key) =>
+      Effect.map(world.artefacts.open(key), (writer) => ({
+        add: (path, content) =>
+          options.artefactsFail === "artefact" && path === "fails"
+            ? Effect.fail(noRoom)
+            : around("artefact", writer.add(path, content)),
+        keep: options.artefactsFail === "keep" ? Effect.fail(noRoom) : around("keep", writer.keep)
+      }))
+  })
+
   const host = Host.of({
     instance,
-    paths: { state: "", journal: "", logs: "", ledger: "", instance: () => "" },
+    paths: { state: "", journal: "", logs: "", artefacts: "", ledger: "", instance: () => "" },
     isAlive: (other) => Effect.succeed(options.alive?.includes(other) ?? false),
     others: Effect.succeed([]),
     cgroupsOf: () => Effect.succeed([]),
@@ -239,6 +262,7 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
       Layer.succeed(Emitters, [emitter]),
       executor,
       Layer.succeed(Log, log),
+      Layer.succeed(Artefacts, artefacts),
       Layer.provideMerge(LedgerMemory.layerMemory, Layer.succeed(Host, host))
     ))
   )

@@ -88,8 +88,9 @@ const runJob = Effect.fnUntraced(function*(wanted: Wanted, { driver = "oci", int
     cached: last.usage.phases[0]?.cached === true,
     stdout: output("stdout").toString("latin1"),
     stderr: output("stderr").toString("latin1"),
-    program: last.artefacts.map(({ content }) => Buffer.from(content).toString("base64")).join(),
-    steps: steps.filter((step, index) => step !== steps[index - 1])
+    program: told.flatMap((event) => event._tag === "Artefact" ? [Buffer.from(event.content).toString("base64")] : [])
+      .join(),
+    steps: steps.filter((step, index) => step !== steps[index - 1] && step !== "Artefact")
   }
 }, Effect.scoped)
 

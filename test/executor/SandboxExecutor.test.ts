@@ -27,6 +27,9 @@ interface Fake {
   killed: boolean
   /** Its guest answers nothing. */
   isDeaf: boolean
+  /** It is lost when an artefact is asked for; how often it was. */
+  isGone: boolean
+  asked: number
   alive: number
   /** What the next phase does; by default it waits for a signal it dies of. */
   phase: (phase: Phase) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
@@ -52,6 +55,8 @@ const makeFake = Effect.gen(function*() {
     cpuMicros: 0,
     killed: false,
     isDeaf: false,
+    isGone: false,
+    asked: 0,
     alive: 0,
     obeys: [9],
     die,
@@ -88,9 +93,13 @@ const sandboxOf = (fake: Fake): Sandbox => ({
   }),
   measure: Effect.sync(() => ({ cpuMicros: fake.cpuMicros })),
   get: (path) =>
-    path === "there"
-      ? Effect.succeed(new TextEncoder().encode("artefact"))
-      : Effect.fail(new SandboxRefused({ operation: "get", errno: 2, reason: "no such file" }))
+    Effect.suspend((): Effect.Effect<Uint8Array, SandboxLost | SandboxRefused> => {
+      fake.asked += 1
+      if (fake.isGone) return Effect.fail(new SandboxLost({ driver: "oci", reason: "it ended", remedy: "none" }))
+      return path === "there"
+        ? Effect.succeed(new TextEncoder().encode("artefact"))
+        : Effect.fail(new SandboxRefused({ operation: "get", errno: 2, reason: "no such file" }))
+    })
 })
 
 interface Options {
@@ -344,14 +353,32 @@ describe("a run in a sandbox", () => {
       assert.strictEqual(full._tag, "Rejected")
     }))
 
-  it.effect("brings artefacts back, and leaves out what is not there", () =>
+  it.effect("brings artefacts back one by one before it has ended, and says why what is not there does not come", () =>
     Effect.gen(function*() {
       const fake = yield* makeFake
       fake.phase = exits(0)
-      const { finish } = yield* start(fake, { artefacts: ["there", "absent"] })
-      const { artefacts } = yield* finish
-      assert.deepStrictEqual(artefacts.map(({ path }) => path), ["there"])
-      assert.strictEqual(Buffer.from(artefacts[0]?.content ?? []).toString(), "artefact")
+      const { events, finish } = yield* start(fake, { artefacts: ["there", "absent"] })
+      yield* finish
+      assert.deepStrictEqual(events.slice(-3).map((event) => event._tag), ["Artefact", "ArtefactMissing", "Finished"])
+      const [there, absent] = events.slice(-3)
+      assert.strictEqual(there?._tag === "Artefact" ? Buffer.from(there.content).toString() : "", "artefact")
+      assert.deepStrictEqual(absent, {
+        _tag: "ArtefactMissing",
+        path: WorkPath.make("absent"),
+        reason: "there is no such file"
+      })
+    }))
+
+  it.effect("of a sandbox that is lost says so of each artefact, and asks it no more", () =>
+    Effect.gen(function*() {
+      const fake = yield* makeFake
+      fake.phase = exits(0)
+      fake.isGone = true
+      const { events, finish } = yield* start(fake, { artefacts: ["there", "absent"] })
+      isOutcome((yield* finish).outcome, Outcomes.cases.Exited.make({ phase: "run", code: 0 }))
+      const reasons = events.flatMap((event) => event._tag === "ArtefactMissing" ? [event.reason] : [])
+      assert.deepStrictEqual(reasons, ["its sandbox is gone: it ended", "its sandbox is gone: it ended"])
+      assert.strictEqual(fake.asked, 1)
     }))
 
   it.effect("whose scope closes in the middle leaves no sandbox", () =>

@@ -1,6 +1,7 @@
 import { Context, Effect, Layer, Queue, Stream } from "effect"
 import { Amqp } from "../../src/layers/amqp/Amqp.ts"
 import { AmqpTest, layerTest } from "../../src/layers/amqp/AmqpTest.ts"
+import * as ArtefactsMemory from "../../src/layers/artefacts/ArtefactsMemory.ts"
 import * as StokerEmitter from "../../src/layers/emitter/Stoker.ts"
 import type { Delivery } from "../../src/layers/intake/Intake.ts"
 import * as StokerIntake from "../../src/layers/intake/Stoker.ts"
@@ -17,7 +18,9 @@ const dead = "stoker.dead"
 
 const place = Effect.gen(function*() {
   const context = yield* Layer.build(
-    Layer.fresh(Layer.mergeAll(layerTest, JournalMemory.layerMemory, LogMemory.layerMemory))
+    Layer.fresh(
+      Layer.mergeAll(layerTest, JournalMemory.layerMemory, LogMemory.layerMemory, ArtefactsMemory.layerMemory)
+    )
   )
   const amqp = Context.get(context, Amqp)
   const { connect, disconnect, look } = Context.get(context, AmqpTest)

@@ -11,7 +11,7 @@ import { Executor } from "../../src/layers/executor/Executor.ts"
 import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
 import { FunctionName } from "../../src/schemas/Ids.ts"
-import { type LimitsRequest, resolve } from "../../src/schemas/Limits.ts"
+import { type Limits, type LimitsRequest, resolve } from "../../src/schemas/Limits.ts"
 import type { Outcome } from "../../src/schemas/Outcome.ts"
 import { WorkPath } from "../../src/schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../src/schemas/SandboxClass.ts"
@@ -26,6 +26,8 @@ export interface Ran {
   readonly stdout: Buffer
   readonly stderr: Buffer
   readonly artefacts: ReadonlyMap<string, Buffer>
+  /** Why the others did not come. */
+  readonly missing: ReadonlyMap<string, string>
   readonly phases: ReadonlyArray<string>
 }
 
@@ -34,6 +36,9 @@ export interface Wanted {
   readonly args: unknown
   readonly limits?: LimitsRequest
   readonly artefacts?: ReadonlyArray<string>
+  readonly artefactBytes?: number
+  /** Where the limits may go beyond the standard class. */
+  readonly ceiling?: Partial<Limits>
   /** Called with every piece of output, e.g. to stop the run. */
   readonly onOutput?: (text: string, stop: Effect.Effect<void>) => Effect.Effect<void>
 }
@@ -61,7 +66,8 @@ export const layer = (driver: DriverName, state: string) => layerOf(standardClas
 export const run = (driver: DriverName, wanted: Wanted) => runIn(standardClass(driver, driver), wanted)
 
 export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wanted: Wanted) {
-  const { ceiling, defaults } = sandboxClass
+  const { defaults } = sandboxClass
+  const ceiling = { ...sandboxClass.ceiling, ...wanted.ceiling }
   const limits = yield* resolve(ceiling, defaults, wanted.limits ?? {})
   const job = {
     ...makeJob("a"),
@@ -73,10 +79,13 @@ export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wan
     job,
     attempt: 1,
     class: sandboxClass,
+    ...(wanted.artefactBytes === undefined ? {} : { artefactBytes: wanted.artefactBytes }),
     program: { ...program, artefacts: (wanted.artefacts ?? []).map((path) => WorkPath.make(path)) }
   })
   const parts: Record<"stdout" | "stderr", Array<Uint8Array>> = { stdout: [], stderr: [] }
   const phases: Array<string> = []
+  const artefacts = new Map<string, Buffer>()
+  const missing = new Map<string, string>()
   let ran: Ran | undefined
   yield* Stream.runForEach(started.events, (event) =>
     Effect.suspend(() => {
@@ -90,13 +99,20 @@ export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wan
         case "PhaseStarted":
           phases.push(event.phase)
           return Effect.void
+        case "Artefact":
+          artefacts.set(event.path, Buffer.from(event.content))
+          return Effect.void
+        case "ArtefactMissing":
+          missing.set(event.path, event.reason)
+          return Effect.void
         case "Finished":
           ran = {
             outcome: event.outcome,
             usage: event.usage,
             stdout: Buffer.concat(parts.stdout),
             stderr: Buffer.concat(parts.stderr),
-            artefacts: new Map(event.artefacts.map(({ content, path }) => [path, Buffer.from(content)])),
+            artefacts,
+            missing,
             phases
           }
           return Effect.void

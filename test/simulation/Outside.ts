@@ -1,5 +1,6 @@
 /** What a worker has outside itself and its broker, over the world's state: host, ledger, journal, logs. */
 import { Clock, Effect, Layer } from "effect"
+import { Artefacts } from "../../src/layers/artefacts/Artefacts.ts"
 import { Host, HostError } from "../../src/layers/host/Host.ts"
 import { Journal, JournalError } from "../../src/layers/journal/Journal.ts"
 import * as JournalBackend from "../../src/layers/journal/JournalBackend.ts"
@@ -25,7 +26,7 @@ const layerHost = (world: World, worker: Mortal) =>
       )
       return Host.of({
         instance,
-        paths: { state: "", journal: "", logs: "", ledger: "", instance: () => "" },
+        paths: { state: "", journal: "", logs: "", artefacts: "", ledger: "", instance: () => "" },
         isAlive: (other) => Effect.sync(() => world.workers.get(other)?.isAlive === true),
         others: Effect.sync(() =>
           [...world.workers.values()].filter((other) => other.isListed && other !== worker).map((other) =>
@@ -134,7 +135,26 @@ const layerLog = (world: World, worker: Mortal) =>
     })
   )
 
+/** What was kept is there for the next worker, as files are; a dead one keeps nothing more. */
+const layerArtefacts = (world: World, worker: Mortal) =>
+  Layer.succeed(
+    Artefacts,
+    Artefacts.of({
+      ...world.artefacts,
+      open: (key) =>
+        Effect.map(world.artefacts.open(key), (writer) => ({
+          add: (path, content) => world.step(worker, "writing an artefact", writer.add(path, content)),
+          keep: world.step(worker, "keeping artefacts", writer.keep)
+        }))
+    })
+  )
+
 export const layer = (world: World, worker: Mortal) =>
-  Layer.mergeAll(layerLedger(world, worker), layerJournal(world, worker), layerLog(world, worker)).pipe(
+  Layer.mergeAll(
+    layerLedger(world, worker),
+    layerJournal(world, worker),
+    layerLog(world, worker),
+    layerArtefacts(world, worker)
+  ).pipe(
     Layer.provideMerge(layerHost(world, worker))
   )

@@ -1,6 +1,8 @@
 /** What outlives workers: the broker, the journal's rows, the host with its sandboxes, and what clients were told. */
 import { Context, Effect, Layer } from "effect"
 import type { AmqpMessage } from "../../src/layers/amqp/Amqp.ts"
+import { Artefacts } from "../../src/layers/artefacts/Artefacts.ts"
+import * as ArtefactsMemory from "../../src/layers/artefacts/ArtefactsMemory.ts"
 import * as FakeKernel from "../../src/layers/cgroup/FakeKernel.ts"
 import * as MemoryStore from "../../src/layers/journal/MemoryStore.ts"
 import type { Store } from "../../src/layers/journal/Store.ts"
@@ -76,6 +78,7 @@ export interface World {
   /** Until then the journal's disk is full. */
   journalAwayUntilMs: number
   readonly log: Log["Service"]
+  readonly artefacts: Artefacts["Service"]
   /** Numbers for names, from 1. */
   readonly serial: () => number
   readonly faults: () => Faults
@@ -169,6 +172,7 @@ export const make = (seed: number): World => {
     journalAwayUntilMs: 0,
     // Kept on when its worker has died, as files are.
     log: Context.get(Effect.runSync(Effect.scoped(Layer.build(LogMemory.layerMemory))), Log),
+    artefacts: Context.get(Effect.runSync(Effect.scoped(Layer.build(ArtefactsMemory.layerMemory))), Artefacts),
     serial: () => ++serial,
     faults: () => faults,
     setFaults: (next) => {

@@ -5,6 +5,7 @@ import { Amqp, type Topology } from "../../src/layers/amqp/Amqp.ts"
 import { layerTest } from "../../src/layers/amqp/AmqpTest.ts"
 import { StokerAmqpClient } from "../../src/layers/amqpclient/StokerAmqpClient.ts"
 import * as StokerAmqpClientLive from "../../src/layers/amqpclient/StokerAmqpClientLive.ts"
+import * as ArtefactsMemory from "../../src/layers/artefacts/ArtefactsMemory.ts"
 import * as ControlTest from "../../src/layers/control/ControlTest.ts"
 import * as StokerEmitter from "../../src/layers/emitter/Stoker.ts"
 import * as Stoker from "../../src/layers/intake/Stoker.ts"
@@ -43,7 +44,7 @@ const everything = Effect.gen(function*() {
       StokerAmqpClientLive.layer({ name: "test" }),
       ControlTest.layerTest
     ).pipe(
-      Layer.provideMerge(LogMemory.layerMemory),
+      Layer.provideMerge(Layer.merge(LogMemory.layerMemory, ArtefactsMemory.layerMemory)),
       Layer.provideMerge(recording(declared)),
       Layer.provideMerge(Logger.layer([]))
     )

@@ -10,6 +10,7 @@ import { Amqp } from "../../src/layers/amqp/Amqp.ts"
 import * as AmqpLib from "../../src/layers/amqp/AmqpLib.ts"
 import { StokerAmqpClient } from "../../src/layers/amqpclient/StokerAmqpClient.ts"
 import * as StokerAmqpClientLive from "../../src/layers/amqpclient/StokerAmqpClientLive.ts"
+import * as ArtefactsMemory from "../../src/layers/artefacts/ArtefactsMemory.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import { Emitters } from "../../src/layers/emitter/Emitter.ts"
 import * as StokerEmitter from "../../src/layers/emitter/Stoker.ts"
@@ -61,6 +62,7 @@ export const startWorker = Effect.fnUntraced(function*(broker: Broker, options: 
     Layer.provideMerge(Layer.mergeAll(
       JournalMemory.layerMemory,
       LogMemory.layerMemory,
+      ArtefactsMemory.layerMemory,
       DiskSpaceTest.layerTest(),
       Layer.provideMerge(LedgerMemory.layerMemory, HostTest.layerTest({ instance: options.instance })),
       Settings.layer({ ...standardConfig, slots: options.slots ?? 2 })
@@ -95,7 +97,7 @@ export const startIntake = Effect.fnUntraced(function*(
     const arrived = yield* Queue.unbounded<StokerIntake.StokerDelivery>()
     yield* Effect.forkScoped(Stream.runForEach(intake.deliveries, (delivery) => Queue.offer(arrived, delivery)))
     return { intake, arrived, emitter }
-  }).pipe(Effect.provide([Layer.succeedContext(context), LogMemory.layerMemory, silent]))
+  }).pipe(Effect.provide([Layer.succeedContext(context), LogMemory.layerMemory, ArtefactsMemory.layerMemory, silent]))
 })
 
 let clients = 0

@@ -7,6 +7,7 @@ import * as Dispatcher from "../../src/actors/Dispatcher.ts"
 import * as Outbox from "../../src/actors/Outbox.ts"
 import { Amqp } from "../../src/layers/amqp/Amqp.ts"
 import * as AmqpTest from "../../src/layers/amqp/AmqpTest.ts"
+import * as ArtefactsMemory from "../../src/layers/artefacts/ArtefactsMemory.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import { Emitters } from "../../src/layers/emitter/Emitter.ts"
 import * as StokerEmitter from "../../src/layers/emitter/Stoker.ts"
@@ -37,6 +38,7 @@ const worker = Effect.fnUntraced(function*(tracer?: Tracer.Tracer, script: Scrip
     Layer.provideMerge(Layer.mergeAll(
       JournalMemory.layerMemory,
       LogMemory.layerMemory,
+      ArtefactsMemory.layerMemory,
       Layer.provideMerge(LedgerMemory.layerMemory, HostTest.layerTest({ instance: "w" })),
       Settings.layer(standardConfig),
       AmqpTest.layerTest

@@ -8,6 +8,7 @@ import type { JobState } from "../../schemas/Job.ts"
 import type { LimitsRequest } from "../../schemas/Limits.ts"
 import type { Outcome } from "../../schemas/Outcome.ts"
 import type { AmqpError } from "../amqp/Amqp.ts"
+import type { ArtefactNotFound, ArtefactRange, ArtefactSlice } from "../artefacts/Artefacts.ts"
 import type { JobNotFound } from "../control/Control.ts"
 import type { LogNotFound, LogSlice, ReadOptions } from "../log/Log.ts"
 
@@ -74,4 +75,10 @@ export class StokerAmqpClient extends Context.Service<StokerAmqpClient, {
   ) => Effect.Effect<ReadonlyArray<StokerJobView>, Failure>
   /** As `Log.read`; a worker waits 10 s at most for news. */
   readonly read: (job: JobAsked, options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | Failure>
+  /** Bytes of a file that an ended job left, 4 MiB at most; `artefactPieces` gives all of them. */
+  readonly artefact: (
+    job: JobAsked,
+    path: string,
+    range: ArtefactRange
+  ) => Effect.Effect<ArtefactSlice, ArtefactNotFound | Failure>
 }>()("stoker/layers/amqpclient/StokerAmqpClient") {}

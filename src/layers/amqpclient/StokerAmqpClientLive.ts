@@ -11,6 +11,7 @@ import { decode as decodeEvent, type StokerEvent } from "../../schemas/dialects/
 import { header, intake } from "../../schemas/dialects/StokerJob.ts"
 import { type JobKey, keyText, Owner } from "../../schemas/Ids.ts"
 import { Amqp, type AmqpDelivery, type Topology } from "../amqp/Amqp.ts"
+import { ArtefactNotFound } from "../artefacts/Artefacts.ts"
 import { JobNotFound } from "../control/Control.ts"
 import { controlExchange, controlTopology, jobsTopology, queueOf } from "../intake/StokerTopology.ts"
 import { type LogEntry, LogNotFound, type LogSlice } from "../log/Log.ts"
@@ -37,6 +38,9 @@ const lag = 1024
 const remembered = 10_000
 /** Over the grace: to end the job's processes, and to write down the outcome. */
 const stopMargin = Duration.seconds(30)
+
+/** Of an artefact at once. */
+const mostBytes = 4 * 1024 * 1024
 
 const utf8 = new TextEncoder()
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes)
@@ -177,7 +181,7 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
   })
 
   /** The first answer with that tag; `stopping` gives it more time. Trouble of one worker counts if no other answers. */
-  const answered = Effect.fnUntraced(function*<Tag extends "job" | "output">(
+  const answered = Effect.fnUntraced(function*<Tag extends "artefact" | "job" | "output">(
     asking: StokerQuestion,
     tag: Tag,
     worker: string | undefined,
@@ -222,7 +226,7 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
 
   /** Asks the worker that answered last time, and if it is silent or gone, all of them. */
   const ask = Effect.fnUntraced(
-    function*<Tag extends "job" | "output">(
+    function*<Tag extends "artefact" | "job" | "output">(
       key: JobKey,
       asking: StokerQuestion,
       tag: Tag,
@@ -287,6 +291,14 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
       const asking: StokerQuestion = { ask: "read", ...job, ...options, waitMs }
       const found = yield* ask(key, asking, "output", { first, later: first })
       return Option.isSome(found) ? sliceOf(found.value) : yield* new LogNotFound({ key })
+    }),
+    artefact: Effect.fn("StokerAmqpClient.artefact")(function*(job, path, { maxBytes, offset }) {
+      const key = keyOf(job)
+      const asking: StokerQuestion = { ask: "artefact", ...job, path, offset, maxBytes: Math.min(maxBytes, mostBytes) }
+      const found = yield* ask(key, asking, "artefact", { first: answerLimit, later: answerLimit })
+      if (Option.isNone(found)) return yield* new ArtefactNotFound({ key, path })
+      const { artefact, base64 } = found.value
+      return { artefact, offset: found.value.offset, bytes: base64 }
     })
   })
 })

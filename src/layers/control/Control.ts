@@ -4,6 +4,7 @@ import { type JobKey, JobKey as JobKeySchema } from "../../schemas/Ids.ts"
 import type { JobState } from "../../schemas/Job.ts"
 import type { JobEvent } from "../../schemas/JobEvent.ts"
 import type { Terms } from "../../schemas/Terms.ts"
+import type { ArtefactError, ArtefactNotFound, ArtefactRange, ArtefactSlice } from "../artefacts/Artefacts.ts"
 import type { IdConflict, JobRecord, JournalError, Request } from "../journal/Journal.ts"
 import type { LogError, LogNotFound, LogSlice, ReadOptions } from "../log/Log.ts"
 import type { Overloaded } from "./Overloaded.ts"
@@ -32,6 +33,12 @@ export class Control extends Context.Service<Control, {
     filter: { readonly id?: string; readonly state?: JobState; readonly limit: number }
   ) => Effect.Effect<ReadonlyArray<JobRecord>, JournalError>
   readonly read: (key: JobKey, options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | LogError>
+  /** Bytes of a file that an ended job left, by the name its settlement has for it. `artefactPieces` gives all of them. */
+  readonly artefact: (
+    key: JobKey,
+    path: string,
+    range: ArtefactRange
+  ) => Effect.Effect<ArtefactSlice, JobNotFound | ArtefactNotFound | ArtefactError | JournalError>
   /** What happens from now on, all jobs. A subscriber that lags far behind loses the oldest, never slows a job. */
   readonly events: Stream.Stream<JobEvent>
 }>()("stoker/layers/control/Control") {}

@@ -4,12 +4,14 @@ import { type JobKey, keyText } from "../../schemas/Ids.ts"
 import { keyOf } from "../../schemas/Job.ts"
 import type { JobEvent } from "../../schemas/JobEvent.ts"
 import { Outcome } from "../../schemas/Outcome.ts"
+import { Artefacts, readNamed } from "../artefacts/Artefacts.ts"
 import { IdConflict, type JobRecord } from "../journal/Journal.ts"
 import { Log } from "../log/Log.ts"
 import { Control, JobNotFound } from "./Control.ts"
 
 const make = Effect.gen(function*() {
   const log = yield* Log
+  const artefacts = yield* Artefacts
   const events = yield* PubSub.sliding<JobEvent>(1024)
   const records = new Map<string, JobRecord>()
   const find = (key: JobKey) =>
@@ -54,9 +56,10 @@ const make = Effect.gen(function*() {
         ).slice(0, limit)
       ),
     read: log.read,
+    artefact: (key, path, range) => Effect.flatMap(find(key), (record) => readNamed(artefacts, record, path, range)),
     events: Stream.fromPubSub(events)
   })
 })
 
-/** Answers from memory; what is read comes from the given Log. */
-export const layerTest: Layer.Layer<Control, never, Log> = Layer.effect(Control, make)
+/** Answers from memory; what is read comes from the given Log and Artefacts. */
+export const layerTest: Layer.Layer<Control, never, Artefacts | Log> = Layer.effect(Control, make)

@@ -4,16 +4,21 @@ import { eventOf, outputOf } from "../../schemas/dialects/StokerEvent.ts"
 import { StokerReply } from "../../schemas/dialects/StokerJob.ts"
 import { type Message, messageId } from "../../schemas/Message.ts"
 import { Amqp, type AmqpMessage } from "../amqp/Amqp.ts"
+import { Artefacts } from "../artefacts/Artefacts.ts"
 import { Log } from "../log/Log.ts"
 import * as AmqpSend from "./AmqpSend.ts"
 import type { Emitter, Telling } from "./Emitter.ts"
+import { inlineArtefacts } from "./InlineArtefacts.ts"
 import { statusOutput } from "./StatusOutput.ts"
 import { contentOf, emitterName, type EventContent, eventsTopology, messagesOf } from "./StokerMessages.ts"
 
 export interface StokerEmitterOptions {
   /** `own`: only jobs that came through Stoker's own queues (default). `all`: those of every door. */
   readonly jobs?: "own" | "all"
-  /** Most bytes of stdout, and of stderr, in the last event. Default 256 KiB. */
+  /**
+   * Most bytes of stdout, and of stderr, in the last event. Default 256 KiB. Artefacts are inlined whole, in their order,
+   * as far as what both leave of it has room for them.
+   */
   readonly outputBytes?: number
 }
 
@@ -40,9 +45,10 @@ const amqpMessage = (message: Message, content: EventContent): AmqpMessage => ({
 /** The emitter. Begins to declare its exchange at once, so that listeners find it before the first job. */
 export const make = Effect.fnUntraced(function*(
   options: StokerEmitterOptions = {}
-): Effect.fn.Return<Emitter, never, Amqp | Log | Scope.Scope> {
+): Effect.fn.Return<Emitter, never, Amqp | Artefacts | Log | Scope.Scope> {
   const amqp = yield* Amqp
   const log = yield* Log
+  const artefacts = yield* Artefacts
   const outputBytes = options.outputBytes ?? 256 * 1024
   const ready = yield* Cache.makeWith(
     (_exchange: "exchange") => amqp.ensure(eventsTopology).pipe(Effect.retry(AmqpSend.patience)),
@@ -66,8 +72,12 @@ export const make = Effect.fnUntraced(function*(
           (pieces) => outputOf(summary, pieces)
         ))
       : []
+    const said = output.reduce((sum, { content }) => sum + Buffer.byteLength(content), 0)
+    const inlined = event._tag === "Ended"
+      ? yield* inlineArtefacts(artefacts, event.key, event.artefacts ?? [], 2 * outputBytes - said)
+      : []
     return messagesOf(
-      eventOf(event, own?.labels, output),
+      eventOf(event, own?.labels, output, inlined),
       own ?? nobody,
       job.traceparent,
       (n) => messageId(event, n)

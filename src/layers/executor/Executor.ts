@@ -1,9 +1,8 @@
 /** Carries one job from start to outcome. One contract for sandboxes here and for clusters that own their runs. */
 import { Context, type Effect, type Scope, type Stream } from "effect"
 import type { Job } from "../../schemas/Job.ts"
-import type { Artefact } from "../../schemas/JobEvent.ts"
 import type { Outcome, StreamName } from "../../schemas/Outcome.ts"
-import type { PhaseName, Program } from "../../schemas/Program.ts"
+import type { PhaseName, Program, WorkPath } from "../../schemas/Program.ts"
 import type { SandboxClass } from "../../schemas/SandboxClass.ts"
 import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 
@@ -13,6 +12,8 @@ export interface Assignment {
   readonly attempt: number
   readonly program: Program
   readonly class: SandboxClass
+  /** Most bytes of all its artefacts together. Absent: as the standard configuration has it. */
+  readonly artefactBytes?: number
 }
 
 /** What happens in a run, in order. */
@@ -23,12 +24,11 @@ export type RunEvent =
   /** Bytes in order of arrival. The array is not reused by the sender. */
   | { readonly _tag: "Output"; readonly stream: StreamName; readonly bytes: Uint8Array }
   | { readonly _tag: "PhaseEnded"; readonly phase: PhaseName; readonly usage: PhaseUsage }
-  | {
-    readonly _tag: "Finished"
-    readonly outcome: Outcome
-    readonly usage: Usage
-    readonly artefacts: ReadonlyArray<Artefact & { readonly content: Uint8Array }>
-  }
+  /** A file that was asked for, after the last phase. The array is not reused by the sender. */
+  | { readonly _tag: "Artefact"; readonly path: WorkPath; readonly content: Uint8Array }
+  /** Why a file that was asked for does not come. */
+  | { readonly _tag: "ArtefactMissing"; readonly path: WorkPath; readonly reason: string }
+  | { readonly _tag: "Finished"; readonly outcome: Outcome; readonly usage: Usage }
 
 /** Who wants an end, and how long it may take. Milliseconds. */
 export interface StopRequest {

@@ -10,8 +10,7 @@ export type Script = (assignment: Assignment, stop: Deferred.Deferred<StopReques
 export const finished = (outcome: Outcome): RunEvent => ({
   _tag: "Finished",
   outcome,
-  usage: { phases: [] },
-  artefacts: []
+  usage: { phases: [] }
 })
 
 /** Runs at once: prints the text on stdout, and exits. */

@@ -1,17 +1,14 @@
 /** Runs a job in a sandbox of its class: take, put, phases under their limits, artefacts. Drivers stay simple for it. */
 import { Cause, Deferred, Effect, Exit, Fiber, Layer, Option, Queue, Scope, Stream } from "effect"
-import type { Artefact } from "../../schemas/JobEvent.ts"
 import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
 import type { Phase } from "../../schemas/Program.ts"
 import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 import { monotonicNanos } from "../Now.ts"
 import type { PhaseExit, ProvisionFailed, Sandbox, SandboxLost, SandboxRefused } from "../sandbox/Sandbox.ts"
 import { Sandboxes } from "../sandbox/Sandboxes.ts"
+import { collect } from "./Collect.ts"
 import * as CompileOnce from "./CompileOnce.ts"
 import { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./Executor.ts"
-
-/** Artefacts are held in memory on their way out: together at most this much. */
-const ARTEFACT_BYTES = 16 * 1024 * 1024
 
 /** A phase that was told to die has this long to be reported dead by its guest before its sandbox is killed. */
 const REPORT_MS = 1000
@@ -182,23 +179,6 @@ const runPhase = Effect.fnUntraced(
   Effect.scoped
 )
 
-const collect = Effect.fnUntraced(function*(sandbox: Sandbox, assignment: Assignment) {
-  const kept: Array<Artefact & { readonly content: Uint8Array }> = []
-  let left = ARTEFACT_BYTES
-  for (const path of assignment.program.artefacts) {
-    const content = yield* Effect.option(sandbox.get(path, left))
-    if (Option.isNone(content)) {
-      yield* Effect.logWarning(
-        `artefact ${path} could not be read or is larger than what is left of ${ARTEFACT_BYTES} bytes`
-      )
-      continue
-    }
-    left -= content.value.length
-    kept.push({ path, bytes: content.value.length, content: content.value })
-  }
-  return kept
-})
-
 /** The largest workspace any phase may fill: a tmpfs is sized when it is made. */
 const disk = ({ program }: Assignment) => ({
   bytes: Math.max(...program.phases.map((phase) => phase.limits.diskBytes)),
@@ -218,9 +198,9 @@ const carry = Effect.fnUntraced(
     const { phases } = assignment.program
     const used: Array<PhaseUsage> = []
     const provision: { provisionMicros?: number } = {}
-    const finish = (outcome: Outcome, artefacts: ReadonlyArray<Artefact & { readonly content: Uint8Array }> = []) => {
+    const finish = (outcome: Outcome) => {
       const usage: Usage = { ...provision, phases: used }
-      return emit({ _tag: "Finished", outcome, usage, artefacts })
+      return emit({ _tag: "Finished", outcome, usage })
     }
 
     for (const { limits } of phases) {
@@ -261,7 +241,9 @@ const carry = Effect.fnUntraced(
       const { outcome, usage } = yield* runPhase(sandbox, phase, index === phases.length - 1, stop, hear)
       used.push(usage)
       if (outcome !== undefined) {
-        return yield* finish(outcome, outcome._tag === "Exited" ? yield* collect(sandbox, assignment) : [])
+        // However it ended: what a job had written when its time was up is wanted most.
+        yield* collect(sandbox, assignment, emit)
+        return yield* finish(outcome)
       }
       yield* compiled.keep(sandbox)
     }
@@ -291,8 +273,7 @@ const make = Effect.gen(function*() {
               reason: `internal error: ${String(Cause.squash(cause))}`,
               remedy: "This is a defect of Stoker; please report it with the worker's log."
             }),
-            usage: { phases: [] },
-            artefacts: []
+            usage: { phases: [] }
           })
         )
       ),

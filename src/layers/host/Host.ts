@@ -21,6 +21,8 @@ export interface HostPaths {
   readonly journal: string
   /** `<state>/logs` */
   readonly logs: string
+  /** `<state>/artefacts`: one file per job that left some. */
+  readonly artefacts: string
   /** `<state>/ledger`: one file per row. */
   readonly ledger: string
   /** `<state>/instances/<instance>`: the lock and everything that dies with the instance. */

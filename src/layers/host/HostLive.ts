@@ -32,6 +32,7 @@ const pathsOf = (state: string): HostPaths => ({
   state,
   journal: join(state, "journal.sqlite"),
   logs: join(state, "logs"),
+  artefacts: join(state, "artefacts"),
   ledger: join(state, "ledger"),
   instance: (instance) => join(state, "instances", instance)
 })

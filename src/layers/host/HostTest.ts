@@ -25,6 +25,7 @@ export const layerTest = (options: TestHost = {}): Layer.Layer<Host> => {
       state,
       journal: join(state, "journal.sqlite"),
       logs: join(state, "logs"),
+      artefacts: join(state, "artefacts"),
       ledger: join(state, "ledger"),
       instance: (other) => join(state, "instances", other)
     },

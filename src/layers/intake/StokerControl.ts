@@ -13,6 +13,7 @@ import {
 import { intake, isReplyQueue, ownerOf, type Trust } from "../../schemas/dialects/StokerJob.ts"
 import { type InstanceId, type JobKey, Owner } from "../../schemas/Ids.ts"
 import { Amqp, type AmqpDelivery, type Topology } from "../amqp/Amqp.ts"
+import type { ArtefactError, ArtefactNotFound } from "../artefacts/Artefacts.ts"
 import { Control, type JobNotFound } from "../control/Control.ts"
 import type { JobRecord, JournalError } from "../journal/Journal.ts"
 import type { LogEntry, LogError, LogNotFound } from "../log/Log.ts"
@@ -105,7 +106,7 @@ export const make = Effect.fnUntraced(function*(
 
   type Answered = Effect.Effect<
     Option.Option<StokerAnswer>,
-    JobNotFound | JournalError | LogError | LogNotFound
+    ArtefactError | ArtefactNotFound | JobNotFound | JournalError | LogError | LogNotFound
   >
 
   const read = Effect.fnUntraced(
@@ -170,6 +171,12 @@ export const make = Effect.fnUntraced(function*(
         return stop(key, asked, question)
       case "read":
         return read(key, question)
+      case "artefact":
+        return Effect.map(
+          control.artefact(key, question.path, question),
+          ({ artefact, bytes, offset }) =>
+            Option.some<StokerAnswer>({ answer: "artefact", from, artefact, offset, base64: bytes })
+        )
     }
   }
 
@@ -185,11 +192,13 @@ export const make = Effect.fnUntraced(function*(
       Effect.catchTags({
         JobNotFound: () => Effect.succeedNone,
         LogNotFound: () => Effect.succeedNone,
+        ArtefactNotFound: () => Effect.succeedNone,
         JournalError: ({ reason, remedy }) => Effect.succeedSome(trouble(reason, remedy)),
         LogError: ({ reason, remedy }) => Effect.succeedSome(trouble(reason, remedy)),
+        ArtefactError: ({ reason, remedy }) => Effect.succeedSome(trouble(reason, remedy)),
         SchemaError: (error) =>
           Effect.succeedSome(
-            trouble(error.message.replaceAll(/\s+/g, " ").slice(0, 300), "Ask stop, status, list or read.")
+            trouble(error.message.replaceAll(/\s+/g, " ").slice(0, 300), "Ask stop, status, list, read or artefact.")
           )
       })
     )

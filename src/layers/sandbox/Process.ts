@@ -8,7 +8,6 @@ import { join } from "node:path"
 import type { InstanceId } from "../../schemas/Ids.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT } from "../host/Watchdog.ts"
-import * as HostRoot from "./HostRoot.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { type Capability, type Driver, ProvisionFailed } from "./Sandbox.ts"
 
@@ -51,8 +50,6 @@ export const make = Effect.gen(function*() {
       })
   }
 
-  const hostRoot = yield* HostRoot.make
-
   const driver: Driver = {
     name: "process",
     capabilities: new Set<Capability>(["memory-limit", "cpu-limit", "pids-limit", "usage", ...hosted.holds]),
@@ -61,7 +58,6 @@ export const make = Effect.gen(function*() {
     }),
     accepts: hosted.accepts,
     reap: (row) => hosted.reap(recipe, row),
-    rootIdentity: () => hostRoot,
     check: Effect.succeed([{
       name: "isolation",
       status: "warning",

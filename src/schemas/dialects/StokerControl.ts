@@ -2,7 +2,7 @@
 import { Schema } from "effect"
 import { FunctionName, InstanceId, IntakeName, JobId, Owner } from "../Ids.ts"
 import { JobState } from "../Job.ts"
-import { StreamSummary } from "../JobEvent.ts"
+import { Artefact, StreamSummary } from "../JobEvent.ts"
 import { StreamName } from "../Outcome.ts"
 import { Settlement } from "../Settlement.ts"
 
@@ -13,6 +13,9 @@ const job = {
   /** The door it came through. Default `stoker`. */
   intake: Schema.optionalKey(IntakeName)
 }
+
+/** Most bytes one answer carries. */
+const piece = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4 * 1024 * 1024 }))
 
 const upTo = (maximum: number) => Schema.Int.check(Schema.isBetween({ minimum: 0, maximum }))
 
@@ -37,11 +40,19 @@ export const StokerQuestion = Schema.Union([
     stream: Schema.Literals(["stdout", "stderr", "all"]),
     /** In produced bytes of that stream. */
     offset: Schema.Natural,
-    maxBytes: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 4 * 1024 * 1024 })),
+    maxBytes: piece,
     /** Go on in this writing of the log only, as an answer named it. */
     run: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(200))),
     /** Milliseconds to wait for news; workers wait 10 s at most. */
     waitMs: upTo(3_600_000)
+  }),
+  /** Bytes of a file that an ended job left. */
+  Schema.Struct({
+    ask: Schema.Literal("artefact"),
+    ...job,
+    path: Schema.String.check(Schema.isMaxLength(4095)),
+    offset: Schema.Natural,
+    maxBytes: piece
   })
 ])
 export type StokerQuestion = typeof StokerQuestion.Type
@@ -81,6 +92,14 @@ export const StokerAnswer = Schema.Union([
     next: Schema.Natural,
     run: Schema.String,
     end: Schema.optionalKey(Schema.Struct({ summaries: Schema.Array(StreamSummary), complete: Schema.Boolean }))
+  }),
+  /** Nothing follows when `offset` and the bytes come to `artefact.bytes`. */
+  Schema.Struct({
+    answer: Schema.Literal("artefact"),
+    ...from,
+    artefact: Artefact,
+    offset: Schema.Natural,
+    base64: Schema.Uint8ArrayFromBase64
   }),
   /** It may be here, but could not be looked up; or the question is none. */
   Schema.Struct({ answer: Schema.Literal("trouble"), ...from, reason: Schema.String, remedy: Schema.String })

@@ -1,7 +1,7 @@
 /** JobEvents as Stoker tells them over AMQP: one JSON object each, the same to the exchange and to a reply queue. */
 import { Schema } from "effect"
 import { JobId, type JobKey, Owner } from "../Ids.ts"
-import { JobEvent, type StreamSummary } from "../JobEvent.ts"
+import { Artefact, broughtBack, JobEvent, MissingArtefact, type StreamSummary } from "../JobEvent.ts"
 import { Outcome, StreamName } from "../Outcome.ts"
 import { PhaseName } from "../Program.ts"
 import { PhaseUsage, Usage } from "../Usage.ts"
@@ -22,6 +22,10 @@ export const StokerOutput = Schema.Struct({
   leftOut: Schema.Array(Schema.Struct({ at: Schema.Natural, bytes: Schema.Natural }))
 })
 export type StokerOutput = typeof StokerOutput.Type
+
+/** A file the job left. `content` is base64, where the message had room for all of it; else it can be asked for. */
+export const StokerArtefact = Schema.Struct({ ...Artefact.fields, content: Schema.optionalKey(Schema.String) })
+export type StokerArtefact = typeof StokerArtefact.Type
 
 const common = {
   owner: Owner,
@@ -53,7 +57,10 @@ export const StokerEvent = Schema.Union([
     ...common,
     outcome: Outcome,
     usage: Usage,
-    output: Schema.Array(StokerOutput)
+    output: Schema.Array(StokerOutput),
+    /** What came of the files it asked to have back. Absent: none. */
+    artefacts: Schema.optionalKey(Schema.Array(StokerArtefact)),
+    artefactsMissing: Schema.optionalKey(Schema.Array(MissingArtefact))
   })
 ])
 export type StokerEvent = typeof StokerEvent.Type
@@ -64,11 +71,12 @@ export const decode = Schema.decodeUnknownOption(Schema.fromJsonString(StokerEve
 /** Every field is plain JSON. */
 export const encode = (event: StokerEvent): string => JSON.stringify(event)
 
-/** An event in this dialect's words. `output` is for the last one. */
+/** An event in this dialect's words. `output` and `artefacts` are for the last one. */
 export const eventOf = (
   event: JobEvent,
   labels: Labels | undefined,
-  output: ReadonlyArray<StokerOutput>
+  output: ReadonlyArray<StokerOutput>,
+  artefacts: ReadonlyArray<StokerArtefact> = []
 ): StokerEvent => {
   const { atMs, attempt, key: { id, owner }, seq } = event
   const all = { id, owner, attempt, seq, atMs, ...(labels === undefined ? {} : { labels }) }
@@ -77,7 +85,14 @@ export const eventOf = (
     Running: ({ place }): StokerEvent => ({ event: "running", ...all, ...(place === undefined ? {} : { place }) }),
     PhaseStarted: ({ phase }): StokerEvent => ({ event: "phase-started", ...all, phase }),
     PhaseEnded: ({ phase, usage }): StokerEvent => ({ event: "phase-ended", ...all, phase, usage }),
-    Ended: ({ outcome, usage }): StokerEvent => ({ event: "ended", ...all, outcome, usage, output })
+    Ended: ({ artefactsMissing = [], outcome, usage }): StokerEvent => ({
+      event: "ended",
+      ...all,
+      outcome,
+      usage,
+      output,
+      ...broughtBack({ artefacts, artefactsMissing })
+    })
   })
 }
 
