@@ -47,6 +47,8 @@ export const accepts = (cgroups: Cgroups["Service"]) =>
 export interface Frame {
   /** Processes in the cgroup that are not the job's: the guest, and a runtime that waits for it. */
   readonly ownPids: number
+  /** What those take of memory, so that the job has all of its own. */
+  readonly ownMemoryBytes?: number
   readonly sandboxClass: SandboxClass
 }
 
@@ -62,13 +64,13 @@ const ioMaxOf = (limits: Limits, sandboxClass: SandboxClass): IoMax | undefined 
     : undefined
 
 /** All that a fresh cgroup does not have by itself. */
-export const cgroupLimits = (limits: Limits, { ownPids, sandboxClass }: Frame): CgroupLimits => ({
-  memoryBytes: limits.memoryBytes,
+export const cgroupLimits = (limits: Limits, { ownMemoryBytes = 0, ownPids, sandboxClass }: Frame): CgroupLimits => ({
+  memoryBytes: limits.memoryBytes + ownMemoryBytes,
   swapBytes: limits.swapBytes ?? 0,
   pids: limits.pids + ownPids,
   cpus: limits.cpus,
   cpuWeight: (limits.cpuWeight ?? 100) === 100 ? undefined : limits.cpuWeight,
-  memoryHighBytes: limits.memoryHighBytes,
+  memoryHighBytes: limits.memoryHighBytes === undefined ? undefined : limits.memoryHighBytes + ownMemoryBytes,
   oomGroup: limits.oomGroup === true ? true : undefined,
   ioWeight: (limits.ioWeight ?? 100) === 100 ? undefined : limits.ioWeight,
   ioMax: ioMaxOf(limits, sandboxClass),

@@ -49,6 +49,13 @@ export interface Recipe {
   readonly driver: DriverName
   /** Processes in the cgroup that are not the job's: the guest, and a runtime that waits for it. */
   readonly ownPids: number
+  /** What they take of memory, on top of the job's limit. Absent: nothing to speak of. */
+  readonly ownMemoryBytes?: number
+  /**
+   * The job's processes are none of the host's, but of a kernel inside the sandbox: its clock runs while it waits for a core,
+   * so it is not asked to limit time; and it dies as a whole when the host refuses it a thread. Default false.
+   */
+  readonly hasOwnKernel?: boolean
   /** Program and arguments that become the guest, with its stdio as the link. */
   readonly command: (id: SandboxId) => ReadonlyArray<string>
   /** That program is a runtime which must not be reached from inside: it runs from a sealed copy (`LaunchRequest`). */
@@ -189,7 +196,7 @@ export const make = Effect.gen(function*() {
           openFiles: limits.openFiles,
           stackBytes: STACK_BYTES,
           // The host watches the sum of all processes; this stops a single one should the worker be held up.
-          cpuSeconds: Math.ceil(limits.cpuMs / 1000) + 1
+          cpuSeconds: recipe.hasOwnKernel === true ? 0 : Math.ceil(limits.cpuMs / 1000) + 1
         }
       }
       const ended = Effect.fnUntraced(function*(exit: PhaseExit, maxRssBytes: number) {
@@ -221,11 +228,14 @@ export const make = Effect.gen(function*() {
               return ended(event.exit, event.maxRssBytes)
           }
         }),
-        // The kernel may have chosen the guest: the phase ended for want of memory, which its counter proves.
+        // The kernel may have chosen the guest: the phase ended for want of memory, or a kernel inside for want of threads,
+        // which counters prove.
         Stream.catchTag("SandboxLost", (error) =>
           Stream.unwrap(Effect.gen(function*() {
             const last = yield* ended({ _tag: "Signalled", signal: 9 }, Number.POSITIVE_INFINITY)
-            return (last.usage.oomKills ?? 0) > 0 ? Stream.succeed<PhaseEvent>(last) : Stream.fail(error)
+            const isOwnFault = (last.usage.oomKills ?? 0) > 0 ||
+              (recipe.hasOwnKernel === true && (last.usage.pidsRefused ?? 0) > 0)
+            return isOwnFault ? Stream.succeed<PhaseEvent>(last) : Stream.fail(error)
           })))
       )
     }))
@@ -249,7 +259,8 @@ export const make = Effect.gen(function*() {
 
   const provision = Effect.fnUntraced(function*(recipe: Recipe, sandboxClass: SandboxClass) {
     const { ceiling, defaults } = sandboxClass
-    const frame: HostLimits.Frame = { ownPids: recipe.ownPids, sandboxClass }
+    const { ownMemoryBytes = 0, ownPids } = recipe
+    const frame: HostLimits.Frame = { ownPids, ownMemoryBytes, sandboxClass }
     const limitsOf = (limits: Limits) => HostLimits.cgroupLimits(limits, frame)
     const isRoomy = defaults.memoryBytes >= RUNTIME_BYTES
     // The row first, so it is struck last, and only when all it names is proven gone.

@@ -1,13 +1,15 @@
-/** An OCI bundle (runtime-spec 1.0.2) whose pid 1 is the guest and whose root is the host's /usr, read-only. */
+/** An OCI bundle (runtime-spec 1.0.2) whose pid 1 is the guest and whose root is read-only: the host's /usr or a tree. */
 import { RANGE } from "./IdRanges.ts"
 import type { seccompProfile } from "./SeccompProfile.ts"
 
 export interface BundleOptions {
   /**
-   * Absolute path of the skeleton made by `Rootfs.ts`, as crun sees it. Every parent must be searchable by the
+   * Absolute path of the root (`Roots.ts`), as crun sees it. Every parent must be searchable by the
    * sandbox's root: crun resolves the path as the mapped user.
    */
   readonly rootfs: string
+  /** The skeleton has links into the host's /usr, which is bound into it. */
+  readonly isHosts: boolean
   readonly disk: { readonly bytes: number; readonly inodes: number }
   /** Host users that the sandbox's 0–65535 are mapped to: its own, see `IdRanges.ts`. */
   readonly firstUid: number
@@ -40,6 +42,17 @@ const tmpfs = (destination: string, mode: string, options: ReadonlyArray<string>
   source: "tmpfs",
   options: ["nosuid", "nodev", `mode=${mode}`, ...options]
 })
+
+const hostMounts = [
+  { destination: "/usr", type: "bind", source: "/usr", options: ["rbind", "ro", "nosuid", "nodev"] },
+  // Debian's compilers are reached through /etc/alternatives (cc, c++, awk).
+  {
+    destination: "/etc/alternatives",
+    type: "bind",
+    source: "/etc/alternatives",
+    options: ["bind", "ro", "nosuid", "nodev", "noexec"]
+  }
+]
 
 /** `config.json` of the bundle. The guest reads its commands from fd 0 and answers on fd 1. */
 export const bundleConfig = (options: BundleOptions) => {
@@ -83,14 +96,7 @@ export const bundleConfig = (options: BundleOptions) => {
         options: ["nosuid", "strictatime", "mode=755", "size=64k"]
       },
       tmpfs("/dev/shm", "1777", ["noexec", "size=16777216", "nr_inodes=1024"]),
-      { destination: "/usr", type: "bind", source: "/usr", options: ["rbind", "ro", "nosuid", "nodev"] },
-      // Debian's compilers are reached through /etc/alternatives (cc, c++, awk).
-      {
-        destination: "/etc/alternatives",
-        type: "bind",
-        source: "/etc/alternatives",
-        options: ["bind", "ro", "nosuid", "nodev", "noexec"]
-      },
+      ...(options.isHosts ? hostMounts : []),
       ...(options.network === undefined ? [] : [{
         destination: "/etc/resolv.conf",
         type: "bind",
