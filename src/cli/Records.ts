@@ -91,6 +91,10 @@ export const details = (record: JobRecord): string => {
     stream,
     `${formatBytes(producedBytes)}${droppedBytes === 0 ? "" : `, ${formatBytes(droppedBytes)} of it not kept`}`
   ])
+  const files = [
+    ...(settlement?.artefacts ?? []).map(({ bytes, path }) => ["artefact", `${path}, ${formatBytes(bytes)}`]),
+    ...(settlement?.artefactsMissing ?? []).map(({ path, reason }) => ["no artefact", `${path}: ${reason}`])
+  ]
   return table([
     ["job", nameOf(record)],
     ["state", outcomeOf(record)],
@@ -102,7 +106,8 @@ export const details = (record: JobRecord): string => {
     ...(settlement?.startedAtMs === undefined ? [] : [["started", time(settlement.startedAtMs)]]),
     ...(settlement === undefined ? [] : [["ended", time(settlement.endedAtMs)]]),
     ...phases,
-    ...output
+    ...output,
+    ...files
   ])
 }
 

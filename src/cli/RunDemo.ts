@@ -39,6 +39,7 @@ const shape = {
   variant: Option.none(),
   stdin: Option.none(),
   env: [],
+  artefact: [],
   class: Option.none(),
   limits: {}
 }
