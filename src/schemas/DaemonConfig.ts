@@ -202,7 +202,10 @@ export const DaemonConfig = Schema.Struct({
     size(worker.compileCacheBytes),
     "programs kept so that the same source of the same owner is compiled once; 0: none"
   ),
-  artefacts: field(size(worker.artefactBytes), "files one job may bring back, together"),
+  artefacts: field(
+    size(worker.artefactBytes),
+    "files one job may bring back, together; 0: jobs that ask for some are rejected"
+  ),
   ownLongJobs: field(
     worker.ownLongJobs,
     "let this worker's own journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"
