@@ -110,7 +110,8 @@ export const execute = Effect.fnUntraced(
     })
     const result = yield* follow(run, writer.success, gathering, teller, underway)
     const harvest = gathering.harvest()
-    yield* Effect.forkIn(Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")), outer)
+    const removed = Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds"))
+    yield* Effect.forkIn(telemetry.tearingDown(removed), outer)
     stopper.interruptUnsafe()
 
     const output = yield* Effect.result(telemetry.endingLog(writer.success.end))

@@ -36,6 +36,8 @@ export class JobTelemetry extends Context.Service<JobTelemetry, {
   readonly phaseEnded: (usage: PhaseUsage) => void
   readonly wrote: (stream: StreamName, bytes: number) => void
   readonly endingLog: Step
+  /** Around the removal of the sandbox, which goes on beside the settling. */
+  readonly tearingDown: Step
   readonly logEnded: (summaries: ReadonlyArray<StreamSummary>) => void
   /** Around the writing down of the outcome. */
   readonly settling: Step
@@ -153,6 +155,7 @@ const make = (delivery: Delivery, services: Context.Context<Functions | Host | S
     },
     wrote: (stream, bytes) => count(context, metrics.logBytes, { stream }, bytes),
     endingLog: trace.step("stoker.log.end"),
+    tearingDown: timed("stoker.teardown", metrics.jobTeardown.series({ class: labels.class })),
     logEnded: (summaries) => {
       for (const { droppedBytes, stream } of summaries) {
         if (droppedBytes === 0) continue

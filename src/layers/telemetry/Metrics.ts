@@ -43,6 +43,10 @@ export const metrics = {
     labels: ["function", "phase"],
     help: "Elapsed time of a phase, as the sandbox measured it; compiles that the cache spared are left out"
   }),
+  jobTeardown: seconds("stoker_job_teardown_seconds", {
+    labels: ["class"],
+    help: "From a known outcome until nothing of the sandbox is left; no job and nobody who is told waits for it"
+  }),
   jobSettle: seconds("stoker_job_settle_seconds", { help: "Writing down an outcome with what it owes" }),
   jobTell: seconds("stoker_job_tell_seconds", {
     help: "From the written outcome until all its messages are confirmed"
