@@ -122,13 +122,23 @@ static const char *arguments(int argc, char **argv) {
   return work;
 }
 
+/* gVisor has no ids for files alone. There the effective ones are the job's; real and saved ones, which signals and tracing
+   go by, stay the guest's, and with them what it may take back (capabilities that are permitted). */
+static bool take_effective_identity(void) {
+  return setresgid((gid_t)-1, job.gid, (gid_t)-1) == 0 && setresuid((uid_t)-1, job.uid, (uid_t)-1) == 0;
+}
+
 /* From here on the guest reaches no file the job could not. It keeps what it needs to become the job and to kill it. */
 static void take_file_identity(void) {
   if (!job.set) return;
   if (setgroups(0, NULL) < 0 && getgroups(0, NULL) != 0) no_start("setgroups");
+  errno = 0;
   setfsgid(job.gid);
   setfsuid(job.uid);
-  if ((gid_t)setfsgid((gid_t)-1) != job.gid || (uid_t)setfsuid((uid_t)-1) != job.uid) {
+  bool taken = errno == ENOSYS
+    ? take_effective_identity()
+    : (gid_t)setfsgid((gid_t)-1) == job.gid && (uid_t)setfsuid((uid_t)-1) == job.uid;
+  if (!taken) {
     errno = EPERM;
     no_start("take the job's uid and gid for file access (CAP_SETUID, CAP_SETGID)");
   }

@@ -8,6 +8,7 @@ export { layerWorkerTest, type TestWiring } from "./wiringTest.ts"
 
 // One stand-in each.
 export * as ArtefactsMemory from "./layers/artefacts/ArtefactsMemory.ts"
+export * as CompileCacheMemory from "./layers/cache/CompileCacheMemory.ts"
 export * as ControlTest from "./layers/control/ControlTest.ts"
 export * as EmitterTest from "./layers/emitter/EmitterTest.ts"
 export * as ExecutorTest from "./layers/executor/ExecutorTest.ts"

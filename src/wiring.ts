@@ -15,6 +15,7 @@ import { command } from "./functions/Command.ts"
 import { Amqp, type AmqpStatus } from "./layers/amqp/Amqp.ts"
 import type { Artefacts } from "./layers/artefacts/Artefacts.ts"
 import * as ArtefactsFiles from "./layers/artefacts/ArtefactsFiles.ts"
+import * as CompileCacheFiles from "./layers/cache/CompileCacheFiles.ts"
 import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
 import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
@@ -45,7 +46,8 @@ import * as Process from "./layers/sandbox/Process.ts"
 import { type Driver, Drivers, ProvisionFailed } from "./layers/sandbox/Sandbox.ts"
 import type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 import type { Definition } from "./schemas/Function.ts"
-import type { DriverName } from "./schemas/SandboxClass.ts"
+import { needsOf } from "./schemas/Limits.ts"
+import type { DriverName, SandboxClass } from "./schemas/SandboxClass.ts"
 import { standardConfig, type WorkerConfig } from "./schemas/WorkerConfig.ts"
 
 /** The broker that CodeBench clients use. */
@@ -118,12 +120,26 @@ export interface WorkerWiring<
 export const layerHost = (stateDirectory: string) =>
   HostLive.layer({ stateDirectory }).pipe(Layer.provideMerge(layerSecureRandom))
 
-const layerCgroups = Layer.unwrap(
-  Effect.map(
-    Host,
-    ({ instance, paths }) => CgroupsHost.layer({ instance, record: CgroupRecord.recordIn(paths.instance(instance)) })
+/** Controllers that cost each sandbox something, so that they are used only where a class asks for them. */
+export interface ControllerUse {
+  readonly io: boolean
+  readonly cpuset: boolean
+}
+
+/** What the classes' limits ask for. */
+export const controllersOf = (classes: ReadonlyArray<SandboxClass>): ControllerUse => ({
+  io: classes.some(({ ceiling, defaults }) => [ceiling, defaults].some((limits) => needsOf(limits).has("io-max"))),
+  cpuset: classes.some(({ cpuset }) => cpuset !== undefined)
+})
+
+const layerCgroups = (use: ControllerUse) =>
+  Layer.unwrap(
+    Effect.map(
+      Host,
+      ({ instance, paths }) =>
+        CgroupsHost.layer({ instance, record: CgroupRecord.recordIn(paths.instance(instance)), ...use })
+    )
   )
-)
 
 /** A driver by the name the configuration has for it. */
 const makeDriver = Effect.fnUntraced(function*(name: DriverName) {
@@ -160,12 +176,13 @@ const noDrivers: Effect.Effect<ReadonlyArray<Driver>> = Effect.succeed([])
 export const layerDrivers = <E = never, R = never>(
   stateDirectory: string,
   names: ReadonlyArray<DriverName>,
-  own: Effect.Effect<ReadonlyArray<Driver>, E, R> | typeof noDrivers = noDrivers
+  own: Effect.Effect<ReadonlyArray<Driver>, E, R> | typeof noDrivers = noDrivers,
+  use: ControllerUse = { io: false, cpuset: false }
 ) =>
   Layer.effect(Drivers, makeDrivers(names, own)).pipe(
     Layer.provideMerge(Launcher.layer),
     Layer.provideMerge(Watchdog.layer),
-    Layer.provideMerge(Layer.mergeAll(layerCgroups, LedgerFiles.layer, Native.layer)),
+    Layer.provideMerge(Layer.mergeAll(layerCgroups(use), LedgerFiles.layer, Native.layer)),
     Layer.provideMerge(layerHost(stateDirectory))
   )
 
@@ -268,6 +285,10 @@ export const journalOptions = ({ retention: { deadLettersMs, dedupeMs, jobsMs } 
   deadLetters: deadLettersMs
 })
 
+/** What was compiled, kept in the state directory for the workers of this host. */
+export const layerCompileCache = ({ compileCacheBytes, diskReserveBytes }: WorkerConfig) =>
+  CompileCacheFiles.layer({ maximumBytes: compileCacheBytes, reserveBytes: diskReserveBytes })
+
 /** What an operator asks of a worker, and where: on the admin socket, and over TCP if that is wanted. */
 export interface OperatorWiring {
   readonly version: string
@@ -352,7 +373,10 @@ export const layerWorker = <
     layerBrokerControl(options.amqp).pipe(
       Layer.provideMerge(layerActors),
       Layer.provideMerge(Layer.merge(
-        SandboxExecutor.layer.pipe(Layer.provideMerge(Pools.layer(config.budget))),
+        SandboxExecutor.layer.pipe(
+          Layer.provide(layerCompileCache(config)),
+          Layer.provideMerge(Pools.layer(config.budget))
+        ),
         Functions.layer(options.functions ?? [code, command])
       )),
       Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
@@ -368,7 +392,12 @@ export const layerWorker = <
       )),
       Layer.provideMerge(layerTelemetry(options.telemetry)),
       Layer.provideMerge(
-        layerDrivers(options.stateDirectory, config.classes.map(({ driver }) => driver), options.drivers ?? noDrivers)
+        layerDrivers(
+          options.stateDirectory,
+          config.classes.map(({ driver }) => driver),
+          options.drivers ?? noDrivers,
+          controllersOf(config.classes)
+        )
       )
     )
   )

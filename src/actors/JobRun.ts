@@ -3,10 +3,11 @@ import { Cause, Deferred, Effect, Exit, Option, Scope, Stream } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Executor, type Run, type StopRequest } from "../layers/executor/Executor.ts"
 import { Log, type LogError, type LogWriter } from "../layers/log/Log.ts"
-import { nowMs } from "../layers/Now.ts"
+import { monotonicNanos, nowMs } from "../layers/Now.ts"
 import { within } from "../layers/Release.ts"
 import { type Job, keyOf } from "../schemas/Job.ts"
 import { Outcome } from "../schemas/Outcome.ts"
+import { Desk, type Underway } from "./Desk.ts"
 import { gather, type Gathering } from "./JobArtefacts.ts"
 import type { JobPlan } from "./JobPlan.ts"
 import { type JobResult, unrun } from "./JobResult.ts"
@@ -17,8 +18,15 @@ const diskTrouble = (error: LogError) =>
   Outcome.cases.SandboxFailed.make({ driver: "log", reason: error.reason, remedy: error.remedy })
 
 /** Follows a run to its outcome: bytes to the log, files to the artefacts, facts to the teller. */
-const follow = Effect.fnUntraced(function*(run: Run, writer: LogWriter, gathering: Gathering, teller: Teller) {
+const follow = Effect.fnUntraced(function*(
+  run: Run,
+  writer: LogWriter,
+  gathering: Gathering,
+  teller: Teller,
+  underway: (place: string) => Effect.Effect<Underway>
+) {
   const telemetry = yield* JobTelemetry
+  let here: Underway | undefined
   let result: JobResult | undefined
   const failed = yield* Effect.exit(Stream.runForEach(run.events, (event) => {
     switch (event._tag) {
@@ -27,12 +35,17 @@ const follow = Effect.fnUntraced(function*(run: Run, writer: LogWriter, gatherin
         return writer.append(event.stream, event.bytes)
       case "Ready":
         telemetry.provisioned(event.provisionMicros)
-        return teller.tell({ _tag: "Running" })
+        return Effect.flatMap(underway(event.place), (begun) => {
+          here = begun
+          return teller.tell({ _tag: "Running", place: event.place })
+        })
       case "PhaseStarted":
         telemetry.phaseStarted()
+        if (here !== undefined) here.phase = event.phase
         return teller.tell({ _tag: "PhaseStarted", phase: event.phase })
       case "PhaseEnded":
         telemetry.phaseEnded(event.usage)
+        if (here !== undefined) here.phase = undefined
         return teller.tell({ _tag: "PhaseEnded", phase: event.phase, usage: event.usage })
       case "Artefact":
         return gathering.add(event.path, event.content)
@@ -77,7 +90,25 @@ export const execute = Effect.fnUntraced(
     const { artefactBytes } = yield* Settings
     const run = yield* (yield* Executor).start({ job, attempt, artefactBytes, ...assigned }).pipe(Scope.provide(place))
     const stopper = yield* Effect.forkIn(Effect.flatMap(Deferred.await(stop), run.stop), place)
-    const result = yield* follow(run, writer.success, gathering, teller)
+    const desk = yield* Desk
+    const underway = Effect.fnUntraced(function*(at: string) {
+      const { function: name } = job
+      const sinceNanos = yield* monotonicNanos
+      const begun: Underway = {
+        key: keyOf(job),
+        function: name,
+        class: assigned.class.name,
+        attempt,
+        place: at,
+        sinceNanos,
+        phase: undefined,
+        observe: run.observe ?? Effect.succeed({})
+      }
+      desk.underway.add(begun)
+      yield* Scope.addFinalizer(place, Effect.sync(() => desk.underway.delete(begun)))
+      return begun
+    })
+    const result = yield* follow(run, writer.success, gathering, teller, underway)
     const harvest = gathering.harvest()
     yield* Effect.forkIn(Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")), outer)
     stopper.interruptUnsafe()

@@ -145,10 +145,11 @@ const make = (delivery: Delivery, services: Context.Context<Functions | Host | S
     phaseStarted: () => {
       phaseAt = now()
     },
-    phaseEnded: ({ phase, wallMicros }) => {
+    phaseEnded: ({ cached, phase, wallMicros }) => {
       const last = now()
       const end = phaseAt + BigInt(wallMicros) * 1000n
-      trace.past(`stoker.phase.${phase}`, phaseAt, end < last ? end : last)
+      const attributes = cached === true ? { "stoker.cached": "true" } : {}
+      trace.past(`stoker.phase.${phase}`, phaseAt, end < last ? end : last, attributes)
     },
     wrote: (stream, bytes) => count(context, metrics.logBytes, { stream }, bytes),
     endingLog: trace.step("stoker.log.end"),
@@ -169,7 +170,9 @@ const make = (delivery: Delivery, services: Context.Context<Functions | Host | S
       if (usage.provisionMicros !== undefined) {
         observeMicros(context, metrics.jobProvision, labels, usage.provisionMicros)
       }
-      for (const { phase, wallMicros } of usage.phases) {
+      for (const { cached, phase, wallMicros } of usage.phases) {
+        // Nothing ran, and the time of a lookup would pass for that of a compiler.
+        if (cached === true) continue
         observeMicros(context, metrics.jobPhase, { function: labels.function, phase }, wallMicros)
       }
     },

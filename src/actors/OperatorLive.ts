@@ -8,8 +8,9 @@ import { Operator, ReloadRefused } from "../layers/control/Operator.ts"
 import { DiskSpace } from "../layers/host/DiskSpace.ts"
 import { Host } from "../layers/host/Host.ts"
 import { Journal } from "../layers/journal/Journal.ts"
-import type { WorkerStatus } from "../schemas/Operation.ts"
-import { Desk } from "./Desk.ts"
+import { monotonicNanos } from "../layers/Now.ts"
+import type { JobNow, WorkerStatus } from "../schemas/Operation.ts"
+import { Desk, type Underway } from "./Desk.ts"
 import { Dispatcher } from "./Dispatcher.ts"
 import { Pools } from "./Pools.ts"
 import * as Readiness from "./Readiness.ts"
@@ -30,6 +31,15 @@ const brokerOf = ({ blocked, connected, lastError, queues }: AmqpStatus): NonNul
   ...(lastError === undefined ? {} : { lastError: lastError.message })
 })
 
+const jobNow = ({ observe, phase, place, sinceNanos, ...job }: Underway, nowNanos: bigint) =>
+  Effect.map(observe, (now): JobNow => ({
+    ...job,
+    ...(phase === undefined ? {} : { phase }),
+    runningMs: Number((nowNanos - sinceNanos) / 1_000_000n),
+    place,
+    now
+  }))
+
 const make = Effect.fnUntraced(function*(options: OperatorOptions) {
   const { instance } = yield* Host
   const settings = yield* Settings
@@ -45,7 +55,8 @@ const make = Effect.fnUntraced(function*(options: OperatorOptions) {
   const startedAt = yield* Clock.currentTimeMillis
   const drained = yield* Deferred.make<void>()
   const turn = yield* Semaphore.make(1)
-  const adjustable = adjustables(worker, (yield* Desk).admission)
+  const desk = yield* Desk
+  const adjustable = adjustables(worker, desk.admission)
   let draining = false
   /** What the worker runs with. */
   const running = new Map(textsOf(source.initial))
@@ -111,6 +122,10 @@ const make = Effect.fnUntraced(function*(options: OperatorOptions) {
     live: Effect.map(worker.parts, (parts) => Readiness.healthOf(Readiness.partsGivenUp(parts))),
     ready,
     status,
+    jobs: Effect.gen(function*() {
+      const now = yield* monotonicNanos
+      return { jobs: yield* Effect.forEach([...desk.underway], (underway) => jobNow(underway, now)) }
+    }),
     metrics: Effect.gen(function*() {
       yield* sampler.sample
       const { format } = yield* Effect.promise(() => import("effect/observability/PrometheusMetrics"))

@@ -6,6 +6,7 @@ import { Context, Deferred, Effect, Layer, Schema, type Scope } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { type Driver, Drivers, ProvisionFailed, type Sandbox } from "../layers/sandbox/Sandbox.ts"
 import { Sandboxes } from "../layers/sandbox/Sandboxes.ts"
+import { LimitNotHeld, type Limits, needsOf, resolve } from "../schemas/Limits.ts"
 import type { HostBudget } from "../schemas/PoolConfig.ts"
 import type { SandboxClass } from "../schemas/SandboxClass.ts"
 import type { ActorFailed } from "./Actor.ts"
@@ -58,6 +59,33 @@ const noDriver = (sandboxClass: SandboxClass, known: Iterable<string>) =>
     remedy: `Configure the class with one of: ${[...known].join(", ")}.`
   })
 
+const accepts = Effect.fnUntraced(function*(driver: Driver | undefined, sandboxClass: SandboxClass, limits: Limits) {
+  // Without a driver there is no sandbox: `take` says so.
+  if (driver === undefined) return
+  if (driver.accepts !== undefined) return yield* driver.accepts(sandboxClass, limits)
+  for (const [need, limit] of needsOf(limits)) {
+    if (driver.capabilities.has(need)) continue
+    return yield* new LimitNotHeld({
+      limit,
+      reason: `driver ${driver.name} does not hold it`,
+      remedy: "Leave it out, or use a sandbox class of another driver."
+    })
+  }
+})
+
+/** A class whose every job would be refused is told before the first one comes. */
+const checkDefaults = ({ ceiling, defaults, ...sandboxClass }: SandboxClass, driver: Driver | undefined) =>
+  resolve(ceiling, defaults, {}).pipe(
+    Effect.flatMap((limits) => accepts(driver, { ...sandboxClass, ceiling, defaults }, limits)),
+    Effect.mapError((error) =>
+      new PoolMisconfigured({
+        class: sandboxClass.name,
+        reason: `its default limits: ${error.message}`,
+        remedy: error._tag === "LimitNotHeld" ? error.remedy : "Raise the ceiling, or lower the default."
+      })
+    )
+  )
+
 const chargeOf = ({ ceiling: { cpus, memoryBytes }, pool }: SandboxClass) => pool?.charge ?? { cpus, memoryBytes }
 
 /** A driver has deadlines of its own; this one keeps a driver that forgets them from holding a job for ever. */
@@ -99,6 +127,7 @@ const make = Effect.fnUntraced(function*(limits: HostBudget) {
         remedy: "Raise the budget, lower the class's ceiling, or set a lower charge in its pool."
       })
     }
+    yield* checkDefaults(sandboxClass, driver)
     if (driver === undefined || config === undefined) continue
     const pool = yield* Pool.start({ sandboxClass, config, driver, budget, cold })
     pools.push(pool)
@@ -122,7 +151,8 @@ const make = Effect.fnUntraced(function*(limits: HostBudget) {
       take: (sandboxClass, disk) => {
         const source = sourceOf(sandboxClass)
         return source === undefined ? Effect.fail(noDriver(sandboxClass, drivers.keys())) : source.take(disk)
-      }
+      },
+      accepts: (sandboxClass, limits) => accepts(drivers.get(sandboxClass.driver), sandboxClass, limits)
     })
   ).pipe(Context.add(
     Pools,

@@ -14,6 +14,7 @@ import { drain, reload, stop, workers } from "./commands/Operate.ts"
 import { run } from "./commands/Run.ts"
 import { status } from "./commands/Status.ts"
 import { submit } from "./commands/Submit.ts"
+import { top } from "./commands/Top.ts"
 import { worker } from "./commands/Worker.ts"
 import { exitCode, exitCodeHelp } from "./ExitCode.ts"
 import { Operands, splitOperands } from "./Operands.ts"
@@ -31,6 +32,7 @@ const stoker = Command.make("stoker").pipe(
     artefacts,
     list,
     stop,
+    top,
     worker,
     workers,
     drain,

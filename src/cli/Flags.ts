@@ -63,7 +63,11 @@ export const journal = Flag.Redacted("journal").pipe(
 /** "Expected bytes from 4194304 to 4398046511104" in the units of the flags. */
 const humanBounds = (message: string): string => {
   const [, what = "", least = "", most = ""] = /Expected (.*) from ([\d.]+) to ([\d.]+)/.exec(message) ?? []
-  const shown = { bytes: formatBytes, milliseconds: (ms: number) => formatMicros(ms * 1000) }[what] ?? String
+  const shown = {
+    bytes: formatBytes,
+    "bytes a second": (rate: number) => `${formatBytes(rate)} a second`,
+    milliseconds: (ms: number) => formatMicros(ms * 1000)
+  }[what] ?? String
   return least === "" ? message.split("\n")[0] ?? message : `${shown(Number(least))} to ${shown(Number(most))}`
 }
 
@@ -112,6 +116,31 @@ export const limits = {
     "SIZE",
     "Kept output, of stdout and stderr each; the middle of more is left out (default 1M)"
   ),
+  cpuWeight: limit(
+    "cpu-weight",
+    "cpuWeight",
+    parseNumber,
+    "N",
+    "Share of the cores while they are scarce (default 100)"
+  ),
+  memoryHighBytes: limit(
+    "memory-high",
+    "memoryHighBytes",
+    parseBytes,
+    "SIZE",
+    "Above this it is slowed down (default none; needs cgroup v2)"
+  ),
+  swapBytes: limit("swap", "swapBytes", parseBytes, "SIZE", "Swap on top of --memory (default none)"),
+  oomGroup: Flag.Boolean("oom-group").pipe(
+    Flag.withoutNegation,
+    Flag.withDescription("Out of memory ends all of it, not one process (needs cgroup v2)"),
+    Flag.optional
+  ),
+  ioWeight: limit("io-weight", "ioWeight", parseNumber, "N", "Share of busy disks (default 100; needs cgroup v2, BFQ)"),
+  ioReadBytesPerSec: limit("io-read", "ioReadBytesPerSec", parseBytes, "SIZE", "Read a second, from each disk"),
+  ioWriteBytesPerSec: limit("io-write", "ioWriteBytesPerSec", parseBytes, "SIZE", "Written a second, to each disk"),
+  ioReadsPerSec: limit("io-reads", "ioReadsPerSec", parseNumber, "N", "Read operations a second, of each disk"),
+  ioWritesPerSec: limit("io-writes", "ioWritesPerSec", parseNumber, "N", "Write operations a second, of each disk"),
   outputPolicy: Flag.Literals("over-output", OutputPolicy.literals).pipe(
     Flag.withDescription("What more output does: truncate leaves out its middle (default), kill ends the job"),
     Flag.optional
@@ -120,7 +149,7 @@ export const limits = {
 
 /** The limits that were given. Who asks for more elapsed time wants to use it. */
 export const limitsOf = (
-  flags: { readonly [K in keyof typeof limits]: Option.Option<number | OutputPolicy> }
+  flags: { readonly [K in keyof typeof limits]: Option.Option<number | boolean | OutputPolicy> }
 ): LimitsRequest => {
   const given: LimitsRequest = Object.fromEntries(
     Object.entries(flags).flatMap(([name, value]) => Option.isSome(value) ? [[name, value.value]] : [])
@@ -207,6 +236,7 @@ export const job = {
   ),
   env,
   artefact,
+  noCache: onOff("no-cache", "Compile also what was compiled before"),
   class: sandboxClass,
   limits
 }

@@ -25,6 +25,8 @@ export interface JobOptions {
   readonly env: ReadonlyArray<readonly [name: string, value: string]>
   /** Files to bring back. */
   readonly artefact: ReadonlyArray<string>
+  /** Compiled anew, whatever was compiled before. */
+  readonly noCache: boolean
   readonly class: Option.Option<string>
   readonly limits: LimitsRequest
 }
@@ -152,7 +154,8 @@ const codeArgs = Effect.fnUntraced(function*(options: JobOptions) {
     ...(Option.isSome(options.variant) ? { variant: options.variant.value } : {}),
     // The first file named is the one to begin with, where a language asks.
     ...(main === undefined || (language !== "python" && language !== "go") ? {} : { entry: workPath(main) }),
-    ...(operands.length === 0 ? {} : { args: operands })
+    ...(operands.length === 0 ? {} : { args: operands }),
+    ...(options.noCache ? { cache: false } : {})
   }
 })
 

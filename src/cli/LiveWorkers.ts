@@ -1,12 +1,12 @@
 /** The workers of a state directory that live now, as their admin sockets tell. */
-import { Effect, Option, type Schema } from "effect"
+import { Effect, Option, Result, type Schema } from "effect"
 import { access } from "node:fs/promises"
 import { join } from "node:path"
 import { ask } from "../layers/control/AdminClient.ts"
 import { type Route, routes, socketName } from "../layers/control/AdminSocket.ts"
 import { Host } from "../layers/host/Host.ts"
 import type { InstanceId } from "../schemas/Ids.ts"
-import { WorkerStatus } from "../schemas/Operation.ts"
+import { JobsNow, WorkerStatus } from "../schemas/Operation.ts"
 import { usageFailure } from "./CliFailure.ts"
 
 export interface LiveWorker {
@@ -62,3 +62,13 @@ export const chosenWorkers = Effect.fnUntraced(function*(instance: Option.Option
 
 /** What a worker says of itself. */
 export const statusOf = (worker: LiveWorker) => worker.ask(routes.status, WorkerStatus)
+
+/** What the jobs of all workers that answer use now; one that does not has ended, or is stopped. */
+export const jobsNow = Effect.gen(function*() {
+  const answers = yield* Effect.forEach(
+    yield* liveWorkers,
+    (worker) => Effect.result(worker.ask(routes.jobs, JobsNow)),
+    { concurrency: 8 }
+  )
+  return answers.flatMap((answer) => Result.isSuccess(answer) ? answer.success.jobs : [])
+})

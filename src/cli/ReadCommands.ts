@@ -3,6 +3,7 @@ import { Effect, Layer, Option, type Redacted } from "effect"
 import { Journal } from "../layers/journal/Journal.ts"
 import { Log, type LogStream } from "../layers/log/Log.ts"
 import * as LogFiles from "../layers/log/LogFiles.ts"
+import { keyText } from "../schemas/Ids.ts"
 import { type JobState, keyOf } from "../schemas/Job.ts"
 import type { StreamName } from "../schemas/Outcome.ts"
 import { layerHost } from "../wiring.ts"
@@ -10,6 +11,7 @@ import { usageFailure } from "./CliFailure.ts"
 import type { JobName } from "./Flags.ts"
 import { follow } from "./Follow.ts"
 import { followRecord } from "./FollowRecord.ts"
+import { jobsNow } from "./LiveWorkers.ts"
 import * as Loggers from "./Loggers.ts"
 import { print, say, write } from "./Output.ts"
 import * as Records from "./Records.ts"
@@ -34,7 +36,13 @@ export const showStatus = Effect.fn("ReadCommands.showStatus")(
   function*({ id, json, ...where }: Common & { readonly id: JobName }) {
     const directory = yield* directoryOf(where)
     const record = yield* Records.find(id).pipe(Effect.provide(Records.layerJournal(where.journal, directory)))
-    yield* print(json ? JSON.stringify(Records.toJson(record)) : Records.details(record))
+    // A job of another host's worker has nobody here who could tell.
+    const now = record.state === "running"
+      ? (yield* jobsNow.pipe(Effect.provide(layerHost(directory)))).find(({ key }) =>
+        keyText(key) === Records.nameOf(record)
+      )
+      : undefined
+    yield* print(json ? JSON.stringify(Records.toJson(record, now)) : Records.details(record, now))
   },
   Effect.provide(logged)
 )
@@ -47,7 +55,7 @@ export const showList = Effect.fn("ReadCommands.showList")(function*(
     Journal,
     ({ list }) => list({ limit, ...(Option.isSome(only) ? { state: only.value } : {}) })
   ).pipe(Effect.provide(Records.layerJournal(where.journal, directory)))
-  if (json) return yield* print(JSON.stringify(records.map(Records.toJson)))
+  if (json) return yield* print(JSON.stringify(records.map((record) => Records.toJson(record))))
   yield* print(Records.overview(records))
   if (records.length === limit) yield* say(`stoker: the newest ${limit}; --limit shows more`)
 }, Effect.provide(logged))

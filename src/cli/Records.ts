@@ -5,11 +5,12 @@ import { type JobRecord, Journal } from "../layers/journal/Journal.ts"
 import * as JournalSqlite from "../layers/journal/JournalSqlite.ts"
 import { keyText } from "../schemas/Ids.ts"
 import { keyOf } from "../schemas/Job.ts"
+import type { JobNow } from "../schemas/Operation.ts"
 import { describe } from "../schemas/Outcome.ts"
 import { layerPostgres } from "../wiring.ts"
 import { usageFailure } from "./CliFailure.ts"
 import type { JobName } from "./Flags.ts"
-import { mainPhase } from "./Report.ts"
+import { mainPhase, phaseDetails } from "./Report.ts"
 import { table } from "./Style.ts"
 import { formatBytes, formatMicros } from "./Units.ts"
 
@@ -48,7 +49,7 @@ const time = (ms: number | undefined) => ms === undefined ? "" : DateTime.format
 const outcomeOf = ({ settlement, state }: JobRecord) => settlement === undefined ? state : describe(settlement.outcome)
 
 /** A record without what was sent: code and input are nobody's business who asks how it went. */
-export const toJson = (record: JobRecord) => {
+export const toJson = (record: JobRecord, now?: JobNow) => {
   const { attempt, instance, receivedAtMs, request: { job }, settlement, state, terms, tries } = record
   return {
     id: job.id,
@@ -58,6 +59,7 @@ export const toJson = (record: JobRecord) => {
     attempt,
     ...(instance === undefined ? {} : { instance }),
     receivedAtMs,
+    ...(now === undefined ? {} : { now }),
     ...(terms === undefined ? {} : { terms }),
     ...(tries === undefined ? {} : { tries }),
     ...(settlement === undefined ? {} : { settlement })
@@ -76,17 +78,32 @@ const termsOf = ({ state, terms, tries = 1 }: JobRecord): ReadonlyArray<readonly
   ]
 }
 
-/** All there is to know of one job, a line for each fact. */
-export const details = (record: JobRecord): string => {
+/** What a running job uses, as its worker says. */
+const nowLines = ({ now, phase, place }: JobNow): ReadonlyArray<readonly [string, string]> => {
+  const { cpuMicros, memoryAnonBytes, memoryBytes, memoryFileBytes, pids } = now
+  const parts = [
+    ...(phase === undefined ? [] : [`in its ${phase} phase`]),
+    ...(cpuMicros === undefined ? [] : [`cpu ${formatMicros(cpuMicros)}`]),
+    ...(memoryBytes === undefined ? [] : [`memory ${formatBytes(memoryBytes)}`]),
+    ...(memoryAnonBytes === undefined ? [] : [`its own ${formatBytes(memoryAnonBytes)}`]),
+    ...(memoryFileBytes === undefined ? [] : [`files ${formatBytes(memoryFileBytes)}`]),
+    ...(pids === undefined ? [] : [`processes ${pids}`])
+  ]
+  return [["now", parts.join(", ")], ["cgroup", place]]
+}
+
+/** All there is to know of one job, a line for each fact; `now` is what its worker says of it while it runs. */
+export const details = (record: JobRecord, now?: JobNow): string => {
   const { attempt, instance, receivedAtMs, request: { job }, settlement } = record
-  const phases = (settlement?.usage.phases ?? []).map((phase) => [
-    phase.phase,
-    [
-      `wall ${formatMicros(phase.wallMicros)}`,
-      ...(phase.cpuMicros === undefined ? [] : [`cpu ${formatMicros(phase.cpuMicros)}`]),
-      ...(phase.memoryPeakBytes === undefined ? [] : [`peak memory ${formatBytes(phase.memoryPeakBytes)}`])
-    ].join(", ")
-  ])
+  const phases = (settlement?.usage.phases ?? []).flatMap((phase) =>
+    phaseDetails(phase).map((text, index) => [index === 0 ? phase.phase : "", text] as const)
+  )
+  const { claimMicros, provisionMicros, queuedMicros } = settlement?.usage ?? {}
+  const waited = [
+    ...(queuedMicros === undefined ? [] : [`for a slot ${formatMicros(queuedMicros)}`]),
+    ...(claimMicros === undefined ? [] : [`for its claim ${formatMicros(claimMicros)}`]),
+    ...(provisionMicros === undefined ? [] : [`for its sandbox ${formatMicros(provisionMicros)}`])
+  ]
   const output = (settlement?.output ?? []).map(({ droppedBytes, producedBytes, stream }) => [
     stream,
     `${formatBytes(producedBytes)}${droppedBytes === 0 ? "" : `, ${formatBytes(droppedBytes)} of it not kept`}`
@@ -105,6 +122,8 @@ export const details = (record: JobRecord): string => {
     ["received", time(receivedAtMs)],
     ...(settlement?.startedAtMs === undefined ? [] : [["started", time(settlement.startedAtMs)]]),
     ...(settlement === undefined ? [] : [["ended", time(settlement.endedAtMs)]]),
+    ...(waited.length === 0 ? [] : [["waited", waited.join(", ")]]),
+    ...(now === undefined ? [] : nowLines(now)),
     ...phases,
     ...output,
     ...files

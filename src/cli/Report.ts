@@ -25,8 +25,50 @@ export const usageParts = (usage: Usage): ReadonlyArray<string> => {
   return [
     `wall ${formatMicros(wallMicros)}`,
     ...(cpuMicros === undefined ? [] : [`cpu ${formatMicros(cpuMicros)}`]),
-    ...(memoryPeakBytes === undefined ? [] : [`peak memory ${formatBytes(memoryPeakBytes)}`])
+    ...(memoryPeakBytes === undefined ? [] : [`peak memory ${formatBytes(memoryPeakBytes)}`]),
+    ...(phase.oomVictim === undefined ? [] : [`${phase.oomVictim} was killed`])
   ]
+}
+
+/** Everything that was measured of a phase, a line for each kind. */
+export const phaseDetails = (phase: PhaseUsage): ReadonlyArray<string> => {
+  const { cpuMicros, cpuSystemMicros, cpuUserMicros, memoryAnonPeakBytes, memoryFilePeakBytes, memoryPeakBytes } = phase
+  const { ioReadBytes, ioWriteBytes, oomKills = 0, oomVictim, pidsPeak, pidsRefused = 0, pressure } = phase
+  const { throttledMicros = 0, wallMicros } = phase
+  const part = (name: string, value: number | undefined, format: (value: number) => string) =>
+    value === undefined ? [] : [`${name} ${format(value)}`]
+  const bracket = (parts: ReadonlyArray<string>) => parts.length === 0 ? "" : ` (${parts.join(", ")})`
+  const list = (...lines: ReadonlyArray<ReadonlyArray<string>>) =>
+    lines.flatMap((parts) => parts.length === 0 ? [] : [parts.join(", ")])
+  const cpu = bracket([
+    ...part("user", cpuUserMicros, formatMicros),
+    ...part("system", cpuSystemMicros, formatMicros),
+    ...(throttledMicros > 0 ? [`held back ${formatMicros(throttledMicros)}`] : [])
+  ])
+  const memory = bracket([
+    ...part("its own", memoryAnonPeakBytes, formatBytes),
+    ...part("files", memoryFilePeakBytes, formatBytes)
+  ])
+  return list(
+    [
+      `wall ${formatMicros(wallMicros)}`,
+      ...part("cpu", cpuMicros, formatMicros).map((text) => `${text}${cpu}`),
+      ...(phase.cached === true ? ["out of the compile cache"] : [])
+    ],
+    [
+      ...part("peak memory", memoryPeakBytes, formatBytes).map((text) => `${text}${memory}`),
+      ...part("processes", pidsPeak, String).map((text) => pidsRefused > 0 ? `${text} (${pidsRefused} refused)` : text)
+    ],
+    [...part("read", ioReadBytes, formatBytes), ...part("written", ioWriteBytes, formatBytes)],
+    pressure === undefined ? [] : [
+      ...part("waited for cpu", pressure.cpuMicros, formatMicros),
+      ...part("memory", pressure.memoryMicros, formatMicros),
+      ...part("I/O", pressure.ioMicros, formatMicros)
+    ],
+    oomKills === 0
+      ? []
+      : [`out of memory: ${oomVictim ?? "a process"} was killed${oomKills > 1 ? `, ${oomKills} in all` : ""}`]
+  )
 }
 
 const sandboxPart = ({ driver, usage: { provisionMicros } }: Report): ReadonlyArray<string> =>

@@ -40,6 +40,7 @@ const shape = {
   stdin: Option.none(),
   env: [],
   artefact: [],
+  noCache: false,
   class: Option.none(),
   limits: {}
 }

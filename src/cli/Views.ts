@@ -62,7 +62,12 @@ export const live = Effect.fnUntraced(function*(
       case "PhaseEnded":
         return Effect.andThen(
           begin(undefined),
-          event.phase === "compile" ? status("compiled", `in ${formatMicros(event.usage.wallMicros)}`) : Effect.void
+          event.phase === "compile"
+            ? status(
+              "compiled",
+              `${event.usage.cached === true ? "(cached) " : ""}in ${formatMicros(event.usage.wallMicros)}`
+            )
+            : Effect.void
         )
       case "Ended":
         return begin(undefined)

@@ -39,7 +39,9 @@ export const driverOf = Effect.fnUntraced(function*(
 
 const raised = (ceiling: Limits, asked: LimitsRequest): Limits => {
   const numbers = Object.entries(asked).filter(([, value]) => typeof value === "number")
-  const higher = numbers.map(([name, value]) => [name, Math.max(Number(ceiling[name as keyof Limits]), Number(value))])
+  const higher = numbers.map((
+    [name, value]
+  ) => [name, Math.max(Number(ceiling[name as keyof Limits] ?? 0), Number(value))])
   return { ...ceiling, ...Object.fromEntries(higher) }
 }
 

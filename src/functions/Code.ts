@@ -19,7 +19,12 @@ export const CodeArgs = Schema.Struct({
   /** For the program; `env` is the program's alone too, the compiler has its own. */
   args: Schema.optionalKey(Schema.Array(ExecString)),
   /** For the compiler. It runs in the same sandbox as the program, so they can do no more than the program can. */
-  compilerArgs: Schema.optionalKey(Schema.Array(ExecString))
+  compilerArgs: Schema.optionalKey(Schema.Array(ExecString)),
+  /**
+   * False: compiled also when the same owner had the same sources compiled before. For programs that tell when they were
+   * compiled (`__DATE__`, `__TIME__`). Default: true.
+   */
+  cache: Schema.optionalKey(Schema.Boolean)
 })
 export type CodeArgs = typeof CodeArgs.Type
 
@@ -83,7 +88,7 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
     const files = yield* sourcesOf(args, language)
     yield* checkOptions(args, language, files)
     const stdin = yield* orInvalid(standardInput(args))
-    const { compile, run } = yield* orInvalid(language.commands({
+    const { compile, products, run } = yield* orInvalid(language.commands({
       tool,
       files,
       entry: args.entry,
@@ -106,7 +111,13 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
       stdin: new Uint8Array(),
       limits: limits.compile
     }
-    return { files, phases: [compilePhase, runPhase], artefacts }
+    const [product, ...others] = (args.cache === false ? undefined : products)?.map((path) => WorkPath.make(path)) ?? []
+    return {
+      files,
+      phases: [compilePhase, runPhase],
+      artefacts,
+      ...(product === undefined ? {} : { products: [product, ...others] as const })
+    }
   })
 
 /** Runs source code. A compile phase has the class's whole limits, the run phase the job's. */

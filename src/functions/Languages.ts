@@ -19,6 +19,8 @@ export interface Sources {
 export interface Commands {
   readonly compile?: { readonly argv: NonEmptyStrings; readonly env: Readonly<Record<string, string>> }
   readonly run: NonEmptyStrings
+  /** `Program.products`: all that the compile command leaves. Absent: with these options it may leave other files too. */
+  readonly products?: NonEmptyStrings
 }
 
 export type NonEmptyStrings = readonly [string, ...Array<string>]
@@ -39,6 +41,39 @@ const asOperand = (path: string) => (/^[A-Za-z0-9_.]/.test(path) ? path : `./${p
 
 const directoryOf = (path: string) => path.split("/").slice(0, -1).join("/")
 
+/**
+ * Options of gcc and clang that leave no file beside the program and depend on nothing but sources and compiler: others may
+ * (`-save-temps`, `--coverage`, `-march=native`), so programs compiled with any of them are not kept.
+ */
+const plainNative = new RegExp(
+  `^(${
+    [
+      "[^-@].*",
+      "-[DUIlL].*",
+      "-O[0-3sgz]?",
+      "-Ofast",
+      "-g[0-3]?",
+      "-std=.*",
+      "-W(?![alp],)[A-Za-z][A-Za-z0-9+=-]*",
+      "-[wsx]",
+      "-(pedantic|pedantic-errors|ansi|pthread|static|include|isystem)",
+      "-f(sanitize=[a-z,]+|no-[a-z-]+|omit-frame-pointer|stack-protector[a-z-]*|PIC|PIE|pic|pie|openmp|wrapv|trapv)",
+      "-f(strict-aliasing|fast-math|lto|permissive|concepts|coroutines|exceptions|rtti|inline-functions|unroll-loops)",
+      "-f((un)?signed-char|short-enums|max-errors=[0-9]+|template-depth=[0-9]+|constexpr-[a-z-]+=[0-9]+)",
+      "-m(32|64|avx2?|fma|bmi2?|popcnt|sse[0-9.]*)"
+    ].join("|")
+  })$`
+)
+
+/** The same of `go build`. */
+const plainGo = /^(-trimpath|-v|-a|-tags=[\w.,]+|-ldflags=(-[sw]|-X [^\s-]\S*)( (-[sw]|-X [^\s-]\S*))*)$/
+
+const productsOf = (
+  made: NonEmptyStrings,
+  plain: RegExp,
+  compilerArgs: ReadonlyArray<string>
+): { readonly products?: NonEmptyStrings } => compilerArgs.every((arg) => plain.test(arg)) ? { products: made } : {}
+
 /** One compiler call over all sources; headers are found from the workspace's root. */
 const native = (
   what: string,
@@ -55,7 +90,8 @@ const native = (
     : Result.succeed({
       // The job's options come after the sources, where libraries must be.
       compile: { argv: [tool, "-O2", "-I.", "-o", program, ...sources, ...compilerArgs, "-lm"], env: {} },
-      run: [`./${program}`]
+      run: [`./${program}`],
+      ...productsOf([program], plainNative, compilerArgs)
     })
 }
 
@@ -96,6 +132,8 @@ const go: Language["commands"] = ({ compilerArgs, entry, files, program }) => {
     })
   }
   const packages = module ? [directory === "" ? "." : `./${directory}`] : loose.map(asOperand)
+  // With `-mod=mod` the build brings these up to date.
+  const updated = module ? ["go.mod", "go.sum"].filter(has) : []
   return Result.succeed({
     compile: {
       argv: ["/bin/sh", "-c", goBuild, "go", "build", "-o", program, ...compilerArgs, ...packages],
@@ -110,7 +148,8 @@ const go: Language["commands"] = ({ compilerArgs, entry, files, program }) => {
         GOFLAGS: module && !has("vendor/modules.txt") ? "-mod=mod -buildvcs=false" : "-buildvcs=false"
       }
     },
-    run: [`./${program}`]
+    run: [`./${program}`],
+    ...productsOf([program, ...updated], plainGo, compilerArgs)
   })
 }
 

@@ -117,6 +117,10 @@ export const FileClass = Schema.Struct({
     SandboxClass.fields.network,
     "none; internet: all but private addresses, the host and metadata services; {\"allow\": [\"10.1.2.0/24:5432/tcp\"]}"
   ),
+  networkSetup: field(
+    SandboxClass.fields.networkSetup.schema,
+    "whose network: {\"cni\": name} of /etc/cni/net.d, or {\"subnet\"} of Stoker's own; {\"nameservers\"} (default: the host's)"
+  ),
   runtime: field(SandboxClass.fields.runtime.schema, "crun (default), or runsc: gVisor"),
   root: field(
     SandboxClass.fields.root.schema,

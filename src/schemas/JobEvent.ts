@@ -61,8 +61,8 @@ const common = {
 export const JobEvent = Schema.TaggedUnion({
   /** A worker has the job in its hands. */
   Received: common,
-  /** A sandbox is ready and the first phase begins. */
-  Running: common,
+  /** A sandbox is ready and the first phase begins. `place`: where its counters are on its host, e.g. its cgroup. */
+  Running: { ...common, place: Schema.optionalKey(Schema.String) },
   PhaseStarted: { ...common, phase: PhaseName },
   PhaseEnded: { ...common, phase: PhaseName, usage: PhaseUsage },
   /** The last event of a job. */

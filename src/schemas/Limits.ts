@@ -108,6 +108,17 @@ export class LimitAboveClass extends Schema.TaggedError<LimitAboveClass>()("Limi
 type Rate = "ioReadBytesPerSec" | "ioWriteBytesPerSec" | "ioReadsPerSec" | "ioWritesPerSec"
 const rates: ReadonlyArray<Rate> = ["ioReadBytesPerSec", "ioWriteBytesPerSec", "ioReadsPerSec", "ioWritesPerSec"]
 
+/** A limit that the job's driver or this host cannot hold. */
+export class LimitNotHeld extends Schema.TaggedError<LimitNotHeld>()("LimitNotHeld", {
+  limit: Schema.String,
+  reason: Schema.String,
+  remedy: Schema.String
+}) {
+  override get message() {
+    return `${this.limit} cannot be held: ${this.reason}`
+  }
+}
+
 const usual = Object.keys(fields) as ReadonlyArray<keyof typeof fields>
 const numeric = [...usual, "cpuWeight", "memoryHighBytes", "swapBytes", "ioWeight", ...rates] as const
 
@@ -128,7 +139,8 @@ export const resolve = Effect.fnUntraced(function*(ceiling: Limits, defaults: Li
 })
 
 /** What a sandbox must be able to do beyond the usual limits, for these ones. */
-export type LimitNeed = "cpu-weight" | "memory-high" | "swap" | "oom-group" | "io-weight" | "io-max"
+export const limitNeeds = ["cpu-weight", "memory-high", "swap", "oom-group", "io-weight", "io-max"] as const
+export type LimitNeed = (typeof limitNeeds)[number]
 
 /** Needs of limits, each with the field that asks for it. A value that means what its absence means asks for nothing. */
 export const needsOf = (limits: Limits): ReadonlyMap<LimitNeed, keyof Limits> => {

@@ -1,6 +1,8 @@
 /** What a worker tells its operator, over the admin socket and in the log. Plain JSON. */
 import { Schema } from "effect"
 import { InstanceId, JobKey } from "./Ids.ts"
+import { PhaseName } from "./Program.ts"
+import { Observation } from "./Usage.ts"
 
 /** Why a worker takes no jobs, and what to do. */
 export const Unready = Schema.Struct({ part: Schema.String, reason: Schema.String, remedy: Schema.String })
@@ -63,6 +65,26 @@ export const Change = Schema.Struct({
 /** What came of reading the configuration again. */
 export const Reloaded = Schema.Struct({ file: Schema.String, changes: Schema.Array(Change) })
 export type Reloaded = typeof Reloaded.Type
+
+/** One job in its sandbox. */
+export const JobNow = Schema.Struct({
+  key: JobKey,
+  function: Schema.String,
+  class: Schema.String,
+  attempt: Schema.Natural,
+  /** Absent between phases. */
+  phase: Schema.optionalKey(PhaseName),
+  /** Since its sandbox was ready. Milliseconds. */
+  runningMs: Schema.Natural,
+  /** Where its counters are, e.g. its cgroup. */
+  place: Schema.String,
+  now: Observation
+})
+export type JobNow = typeof JobNow.Type
+
+/** Those of one worker, the oldest first. */
+export const JobsNow = Schema.Struct({ jobs: Schema.Array(JobNow) })
+export type JobsNow = typeof JobsNow.Type
 
 /** A request to end one job. */
 export const StopJob = Schema.Struct({

@@ -75,7 +75,8 @@ export const Program = Schema.Struct({
   artefacts: ArtefactPaths,
   /**
    * The files a successful compile phase makes out of `files`, its argv and its env alone, and all that the run phase needs
-   * of it: with them, compiling once is enough for the same sources. Absent: it is done each time.
+   * of it: with them, compiling once is enough for the same sources. Absent: it is done each time. Put back they are
+   * executable (0755), but for those that are among `files`, which keep their mode.
    */
   products: Schema.optionalKey(Schema.NonEmptyArray(WorkPath))
 })

@@ -53,6 +53,26 @@ export const PhaseUsage = Schema.Struct({
 })
 export type PhaseUsage = typeof PhaseUsage.Type
 
+/** All that can be said of a sandbox now, for people who look. Absent is what cannot be told. */
+export const Observation = Schema.Struct({
+  cpuMicros: Schema.optionalKey(Schema.Natural),
+  memoryBytes: Schema.optionalKey(Schema.Natural),
+  /** Memory of its processes; page cache and tmpfs. */
+  memoryAnonBytes: Schema.optionalKey(Schema.Natural),
+  memoryFileBytes: Schema.optionalKey(Schema.Natural),
+  pids: Schema.optionalKey(Schema.Natural),
+  throttledMicros: Schema.optionalKey(Schema.Natural),
+  ioReadBytes: Schema.optionalKey(Schema.Natural),
+  ioWriteBytes: Schema.optionalKey(Schema.Natural),
+  /** Part of the last ten seconds in which some of its processes waited for it, 0 to 1 (PSI "some avg10"). */
+  pressure: Schema.optionalKey(Schema.Struct({
+    cpu: Schema.optionalKey(Schema.Finite),
+    memory: Schema.optionalKey(Schema.Finite),
+    io: Schema.optionalKey(Schema.Finite)
+  }))
+})
+export type Observation = typeof Observation.Type
+
 /** What a job used, waiting for its turn included. Times are microseconds. */
 export const Usage = Schema.Struct({
   /** From the worker's receipt to the claim. */

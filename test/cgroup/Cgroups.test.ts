@@ -33,6 +33,36 @@ describe("Cgroups v1", () => {
     }).pipe(Effect.provide(on(kernel)))
   })
 
+  it.effect("limits I/O and cores where it was asked for them, and nothing that v1 does not have", () => {
+    const kernel = FakeKernel.make("v1")
+    kernel.set("/sys/fs/cgroup/cpuset/cpuset.cpus", "0-3\n")
+    kernel.set("/sys/fs/cgroup/cpuset/cpuset.mems", "0\n")
+    return Effect.gen(function*() {
+      const cgroups = yield* Cgroups
+      assert.deepStrictEqual([...cgroups.holds], ["cpu-weight", "swap", "io-max"])
+      assert.include(cgroups.lacks("memory-high").reason, "cgroup v1 does not have it")
+      const group = yield* cgroups.make("job")
+      yield* group.limit({ ioMax: { devices: ["8:0", "8:16"], writeBytesPerSec: 1000 }, cpuset: "1" })
+      assert.strictEqual(kernel.read(`${v1("blkio")}/blkio.throttle.write_bps_device`), "8:16 1000")
+      assert.strictEqual(kernel.read(`${v1("blkio")}/blkio.throttle.read_bps_device`), "8:16 0")
+      assert.strictEqual(kernel.read(`${v1("cpuset")}/cpuset.cpus`), "1")
+      // Nobody could enter a group without cores and memory.
+      assert.strictEqual(kernel.read("/sys/fs/cgroup/cpuset/stoker-a/cpuset.cpus"), "0-3")
+      assert.include(kernel.calls, "/sys/fs/cgroup/cpuset/stoker-a/cgroup.clone_children 1")
+      for (const limits of [{ memoryHighBytes: 1 }, { oomGroup: true }, { ioWeight: 50 }]) {
+        assert.include((yield* Effect.flip(group.limit(limits))).message, "cgroup v1 has no")
+      }
+      yield* group.limit({ memoryHighBytes: Infinity, oomGroup: false, ioWeight: 100 })
+    }).pipe(Effect.provide(CgroupsHost.layer({ instance: "a", syscalls: kernel, io: true, cpuset: true })))
+  })
+
+  it.effect("says that limits of I/O need to be asked for", () =>
+    Effect.gen(function*() {
+      const cgroups = yield* Cgroups
+      assert.isFalse(cgroups.holds.has("io-max"))
+      assert.include(cgroups.lacks("io-max").remedy, "ioWrite")
+    }).pipe(Effect.provide(on(FakeKernel.make("v1")))))
+
   it.effect("lowers and raises memory in the order that the kernel allows", () => {
     const kernel = FakeKernel.make("v1")
     return Effect.gen(function*() {
@@ -187,6 +217,48 @@ describe("Cgroups v2", () => {
     }).pipe(Effect.provide(on(kernel)))
   })
 
+  it.effect("writes the further limits as the kernel reads them, each device by itself", () => {
+    const kernel = FakeKernel.make("v2")
+    return Effect.gen(function*() {
+      const cgroups = yield* Cgroups
+      assert.deepStrictEqual(
+        [...cgroups.holds],
+        ["cpu-weight", "memory-high", "swap", "oom-group", "io-weight", "io-max"]
+      )
+      const group = yield* cgroups.make("job")
+      const before = kernel.calls.length
+      yield* group.limit({
+        memoryHighBytes: 1000,
+        oomGroup: true,
+        ioWeight: 50,
+        ioMax: { devices: ["8:0", "8:16"], readBytesPerSec: 1e6, writesPerSec: 10 },
+        cpuset: "0-1,3"
+      })
+      assert.deepStrictEqual(kernel.calls.slice(before), [
+        `${v2}/memory.high 1000`,
+        `${v2}/memory.oom.group 1`,
+        `${v2}/io.weight default 50`,
+        `${v2}/io.max 8:0 rbps=1000000 wbps=max riops=max wiops=10`,
+        `${v2}/io.max 8:16 rbps=1000000 wbps=max riops=max wiops=10`,
+        `${v2}/cpuset.cpus 0-1,3`
+      ])
+      yield* group.limit({ memoryHighBytes: Infinity, ioMax: { devices: ["8:0"] } })
+      assert.strictEqual(kernel.read(`${v2}/memory.high`), "max")
+      assert.strictEqual(kernel.read(`${v2}/io.max`), "8:0 rbps=max wbps=max riops=max wiops=max")
+    }).pipe(Effect.provide(CgroupsHost.layer({ instance: "a", syscalls: kernel, cpuset: true })))
+  })
+
+  it.effect("holds what the kernel has files for, and says what it lacks", () => {
+    const kernel = FakeKernel.make("v2")
+    kernel.failNext("read", "/stoker-a/io.max", "ENOENT")
+    kernel.failNext("read", "/stoker-a/memory.oom.group", "ENOENT")
+    return Effect.gen(function*() {
+      const cgroups = yield* Cgroups
+      assert.deepStrictEqual([...cgroups.holds], ["cpu-weight", "memory-high", "swap", "io-weight"])
+      assert.include(cgroups.lacks("oom-group").reason, "offers no memory.oom.group")
+    }).pipe(Effect.provide(on(kernel)))
+  })
+
   it.effect("refuses a memory limit that would kill, but not one that only drops page cache", () => {
     const kernel = FakeKernel.make("v2")
     return Effect.gen(function*() {
@@ -207,8 +279,10 @@ describe("Cgroups v2", () => {
       kernel.set(`${v2}/memory.events`, "low 0\nhigh 0\nmax 4\noom 2\noom_kill 1\n")
       kernel.set(`${v2}/memory.stat`, "anon 40\nfile 30\nshmem 10\n")
       kernel.set(`${v2}/io.stat`, "254:0 rbytes=1 wbytes=2 rios=1 wios=1\n")
+      kernel.set(`${v2}/cpu.pressure`, "some avg10=12.50 avg60=0.00 avg300=0.00 total=7\nfull avg10=9.00 total=5\n")
       kernel.drop(`${v2}/memory.peak`)
       kernel.drop(`${v2}/pids.peak`)
+      kernel.failNext("read", "/io.pressure", "EOPNOTSUPP", 2) // booted with psi=0
       const usage = yield* group.usage
       assert.deepStrictEqual(usage, {
         cpuMicros: 30,
@@ -220,8 +294,12 @@ describe("Cgroups v2", () => {
         pidsMaxHits: 0,
         oomKills: 1,
         ioReadBytes: 1,
-        ioWriteBytes: 2
+        ioWriteBytes: 2,
+        cpuPressureMicros: 7,
+        memoryPressureMicros: 0,
+        ioPressureMicros: undefined
       })
+      assert.deepStrictEqual(yield* group.pressure, { cpu: 0.125, memory: 0, io: undefined })
       assert.deepStrictEqual(yield* group.memory, { anonBytes: 40, cacheBytes: 20, tmpfsBytes: 10 })
       assert.deepStrictEqual(yield* group.now, { cpuMicros: 30, memoryBytes: 0, pids: 0 })
     }).pipe(Effect.provide(on(kernel)))

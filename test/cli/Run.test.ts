@@ -134,6 +134,17 @@ describe("stoker run", () => {
     assert.deepStrictEqual({ code, stderr }, { code: 4, stderr: "" })
   })
 
+  it("compiles the same program once, and each time with --no-cache", async () => {
+    const source = write("once.c", "int main(void) { return 5; }\n")
+    const compile = async (...flags: ReadonlyArray<string>) => {
+      const { code, stdout } = await stoker.run(["run", "--json", ...flags, source])
+      assert.strictEqual(code, 5)
+      return JSON.parse(stdout).usage.phases[0].cached === true
+    }
+    assert.deepStrictEqual([await compile("--no-cache"), await compile(), await compile()], [false, false, true])
+    assert.isFalse(await compile("--no-cache"))
+  })
+
   it("says in JSON what was left out", async () => {
     const { stdout } = await stoker.run(["run", "--json", "--output-limit", "10", "--", "seq", "1", "100"])
     const { output } = JSON.parse(stdout)

@@ -121,7 +121,9 @@ const start = Effect.fnUntraced(function*(fake: Fake, options: Options = {}) {
       }),
       () => Effect.sync(() => fake.alive -= 1)
     ))
-  const layer = SandboxExecutor.layer.pipe(Layer.provide(Layer.succeed(Sandboxes, Sandboxes.of({ take }))))
+  const layer = SandboxExecutor.layer.pipe(
+    Layer.provide(Layer.succeed(Sandboxes, Sandboxes.of({ take, accepts: () => Effect.void })))
+  )
   const executor = yield* Effect.provideContext(Executor, yield* Layer.build(layer))
   const limits = { ...standardDefaults, ...options.limits }
   const [first = "run", ...others] = options.phases ?? ["run"]

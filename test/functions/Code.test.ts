@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, type Schema } from "effect"
 import { baseEnv } from "../../src/schemas/Program.ts"
 import { argvOf, limits, phase, programOf, refusalOf } from "./Programs.ts"
 
@@ -27,11 +27,54 @@ describe("code: phases", () => {
       assert.strictEqual(new TextDecoder().decode(phase(program, "run")?.stdin), "in")
     }))
 
+  it.effect("a C or C++ compile makes the program and nothing else, unless an option might leave more or know more", () =>
+    Effect.gen(function*() {
+      const productsOf = (args: Readonly<Record<string, Schema.Json>>) =>
+        Effect.map(programOf("code", { language: "c", source: "", ...args }), ({ products }) => products?.map(String))
+      assert.deepStrictEqual(yield* productsOf({}), ["program"])
+      assert.deepStrictEqual(yield* productsOf({ language: "cpp", source: "" }), ["program"])
+      const taken = yield* programOf("code", { language: "c", files: [file("main.c"), file("program")] })
+      assert.deepStrictEqual(taken.products?.map(String), ["program-1"])
+      assert.isUndefined(yield* productsOf({ cache: false }))
+      assert.deepStrictEqual(yield* productsOf({ cache: true }), ["program"])
+      const plain = [
+        "-O3 -g -Wall -Wextra -Wno-unused -Werror=return-type -std=c++20 -DNAME=1 -UX -Iinclude -lpthread -L. -pthread -w -s",
+        "-fsanitize=address,undefined -fno-omit-frame-pointer -fopenmp -static -m64 -mavx2 -D NAME -isystem lib extra.s"
+      ]
+      for (const options of plain) {
+        assert.deepStrictEqual(yield* productsOf({ compilerArgs: options.split(" ") }), ["program"], options)
+      }
+      const others =
+        "-save-temps --coverage -fprofile-generate -ftest-coverage -MD -MF -o -Wl,-Map=x -Wp,-MD,x -Wa,-a=x -march=native " +
+        "-fplugin=./x.so -wrapper @options -specs=x -fdump-tree-all -fstack-usage -gsplit-dwarf -Xlinker -pg -fopt-info=x -v -time=x"
+      for (const option of others.split(" ")) {
+        assert.isUndefined(yield* productsOf({ compilerArgs: ["-O1", option] }), option)
+      }
+    }))
+
+  it.effect("a Go build makes the program, and brings a module's own files up to date", () =>
+    Effect.gen(function*() {
+      const productsOf = (args: Readonly<Record<string, Schema.Json>>) =>
+        Effect.map(programOf("code", { language: "go", ...args }), ({ products }) => products?.map(String))
+      assert.deepStrictEqual(yield* productsOf({ source: "" }), ["program"])
+      const files = [file("go.mod"), file("main.go")]
+      assert.deepStrictEqual(yield* productsOf({ files }), ["program", "go.mod"])
+      assert.deepStrictEqual(yield* productsOf({ files: [...files, file("go.sum")] }), ["program", "go.mod", "go.sum"])
+      const plain = ["-trimpath", "-tags=a,b", "-ldflags=-s -w -X main.v=1"]
+      assert.deepStrictEqual(yield* productsOf({ source: "", compilerArgs: plain }), ["program"])
+      for (
+        const option of ["-work", "-x", "-toolexec=./x", "-o", "-ldflags=-cpuprofile=x", "-ldflags=-X -o", "-overlay=x"]
+      ) {
+        assert.isUndefined(yield* productsOf({ source: "", compilerArgs: [option] }), option)
+      }
+    }))
+
   it.effect("Python has no compile phase", () =>
     Effect.gen(function*() {
       const program = yield* programOf("code", { language: "python", source: "print(1)" })
       assert.deepStrictEqual(program.phases.map((phase) => phase.name), ["run"])
       assert.strictEqual(argvOf(program, "run"), "python3 main.py")
+      assert.isUndefined(program.products)
     }))
 
   it.effect("Go is built without cgo, network or another toolchain", () =>

@@ -11,19 +11,13 @@ import { Executor } from "../../src/layers/executor/Executor.ts"
 import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
 import { FunctionName } from "../../src/schemas/Ids.ts"
-import {
-  type Limits,
-  type LimitsRequest,
-  resolve,
-  standardCeiling,
-  standardDefaults
-} from "../../src/schemas/Limits.ts"
+import { type Limits, type LimitsRequest, resolve } from "../../src/schemas/Limits.ts"
 import type { Outcome } from "../../src/schemas/Outcome.ts"
 import { WorkPath } from "../../src/schemas/Program.ts"
-import type { DriverName } from "../../src/schemas/SandboxClass.ts"
+import type { DriverName, SandboxClass } from "../../src/schemas/SandboxClass.ts"
 import type { Usage } from "../../src/schemas/Usage.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
-import { layerDrivers } from "../../src/wiring.ts"
+import { controllersOf, layerDrivers } from "../../src/wiring.ts"
 import { makeJob } from "../actors/World.ts"
 
 export interface Ran {
@@ -45,6 +39,8 @@ export interface Wanted {
   readonly artefactBytes?: number
   /** Where the limits may go beyond the standard class. */
   readonly ceiling?: Partial<Limits>
+  /** Between TERM and KILL of a stop; absent: 500. */
+  readonly graceMs?: number
   /** Called with every piece of output, e.g. to stop the run. */
   readonly onOutput?: (text: string, stop: Effect.Effect<void>) => Effect.Effect<void>
 }
@@ -54,29 +50,37 @@ export const stateDirectory = () => {
   return path
 }
 
-/** One executor with one driver on a state directory of its own, which must be empty of sandboxes at the end. */
-export const layer = (driver: DriverName, state: string) =>
+/** One executor with one class on a state directory of its own, which must be empty of sandboxes at the end. */
+export const layerOf = (sandboxClass: SandboxClass, state: string) =>
   SandboxExecutor.layer.pipe(
     Layer.provide(Pools.layer({})),
     Layer.provideMerge(Layer.mergeAll(
-      layerDrivers(state, [driver]),
+      layerDrivers(state, [sandboxClass.driver], undefined, controllersOf([sandboxClass])),
       Functions.layer([code, command]),
-      Settings.layer({ ...standardConfig, classes: [standardClass(driver, driver)] })
+      Settings.layer({ ...standardConfig, classes: [sandboxClass] })
     ))
   )
 
-export const run = Effect.fnUntraced(function*(driver: DriverName, wanted: Wanted) {
-  const limits = yield* resolve({ ...standardCeiling, ...wanted.ceiling }, standardDefaults, wanted.limits ?? {})
+/** The same for a driver's standard class. */
+export const layer = (driver: DriverName, state: string) => layerOf(standardClass(driver, driver), state)
+
+/** Runs it in a sandbox of the driver's standard class. */
+export const run = (driver: DriverName, wanted: Wanted) => runIn(standardClass(driver, driver), wanted)
+
+export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wanted: Wanted) {
+  const { defaults } = sandboxClass
+  const ceiling = { ...sandboxClass.ceiling, ...wanted.ceiling }
+  const limits = yield* resolve(ceiling, defaults, wanted.limits ?? {})
   const job = {
     ...makeJob("a"),
     function: FunctionName.make(wanted.function ?? "command"),
     args: JSON.parse(JSON.stringify(wanted.args))
   }
-  const program = yield* (yield* Functions.Functions).program(job, { compile: standardCeiling, run: limits })
+  const program = yield* (yield* Functions.Functions).program(job, { compile: ceiling, run: limits })
   const started = yield* (yield* Executor).start({
     job,
     attempt: 1,
-    class: standardClass(driver, driver),
+    class: { ...sandboxClass, ceiling },
     ...(wanted.artefactBytes === undefined ? {} : { artefactBytes: wanted.artefactBytes }),
     program: { ...program, artefacts: (wanted.artefacts ?? []).map((path) => WorkPath.make(path)) }
   })
@@ -92,7 +96,7 @@ export const run = Effect.fnUntraced(function*(driver: DriverName, wanted: Wante
           parts[event.stream].push(event.bytes)
           return wanted.onOutput?.(
             Buffer.from(event.bytes).toString(),
-            started.stop({ reason: "enough", graceMs: 500 })
+            started.stop({ reason: "enough", graceMs: wanted.graceMs ?? 500 })
           ) ?? Effect.void
         case "PhaseStarted":
           phases.push(event.phase)

@@ -1,4 +1,5 @@
 import { Context, type Duration, type Effect, type Option, Schema } from "effect"
+import type { LimitNeed } from "../../schemas/Limits.ts"
 
 /** A call on cgroupfs failed: which, on what path, why, and what to do. `code` is the errno's name when it was one. */
 export class CgroupError extends Schema.TaggedError<CgroupError>()("CgroupError", {
@@ -26,6 +27,16 @@ export class CgroupUnavailable extends Schema.TaggedError<CgroupUnavailable>()("
   }
 }
 
+/** Rates on each of the devices. What is left out of an `IoMax` that is given is without limit. */
+export interface IoMax {
+  /** `MAJOR:MINOR` of whole block devices. */
+  readonly devices: ReadonlyArray<string>
+  readonly readBytesPerSec?: number | undefined
+  readonly writeBytesPerSec?: number | undefined
+  readonly readsPerSec?: number | undefined
+  readonly writesPerSec?: number | undefined
+}
+
 /** Limits of one group. What is left out stays as it is; `Infinity` lifts a limit. */
 export interface CgroupLimits {
   /** RAM in bytes: anonymous memory, page cache, tmpfs and kernel memory of the group. */
@@ -38,6 +49,16 @@ export interface CgroupLimits {
   readonly cpus?: number | undefined
   /** Share when cores are scarce, 1 to 10000; 100 is what a group has by default. */
   readonly cpuWeight?: number | undefined
+  /** Above this the group is slowed down and its memory reclaimed. v2. */
+  readonly memoryHighBytes?: number | undefined
+  /** Out of memory kills all of the group. v2. */
+  readonly oomGroup?: boolean | undefined
+  /** Share of a device while it is busy, 1 to 10000; 100 by default. v2, with BFQ or io.cost. */
+  readonly ioWeight?: number | undefined
+  /** v1 sees direct and synchronous writes only, not those the kernel writes back later. */
+  readonly ioMax?: IoMax | undefined
+  /** Cores by number, `0-3,8`. Set before anybody enters. */
+  readonly cpuset?: string | undefined
 }
 
 /** What the kernel counted since the group was made. Absent is what this kernel does not tell; it is never 0 instead. */
@@ -56,6 +77,10 @@ export interface CgroupUsage {
   readonly oomKills?: number | undefined
   readonly ioReadBytes?: number | undefined
   readonly ioWriteBytes?: number | undefined
+  /** Time in which some of its processes waited for it (PSI "some"). v2. */
+  readonly cpuPressureMicros?: number | undefined
+  readonly memoryPressureMicros?: number | undefined
+  readonly ioPressureMicros?: number | undefined
 }
 
 /** What a group uses at this moment. */
@@ -63,6 +88,13 @@ export interface CgroupNow {
   readonly cpuMicros: number
   readonly memoryBytes?: number | undefined
   readonly pids?: number | undefined
+}
+
+/** Part of the last ten seconds in which some of its processes waited, 0 to 1 (PSI "some avg10"). */
+export interface CgroupPressure {
+  readonly cpu?: number | undefined
+  readonly memory?: number | undefined
+  readonly io?: number | undefined
 }
 
 /** What its memory is, at this moment. The kernel adds it up for who asks, which is not cheap. */
@@ -93,6 +125,8 @@ export interface Cgroup {
   /** CPU time used so far, in microseconds: one file is read. */
   readonly cpu: Effect.Effect<number, CgroupError>
   readonly memory: Effect.Effect<CgroupMemory, CgroupError>
+  /** Empty where the kernel does not tell. */
+  readonly pressure: Effect.Effect<CgroupPressure, CgroupError>
   /** Lets `memoryPeakBytes` begin again at what is used now; false if this kernel cannot (v2 before Linux 6.12). */
   readonly resetPeak: Effect.Effect<boolean>
   /** Processes here and below. One of an outer pid namespace has no number and is left out; `isEmpty` counts it. */
@@ -134,6 +168,10 @@ export class Cgroups extends Context.Service<Cgroups, {
   readonly version: "v1" | "v2"
   /** Where a v2 hierarchy beside v1 still offers a controller: crun refuses to run where it sees that. */
   readonly hybridMount: Option.Option<string>
+  /** Which of the further limits are held here, on every device that limits of I/O are for. */
+  readonly holds: ReadonlySet<LimitNeed>
+  /** For those that are not: why, and what to do. */
+  readonly lacks: (need: LimitNeed) => { readonly reason: string; readonly remedy: string }
   /**
    * A fresh leaf of this instance; an existing one is an error. Not scoped: register `open(name).remove` before, since
    * a `make` that fails half-way leaves directories on some controllers.

@@ -1,4 +1,5 @@
 import { Effect, Layer, Option } from "effect"
+import { type LimitNeed, limitNeeds } from "../../schemas/Limits.ts"
 import { type CgroupError, Cgroups, CgroupUnavailable } from "./Cgroup.ts"
 import * as CgroupFs from "./CgroupFs.ts"
 import type { Hierarchy } from "./Hierarchy.ts"
@@ -26,8 +27,10 @@ export interface CgroupsOptions {
   readonly record?: CgroupsRecord
   /** v2: what must be there, by default memory, pids and cpu. With none, groups can be killed and timed, not limited. */
   readonly controllers?: ReadonlyArray<string>
-  /** v1: count bytes read and written too; off by default, as v1 does not see buffered writes. v2 counts when it can. */
+  /** v1: limit and count bytes read and written; off by default, as v1 does not see buffered writes. v2 does when it can. */
   readonly io?: boolean
+  /** Cores are to be given to groups by number: the cpuset controller as well. */
+  readonly cpuset?: boolean
   /** The proc filesystem, which tells where cgroups are mounted and which is ours. */
   readonly proc?: string
   /** Stands in for the kernel in tests. */
@@ -35,6 +38,33 @@ export interface CgroupsOptions {
 }
 
 const needed = ["memory", "pids", "cpu"]
+
+const files: Readonly<Record<LimitNeed, string>> = {
+  "cpu-weight": "cpu.weight",
+  "memory-high": "memory.high",
+  swap: "memory.swap.max",
+  "oom-group": "memory.oom.group",
+  "io-weight": "io.weight",
+  "io-max": "io.max"
+}
+
+const lacks = (version: "v1" | "v2", need: LimitNeed) => {
+  if (need === "swap") {
+    return { reason: "this kernel does not account swap for each cgroup", remedy: "boot with swapaccount=1" }
+  }
+  if (version === "v2") {
+    return { reason: `this kernel offers no ${files[need]} here`, remedy: "delegate the io controller to the worker" }
+  }
+  return need === "io-max"
+    ? {
+      reason: "the worker was started without limits of I/O",
+      remedy: "give its class a ceiling of ioRead or ioWrite, so that it uses the blkio controller"
+    }
+    : {
+      reason: "cgroup v1 does not have it",
+      remedy: "boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or leave the limit out"
+    }
+}
 
 const unreadable = (cause: CgroupError) =>
   new CgroupUnavailable({ missing: needed, reason: cause.reason, remedy: "mount /proc", cause })
@@ -61,9 +91,9 @@ const make = Effect.fnUntraced(function*(options: CgroupsOptions) {
   const v2Mount = mounts.find((mount) => mount.version === "v2")
 
   const hierarchy: Hierarchy = version === "v1"
-    ? yield* V1.make({ fs, mounts, own, swaps, io: options.io ?? false })
+    ? yield* V1.make({ fs, mounts, own, swaps, io: options.io ?? false, cpuset: options.cpuset ?? false })
     : yield* Effect.gen(function*() {
-      const required = options.controllers ?? needed
+      const required = [...(options.controllers ?? needed), ...(options.cpuset === true ? ["cpuset"] : [])]
       if (v2Mount === undefined) {
         return yield* new CgroupUnavailable({
           missing: required,
@@ -106,8 +136,16 @@ const make = Effect.fnUntraced(function*(options: CgroupsOptions) {
     ? ""
     : yield* Effect.orElseSucceed(fs.read(`${v2Mount.mountPoint}/cgroup.controllers`), () => "")
 
+  if (version === "v1" && options.io === true) {
+    yield* Effect.logWarning(
+      "Limits of I/O hold direct and synchronous writes only: cgroup v1 does not see what the kernel writes back later."
+    )
+  }
+  const held = yield* Effect.filter(limitNeeds, (need) => hierarchy.holds(need, instance.directories))
   return Cgroups.of({
     version,
+    holds: new Set(held),
+    lacks: (need) => lacks(version, need),
     hybridMount: onV1 && v2Mount !== undefined && offered.trim() !== ""
       ? Option.some(v2Mount.mountPoint)
       : Option.none(),

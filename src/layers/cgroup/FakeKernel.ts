@@ -24,6 +24,8 @@ interface Group {
 /** What v1 makes of -1: the highest number of bytes in whole pages. */
 const unlimited = "9223372036854771712"
 
+const pressure = "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+
 /** What a fresh group has, per v1 controller; of v2 the core files are under "core". */
 const fresh: Readonly<Record<"v1" | "v2", Readonly<Record<string, Readonly<Record<string, string>>>>>> = {
   v1: {
@@ -40,7 +42,14 @@ const fresh: Readonly<Record<"v1" | "v2", Readonly<Record<string, Readonly<Recor
     cpu: { "cpu.cfs_quota_us": "-1", "cpu.shares": "1024", "cpu.stat": "nr_throttled 0\nthrottled_time 0\n" },
     cpuacct: { "cpuacct.usage": "0", "cpuacct.stat": "user 0\nsystem 0\n" },
     freezer: { "freezer.state": "THAWED" },
-    blkio: { "blkio.throttle.io_service_bytes": "Total 0\n" }
+    blkio: {
+      "blkio.throttle.io_service_bytes": "Total 0\n",
+      "blkio.throttle.read_bps_device": "",
+      "blkio.throttle.write_bps_device": "",
+      "blkio.throttle.read_iops_device": "",
+      "blkio.throttle.write_iops_device": ""
+    },
+    cpuset: { "cpuset.cpus": "", "cpuset.mems": "", "cgroup.clone_children": "0" }
   },
   v2: {
     core: {
@@ -57,15 +66,20 @@ const fresh: Readonly<Record<"v1" | "v2", Readonly<Record<string, Readonly<Recor
       "memory.current": "0",
       "memory.peak": "0",
       "memory.events": "max 0\noom 0\noom_kill 0\n",
-      "memory.stat": "anon 0\nfile 0\nshmem 0\n"
+      "memory.stat": "anon 0\nfile 0\nshmem 0\n",
+      "memory.high": "max",
+      "memory.oom.group": "0",
+      "memory.pressure": pressure
     },
     pids: { "pids.max": "max", "pids.current": "0", "pids.peak": "0", "pids.events": "max 0\n" },
     cpu: {
       "cpu.max": "max 100000",
       "cpu.weight": "100",
-      "cpu.stat": "usage_usec 0\nuser_usec 0\nsystem_usec 0\nnr_throttled 0\nthrottled_usec 0\n"
+      "cpu.stat": "usage_usec 0\nuser_usec 0\nsystem_usec 0\nnr_throttled 0\nthrottled_usec 0\n",
+      "cpu.pressure": pressure
     },
-    io: { "io.stat": "" }
+    io: { "io.stat": "", "io.max": "", "io.weight": "default 100\n", "io.pressure": pressure },
+    cpuset: { "cpuset.cpus": "" }
   }
 }
 
@@ -194,7 +208,7 @@ export const make = (version: "v1" | "v2", own = "/"): FakeKernel => {
   }
   if (version === "v2") {
     for (const [path, { files }] of groups) {
-      files.set("cgroup.controllers", "cpu io memory pids")
+      files.set("cgroup.controllers", "cpuset cpu io memory pids")
       if (path === "/sys/fs/cgroup") files.delete("cgroup.type")
     }
   }

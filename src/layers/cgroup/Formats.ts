@@ -2,6 +2,10 @@
  * Texts of the kernel's control files. Formats: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of Linux.
  */
 
+import type { IoMax } from "./Cgroup.ts"
+
+type IoRates = Omit<IoMax, "devices">
+
 /** A file that is one number, in its own unit; undefined for no file or "max". */
 export const number = (text: string | undefined): number | undefined => {
   if (text === undefined || !/^\s*\d+\s*$/.test(text)) return undefined
@@ -43,6 +47,30 @@ export const ioServiceBytes = (text: string | undefined): IoBytes => ({
 
 const sum = (text: string, pattern: RegExp) =>
   [...text.matchAll(pattern)].reduce((total, match) => total + Number(match[1]), 0)
+
+/** The line "some" of a pressure file (Documentation/accounting/psi.rst). Undefined for no file. */
+export const pressure = (text: string | undefined) => {
+  const match = /^some avg10=([\d.]+) .*total=(\d+)$/m.exec(text ?? "")
+  return match === null ? undefined : { part: Number(match[1]) / 100, micros: Number(match[2]) }
+}
+
+/** One device's line of v2 `io.max`. */
+export const ioMax = (device: string, limits: IoRates): string =>
+  [
+    device,
+    `rbps=${limit(limits.readBytesPerSec ?? Infinity, "max")}`,
+    `wbps=${limit(limits.writeBytesPerSec ?? Infinity, "max")}`,
+    `riops=${limit(limits.readsPerSec ?? Infinity, "max")}`,
+    `wiops=${limit(limits.writesPerSec ?? Infinity, "max")}`
+  ].join(" ")
+
+/** The same as v1 has it: a file for each rate, 0 for none. */
+export const throttles = (limits: IoRates): ReadonlyArray<readonly [file: string, rate: number]> => [
+  ["blkio.throttle.read_bps_device", limits.readBytesPerSec ?? 0],
+  ["blkio.throttle.write_bps_device", limits.writeBytesPerSec ?? 0],
+  ["blkio.throttle.read_iops_device", limits.readsPerSec ?? 0],
+  ["blkio.throttle.write_iops_device", limits.writesPerSec ?? 0]
+]
 
 /** Length of a CPU bandwidth period in microseconds, the kernel's default in both versions. */
 export const cpuPeriodMicros = 100_000

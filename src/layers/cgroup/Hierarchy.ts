@@ -1,4 +1,5 @@
 import type { Effect } from "effect"
+import type { LimitNeed } from "../../schemas/Limits.ts"
 import type { Cgroup, CgroupError } from "./Cgroup.ts"
 
 /** Where instances may lie on one mounted hierarchy. */
@@ -10,7 +11,8 @@ export interface Root {
 
 /** What differs between the versions for one leaf; the rest of `Cgroup` is made of it once, in `Leaf.ts`. */
 export interface LeafOperations
-  extends Pick<Cgroup, "limit" | "usage" | "now" | "cpu" | "memory" | "resetPeak" | "pids" | "isEmpty" | "thaw">
+  extends
+    Pick<Cgroup, "limit" | "usage" | "now" | "cpu" | "memory" | "pressure" | "resetPeak" | "pids" | "isEmpty" | "thaw">
 {
   /** Asks for a freeze; `isFrozen` tells when it is done. */
   readonly freeze: Effect.Effect<void, CgroupError>
@@ -28,4 +30,6 @@ export interface Hierarchy {
   /** Makes new leaves of an instance able to hold limits; its directories exist. */
   readonly prepare: (instanceDirectories: ReadonlyArray<string>) => Effect.Effect<void, CgroupError>
   readonly leaf: (directories: ReadonlyArray<string>) => LeafOperations
+  /** Whether leaves of a prepared instance hold this limit. */
+  readonly holds: (need: LimitNeed, instanceDirectories: ReadonlyArray<string>) => Effect.Effect<boolean>
 }

@@ -71,7 +71,7 @@ export const removeAll = Effect.fnUntraced(function*(
 /** The handle of one leaf, of what its version can do. */
 export const make = (fs: CgroupFs, directories: ReadonlyArray<string>, operations: LeafOperations): Cgroup => {
   const path = directories[0] ?? ""
-  const { cpu, isEmpty, limit, memory, now, pids, resetPeak, thaw, usage } = operations
+  const { cpu, isEmpty, limit, memory, now, pids, pressure, resetPeak, thaw, usage } = operations
 
   const kill = Effect.gen(function*() {
     if (yield* isEmpty) return
@@ -118,6 +118,7 @@ export const make = (fs: CgroupFs, directories: ReadonlyArray<string>, operation
     now,
     cpu,
     memory,
+    pressure,
     resetPeak,
     pids,
     kill,
@@ -144,6 +145,7 @@ export const refused = (path: string, error: CgroupError): Cgroup => {
     now: fail,
     cpu: fail,
     memory: fail,
+    pressure: fail,
     resetPeak: Effect.succeed(false),
     pids: fail,
     kill: fail,

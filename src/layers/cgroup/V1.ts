@@ -11,6 +11,19 @@ import { limitSwap } from "./Swap.ts"
 const required = ["memory", "pids", "cpu", "cpuacct"]
 const optional = ["freezer"]
 
+/** What v1 cannot hold at all, by the name v2 has for it. */
+const lacking = [["memoryHighBytes", "memory.high"], ["oomGroup", "memory.oom.group"], [
+  "ioWeight",
+  "io.weight"
+]] as const
+
+/** Whether a value says more than its absence. */
+const isAsked = (value: number | boolean | undefined) =>
+  value !== undefined && value !== false && value !== 100 && value !== Number.POSITIVE_INFINITY
+
+/** Of the memory limit, for what lies in sockets of TCP and UDP: v1 counts that apart, and not at all without a limit. */
+const SOCKET_SHARE = 1 / 4
+
 /** What is needed to find the v1 controllers of a host. */
 export interface V1Options {
   readonly fs: CgroupFs
@@ -18,8 +31,10 @@ export interface V1Options {
   /** The cgroup of this process per controller. */
   readonly own: ReadonlyMap<string, string>
   readonly swaps: string
-  /** Also count bytes read and written. One directory more per leaf, and v1 does not see buffered writes. */
+  /** Also limit and count bytes read and written. One directory more per leaf, and v1 does not see buffered writes. */
   readonly io: boolean
+  /** Also bind to cores. One directory more per leaf. */
+  readonly cpuset: boolean
 }
 
 /**
@@ -31,7 +46,14 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
   const roots: Array<Root> = []
   const indexes = new Map<string, number>() // of a controller in `roots`
   const missing: Array<string> = []
-  for (const controller of [...required, ...optional, ...(options.io ? ["blkio"] : [])]) {
+  for (
+    const controller of [
+      ...required,
+      ...optional,
+      ...(options.io ? ["blkio"] : []),
+      ...(options.cpuset ? ["cpuset"] : [])
+    ]
+  ) {
     const mount = options.mounts.find((one) => one.version === "v1" && one.controllers.includes(controller))
     const base = mount === undefined ? undefined : directoryOf(mount, options.own.get(controller) ?? "/")
     if (mount === undefined || base === undefined) {
@@ -55,6 +77,12 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
     const freezer = directory("freezer") === undefined ? undefined : file("freezer.state")
     const writeSwap = limitSwap(fs, options.swaps)
 
+    // A kernel without TCP has no such file; and what sockets hold already is let go as they are closed.
+    const limitSockets = (bytes: number) =>
+      fs.write(file("memory.kmem.tcp.limit_in_bytes"), Formats.limit(Math.ceil(bytes * SOCKET_SHARE), "-1")).pipe(
+        Effect.catchIf((error) => error.code === "ENOENT" || error.code === "EBUSY", () => Effect.void)
+      )
+
     const limitMemory = Effect.fnUntraced(function*(bytes: number, swapBytes: number) {
       const memory = fs.write(file("memory.limit_in_bytes"), Formats.limit(bytes, "-1"))
       const total = writeSwap(file("memory.memsw.limit_in_bytes"), Formats.limit(bytes + swapBytes, "-1"))
@@ -64,6 +92,7 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
         Effect.andThen(total),
         Effect.catchIf((error) => error.code === "EINVAL", () => Effect.andThen(total, memory))
       )
+      yield* limitSockets(bytes)
     })
 
     const limitSwapOnly = Effect.fnUntraced(function*(swapBytes: number) {
@@ -94,6 +123,19 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
       // The period is never written: a fresh group has the kernel's 100 ms.
       if (limits.cpus !== undefined) yield* fs.write(file("cpu.cfs_quota_us"), Formats.cpuQuota(limits.cpus, "-1"))
       if (limits.cpuWeight !== undefined) yield* fs.write(file("cpu.shares"), Formats.cpuShares(limits.cpuWeight))
+      for (const [name, rate] of limits.ioMax === undefined ? [] : Formats.throttles(limits.ioMax)) {
+        for (const device of limits.ioMax?.devices ?? []) yield* fs.write(file(name), `${device} ${rate}`)
+      }
+      if (limits.cpuset !== undefined) yield* fs.write(file("cpuset.cpus"), limits.cpuset)
+      const missing = lacking.find(([field]) => isAsked(limits[field]))
+      if (missing !== undefined) {
+        return yield* new CgroupError({
+          operation: "limit",
+          path: directories[0] ?? "",
+          reason: `cgroup v1 has no ${missing[1]}`,
+          remedy: "boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or leave the limit out"
+        })
+      }
     })
 
     const usage = Effect.gen(function*() {
@@ -180,6 +222,7 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
       now,
       cpu,
       memory,
+      pressure: Effect.succeed({}),
       resetPeak: Effect.isSuccess(fs.write(file("memory.max_usage_in_bytes"), 0)),
       pids,
       isEmpty: Effect.map(procs, (text) => text.trim() === ""),
@@ -197,7 +240,35 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
   const prepare = Effect.fnUntraced(function*(directories: ReadonlyArray<string>) {
     const file = `${directories[indexes.get("memory") ?? -1]}/memory.use_hierarchy`
     if ((yield* fs.readOptional(file))?.trim() === "0") yield* fs.write(file, 1)
+    const cpuset = indexes.get("cpuset")
+    if (cpuset === undefined) return
+    // Nobody can enter a group that has no cores and no memory, and a fresh one has neither unless it copies them.
+    const [above, own] = [roots[cpuset]?.base ?? "", directories[cpuset] ?? ""]
+    for (const name of ["cpuset.mems", "cpuset.cpus"]) {
+      if ((yield* fs.read(`${own}/${name}`)).trim() !== "") continue
+      yield* fs.write(`${own}/${name}`, (yield* fs.read(`${above}/${name}`)).trim())
+    }
+    yield* fs.write(`${own}/cgroup.clone_children`, 1)
   })
 
-  return { version: "v1", roots, prepare, leaf }
+  const holds: Hierarchy["holds"] = (need, directories) => {
+    const has = (controller: string, name: string) =>
+      indexes.has(controller)
+        ? Effect.isSuccess(fs.read(`${directories[indexes.get(controller) ?? -1]}/${name}`))
+        : Effect.succeed(false)
+    switch (need) {
+      case "cpu-weight":
+        return Effect.succeed(true)
+      case "swap":
+        return has("memory", "memory.memsw.limit_in_bytes")
+      case "io-max":
+        return has("blkio", "blkio.throttle.write_bps_device")
+      case "memory-high":
+      case "oom-group":
+      case "io-weight":
+        return Effect.succeed(false)
+    }
+  }
+
+  return { version: "v1", roots, prepare, leaf, holds }
 })

@@ -1,10 +1,14 @@
 import { Effect } from "effect"
+import type { LimitNeed } from "../../schemas/Limits.ts"
 import { CgroupError, type CgroupLimits } from "./Cgroup.ts"
 import type { CgroupFs, Descriptor } from "./CgroupFs.ts"
 import * as Formats from "./Formats.ts"
 import type { Hierarchy, LeafOperations, Root } from "./Hierarchy.ts"
 import * as Processes from "./Processes.ts"
 import { limitSwap } from "./Swap.ts"
+
+/** That of io.cost, and that of BFQ. */
+const weightFiles = ["io.weight", "io.bfq.weight"]
 
 /** What is needed to use a v2 hierarchy. */
 export interface V2Options {
@@ -49,6 +53,16 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
       })
     })
 
+    // Two schedulers have a weight each, and a device has one of them.
+    const writeIoWeight = Effect.fnUntraced(function*(weight: number) {
+      const written = yield* Effect.forEach(weightFiles, (name) =>
+        fs.write(file(name), `default ${weight}`).pipe(
+          Effect.as(true),
+          Effect.catchIf((error) => error.code === "ENOENT", () => Effect.succeed(false))
+        ))
+      if (!written.includes(true)) yield* fs.write(file("io.weight"), `default ${weight}`)
+    })
+
     const limit = Effect.fnUntraced(function*(limits: CgroupLimits) {
       const swapBytes = limits.swapBytes ?? (limits.memoryBytes === undefined ? undefined : 0)
       if (limits.memoryBytes !== undefined) {
@@ -63,6 +77,15 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
         yield* fs.write(file("cpu.max"), `${Formats.cpuQuota(limits.cpus, "max")} ${Formats.cpuPeriodMicros}`)
       }
       if (limits.cpuWeight !== undefined) yield* fs.write(file("cpu.weight"), Math.round(limits.cpuWeight))
+      if (limits.memoryHighBytes !== undefined) {
+        yield* fs.write(file("memory.high"), Formats.limit(limits.memoryHighBytes, "max"))
+      }
+      if (limits.oomGroup !== undefined) yield* fs.write(file("memory.oom.group"), limits.oomGroup ? 1 : 0)
+      if (limits.ioWeight !== undefined) yield* writeIoWeight(Math.round(limits.ioWeight))
+      const { ioMax } = limits
+      // One device in each write: the kernel takes no list.
+      for (const device of ioMax?.devices ?? []) yield* fs.write(file("io.max"), Formats.ioMax(device, ioMax ?? {}))
+      if (limits.cpuset !== undefined) yield* fs.write(file("cpuset.cpus"), limits.cpuset)
     })
 
     const peak = Effect.suspend(() => {
@@ -79,6 +102,13 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
       peaks.set(directory, held)
     })
 
+    // A kernel with PSI turned off (psi=0) has the files, and EOPNOTSUPP for who reads them.
+    const pressureOf = (of: "cpu" | "memory" | "io") =>
+      fs.readOptional(file(`${of}.pressure`)).pipe(
+        Effect.catchIf((error) => error.code === "EOPNOTSUPP", () => Effect.undefined),
+        Effect.map(Formats.pressure)
+      )
+
     const usage = Effect.gen(function*() {
       const cpu = Formats.flatKeyed(yield* fs.read(file("cpu.stat"))) // in every group, with the cpu controller or not
       const io = Formats.ioStat(yield* fs.readOptional(file("io.stat")))
@@ -92,7 +122,17 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
         pidsMaxHits: Formats.flatKeyed(yield* fs.readOptional(file("pids.events"))).get("max"),
         oomKills: Formats.flatKeyed(yield* fs.readOptional(file("memory.events"))).get("oom_kill"),
         ioReadBytes: io.read,
-        ioWriteBytes: io.write
+        ioWriteBytes: io.write,
+        cpuPressureMicros: (yield* pressureOf("cpu"))?.micros,
+        memoryPressureMicros: (yield* pressureOf("memory"))?.micros,
+        ioPressureMicros: (yield* pressureOf("io"))?.micros
+      }
+    })
+    const pressure = Effect.gen(function*() {
+      return {
+        cpu: (yield* pressureOf("cpu"))?.part,
+        memory: (yield* pressureOf("memory"))?.part,
+        io: (yield* pressureOf("io"))?.part
       }
     })
 
@@ -130,6 +170,7 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
       now,
       cpu,
       memory,
+      pressure,
       resetPeak: Effect.isSuccess(resetPeak),
       pids,
       isEmpty: Effect.map(event("populated"), (populated) => populated !== 1),
@@ -146,5 +187,19 @@ export const make = Effect.fnUntraced(function*({ controllers, fs, root, swaps }
       ? Effect.void
       : fs.write(`${directory}/cgroup.subtree_control`, controllers.map((name) => `+${name}`).join(" "))
 
-  return { version: "v2", roots: [root], prepare, leaf } satisfies Hierarchy
+  const files: Readonly<Record<LimitNeed, ReadonlyArray<string>>> = {
+    "cpu-weight": ["cpu.weight"],
+    "memory-high": ["memory.high"],
+    swap: ["memory.swap.max"],
+    "oom-group": ["memory.oom.group"],
+    "io-weight": weightFiles,
+    "io-max": ["io.max"]
+  }
+  const holds: Hierarchy["holds"] = (need, [directory]) =>
+    Effect.map(
+      Effect.forEach(files[need], (name) => Effect.isSuccess(fs.read(`${directory}/${name}`))),
+      (found) => found.includes(true)
+    )
+
+  return { version: "v2", roots: [root], prepare, leaf, holds } satisfies Hierarchy
 })

@@ -7,7 +7,7 @@ import { chmodSync } from "node:fs"
 import { unlink } from "node:fs/promises"
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { createServer, type Server, type Socket } from "node:net"
-import { Health, JobStopped, Refused, Reloaded, StopJob, WorkerStatus } from "../../schemas/Operation.ts"
+import { Health, JobsNow, JobStopped, Refused, Reloaded, StopJob, WorkerStatus } from "../../schemas/Operation.ts"
 import { describe } from "../../schemas/Outcome.ts"
 import { codeOf, textOf } from "../host/Errno.ts"
 import { Host, HostError } from "../host/Host.ts"
@@ -87,6 +87,7 @@ const handlers = (
       (body): Answer => ({ code: 200, type: "text/plain; version=0.0.4; charset=utf-8", body })
     ),
   [routes.status]: () => Effect.map(operator.status, (status) => json(WorkerStatus, status)),
+  [routes.jobs]: () => Effect.map(operator.jobs, (jobs) => json(JobsNow, jobs)),
   [routes.drain]: () =>
     Effect.andThen(operator.drain, Effect.map(operator.status, (status) => json(WorkerStatus, status, 202))),
   [routes.reload]: () =>

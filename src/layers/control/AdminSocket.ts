@@ -9,6 +9,7 @@ export const routes = {
   ready: "GET /readyz",
   metrics: "GET /metrics",
   status: "GET /status",
+  jobs: "GET /jobs",
   drain: "POST /drain",
   reload: "POST /reload",
   stop: "POST /jobs/stop"

@@ -1,7 +1,7 @@
 /** What an operator asks of a running worker. The actors implement it; admin socket and command line know only this tag. */
 import { Context, type Effect, Schema } from "effect"
 import type { JobKey } from "../../schemas/Ids.ts"
-import type { Health, Reloaded, WorkerStatus } from "../../schemas/Operation.ts"
+import type { Health, JobsNow, Reloaded, WorkerStatus } from "../../schemas/Operation.ts"
 import type { JobRecord, JournalError } from "../journal/Journal.ts"
 import type { JobNotFound } from "./Control.ts"
 
@@ -22,6 +22,8 @@ export class Operator extends Context.Service<Operator, {
   /** Ok while it can take jobs and run them. */
   readonly ready: Effect.Effect<Health>
   readonly status: Effect.Effect<WorkerStatus>
+  /** What its jobs use now. */
+  readonly jobs: Effect.Effect<JobsNow>
   /** All metrics of the process, in Prometheus' text format. */
   readonly metrics: Effect.Effect<string>
   /** Begins a drain, once; returns at once. */

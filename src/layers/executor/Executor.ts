@@ -4,7 +4,7 @@ import type { Job } from "../../schemas/Job.ts"
 import type { Outcome, StreamName } from "../../schemas/Outcome.ts"
 import type { PhaseName, Program, WorkPath } from "../../schemas/Program.ts"
 import type { SandboxClass } from "../../schemas/SandboxClass.ts"
-import type { PhaseUsage, Usage } from "../../schemas/Usage.ts"
+import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 
 /** What is to be run: the job, what its function made of it, and where. */
 export interface Assignment {
@@ -42,6 +42,8 @@ export interface Run {
   readonly events: Stream.Stream<RunEvent>
   /** TERM, then KILL after the grace. Returns at once; the outcome comes as `Finished`. Repeating it changes nothing. */
   readonly stop: (request: StopRequest) => Effect.Effect<void>
+  /** What it uses now; empty before and after its sandbox. Absent: the executor cannot tell. */
+  readonly observe?: Effect.Effect<Observation>
 }
 
 /** Runs jobs, one attempt at a time. */

@@ -2,11 +2,12 @@
 import { Cause, Deferred, Effect, Exit, Fiber, Layer, Option, Queue, Scope, Stream } from "effect"
 import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
 import type { Phase } from "../../schemas/Program.ts"
-import type { PhaseUsage, Usage } from "../../schemas/Usage.ts"
+import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 import { monotonicNanos } from "../Now.ts"
 import type { PhaseExit, ProvisionFailed, Sandbox, SandboxLost, SandboxRefused } from "../sandbox/Sandbox.ts"
 import { Sandboxes } from "../sandbox/Sandboxes.ts"
 import { collect } from "./Collect.ts"
+import * as CompileOnce from "./CompileOnce.ts"
 import { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./Executor.ts"
 
 /** A phase that was told to die has this long to be reported dead by its guest before its sandbox is killed. */
@@ -17,6 +18,7 @@ const SIGKILL = 9
 const ENOENT = 2
 const EACCES = 13
 const ENOEXEC = 8
+const ENOMEM = 12
 const ENOSPC = 28
 
 /** Why a phase is being ended by us. The first reason stands. */
@@ -42,7 +44,10 @@ const provisionFailed = (error: ProvisionFailed): Outcome =>
 const lost = (error: SandboxLost): Outcome =>
   Outcome.cases.SandboxFailed.make({ driver: error.driver, reason: error.reason, remedy: error.remedy })
 
-const refused = (error: SandboxRefused): Outcome => {
+const refused = (error: SandboxRefused, phase?: Phase): Outcome => {
+  if (phase !== undefined && error.operation === "run" && error.errno === ENOMEM) {
+    return Outcome.cases.OutOfMemory.make({ phase: phase.name, limitBytes: phase.limits.memoryBytes })
+  }
   if (error.operation === "run" && (error.errno === ENOENT || error.errno === EACCES || error.errno === ENOEXEC)) {
     return Outcome.cases.Rejected.make({
       reason: `the program cannot be started: ${error.reason}`,
@@ -163,7 +168,7 @@ const runPhase = Effect.fnUntraced(
     if (Exit.isFailure(exit)) {
       const error = Cause.findErrorOption(exit.cause)
       if (Option.isNone(error)) return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
-      return result(error.value._tag === "SandboxLost" ? lost(error.value) : refused(error.value))
+      return result(error.value._tag === "SandboxLost" ? lost(error.value) : refused(error.value, phase))
     }
     return result(
       report === undefined
@@ -187,10 +192,12 @@ const disk = ({ program }: Assignment) => ({
 const carry = Effect.fnUntraced(
   function*(
     sandboxes: Sandboxes["Service"],
+    compileOnce: Effect.Success<typeof CompileOnce.make>,
     assignment: Assignment,
     stop: Deferred.Deferred<StopRequest>,
     scope: Scope.Scope,
-    emit: (event: RunEvent) => Effect.Effect<unknown>
+    emit: (event: RunEvent) => Effect.Effect<unknown>,
+    holds: (sandbox: Sandbox) => void
   ) {
     const { phases } = assignment.program
     const used: Array<PhaseUsage> = []
@@ -200,11 +207,18 @@ const carry = Effect.fnUntraced(
       return emit({ _tag: "Finished", outcome, usage })
     }
 
+    for (const { limits } of phases) {
+      const held = yield* Effect.result(sandboxes.accepts(assignment.class, limits))
+      if (held._tag === "Success") continue
+      return yield* finish(Outcome.cases.Rejected.make({ reason: held.failure.message, remedy: held.failure.remedy }))
+    }
+
     const asked = yield* monotonicNanos
     const taking = yield* sandboxes.take(assignment.class, disk(assignment)).pipe(
       Scope.provide(scope),
       Effect.forkScoped({ startImmediately: true })
     )
+    const compiled = yield* compileOnce(assignment)
     // One that stood ready is here already.
     const taken = yield* (taking.pollUnsafe() ?? Fiber.join(taking).pipe(
       Effect.raceFirst(Effect.flip(Deferred.await(stop))),
@@ -214,6 +228,7 @@ const carry = Effect.fnUntraced(
       return yield* finish("_tag" in taken.failure ? provisionFailed(taken.failure) : stopped(taken.failure))
     }
     const sandbox = taken.success
+    holds(sandbox)
     const provisionMicros = micros(asked, yield* monotonicNanos)
     provision.provisionMicros = provisionMicros
     yield* emit({ _tag: "Ready", place: sandbox.place, provisionMicros })
@@ -222,14 +237,20 @@ const carry = Effect.fnUntraced(
     if (put._tag === "Failure") {
       return yield* finish(put.failure._tag === "SandboxLost" ? lost(put.failure) : refused(put.failure))
     }
+    const replayed = yield* compiled.replay(sandbox, emit)
+    if (replayed !== undefined) used.push(replayed)
     for (const [index, phase] of phases.entries()) {
-      const { outcome, usage } = yield* runPhase(sandbox, phase, index === phases.length - 1, stop, emit)
+      // Replayed: it need not run.
+      if (index < used.length) continue
+      const hear = compiled.listening(phase, emit)
+      const { outcome, usage } = yield* runPhase(sandbox, phase, index === phases.length - 1, stop, hear)
       used.push(usage)
       if (outcome !== undefined) {
         // However it ended: what a job had written when its time was up is wanted most.
         yield* collect(sandbox, assignment, emit)
         return yield* finish(outcome)
       }
+      yield* compiled.keep(sandbox)
     }
     return yield* Effect.die("the last phase always has an outcome")
   }
@@ -237,11 +258,16 @@ const carry = Effect.fnUntraced(
 
 const make = Effect.gen(function*() {
   const sandboxes = yield* Sandboxes
+  const compileOnce = yield* CompileOnce.make
   const start = Effect.fn("SandboxExecutor.start")(function*(assignment: Assignment) {
     const scope = yield* Effect.scope
     const events = yield* Queue.bounded<RunEvent, Cause.Done>(16)
     const stop = yield* Deferred.make<StopRequest>()
-    yield* carry(sandboxes, assignment, stop, scope, (event) => Queue.offer(events, event)).pipe(
+    let held: Sandbox | undefined
+    const holds = (sandbox: Sandbox) => {
+      held = sandbox
+    }
+    yield* carry(sandboxes, compileOnce, assignment, stop, scope, (event) => Queue.offer(events, event), holds).pipe(
       Effect.catchCause((cause) =>
         Effect.andThen(
           Effect.logError("a run ended in a defect", cause),
@@ -261,7 +287,8 @@ const make = Effect.gen(function*() {
     )
     const run: Run = {
       events: Stream.fromQueue(events),
-      stop: (request) => Effect.asVoid(Deferred.succeed(stop, request))
+      stop: (request) => Effect.asVoid(Deferred.succeed(stop, request)),
+      observe: Effect.suspend((): Effect.Effect<Observation> => held?.observe ?? held?.measure ?? Effect.succeed({}))
     }
     return run
   })

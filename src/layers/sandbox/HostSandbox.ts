@@ -5,21 +5,32 @@
  */
 import { Effect, Stream } from "effect"
 import { existsSync, rmSync } from "node:fs"
-import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import type { Limits } from "../../schemas/Limits.ts"
 import { baseEnv, type Phase } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
-import type { PhaseUsage } from "../../schemas/Usage.ts"
-import { type Cgroup, type CgroupError, type CgroupLimits, Cgroups, type CgroupUsage } from "../cgroup/Cgroup.ts"
+import { type Cgroup, type CgroupError, type CgroupLimits, Cgroups } from "../cgroup/Cgroup.ts"
 import { Host } from "../host/Host.ts"
 import { Launcher, saidOf } from "../host/Launcher.ts"
+import * as OomLog from "../host/OomLog.ts"
 import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
 import { monotonicNanos } from "../Now.ts"
 import { within } from "../Release.ts"
 import * as GuestLink from "./GuestLink.ts"
-import { type PhaseEvent, type PhaseExit, ProvisionFailed, type Sandbox, SandboxLost } from "./Sandbox.ts"
+import * as HostLimits from "./HostLimits.ts"
+import * as HostUsage from "./HostUsage.ts"
+import { removeTree } from "./RemoveTree.ts"
+import {
+  type PhaseEvent,
+  type PhaseExit,
+  ProvisionFailed,
+  type Sandbox,
+  SandboxLost,
+  SandboxRefused
+} from "./Sandbox.ts"
+
+const ENOMEM = 12
 
 /** A guest says that it is ready within this, or the sandbox is given up. A cold one takes about 15 ms. */
 const READY_LIMIT = "20 seconds"
@@ -38,6 +49,13 @@ export interface Recipe {
   readonly driver: DriverName
   /** Processes in the cgroup that are not the job's: the guest, and a runtime that waits for it. */
   readonly ownPids: number
+  /** What they take of memory, on top of the job's limit. Absent: nothing to speak of. */
+  readonly ownMemoryBytes?: number
+  /**
+   * The job's processes are none of the host's, but of a kernel inside the sandbox: its clock runs while it waits for a core,
+   * so it is not asked to limit time; and it dies as a whole when the host refuses it a thread. Default false.
+   */
+  readonly hasOwnKernel?: boolean
   /** Program and arguments that become the guest, with its stdio as the link. */
   readonly command: (id: SandboxId) => ReadonlyArray<string>
   /** That program is a runtime which must not be reached from inside: it runs from a sealed copy (`LaunchRequest`). */
@@ -48,84 +66,22 @@ export interface Recipe {
   readonly env?: (id: SandboxId) => Readonly<Record<string, string>>
   /** Makes what must be there before the launch, below `paths`. */
   readonly prepare?: (id: SandboxId) => Effect.Effect<void, ProvisionFailed>
+  /** What `prepare` made outside of `paths`, if any: removed when the processes are dead, before the cgroup. */
+  readonly network?: {
+    readonly isHeld: (instance: InstanceId, id: SandboxId) => boolean
+    readonly release: (instance: InstanceId, id: SandboxId) => Effect.Effect<void, unknown>
+  }
   /** Looked at once the guest is up: fails a sandbox that is not as isolated as it should be. */
   readonly verify: (cgroup: Cgroup) => Effect.Effect<void, ProvisionFailed>
 }
 
-const cgroupLimits = (limits: Limits, ownPids: number) => ({
-  memoryBytes: limits.memoryBytes,
-  swapBytes: 0,
-  pids: limits.pids + ownPids,
-  cpus: limits.cpus
-})
-
-/** The kernel counts user and system time in ticks, so they are shares of the time it counts in nanoseconds. */
-const shares = (total: number | undefined, user: number | undefined, system: number | undefined) => {
-  if (total === undefined || user === undefined || system === undefined) return { user: undefined, system: undefined }
-  const whole = user + system
-  const share = whole === 0 ? 0 : Math.round((total * user) / whole)
-  return { user: share, system: total - share }
-}
-
-const difference = (after: number | undefined, before: number | undefined) =>
-  after === undefined ? undefined : Math.max(0, after - (before ?? 0))
-
-const sameLimits = (one: CgroupLimits, other: CgroupLimits) =>
-  one.memoryBytes === other.memoryBytes && one.swapBytes === other.swapBytes && one.pids === other.pids &&
-  one.cpus === other.cpus
-
 /** How a sandbox stands between its phases. */
 interface Standing {
+  readonly frame: HostLimits.Frame
   /** Those its cgroup has now. */
   limits: CgroupLimits
   /** Counters as they were when it became ready: the first phase need not wait for them to be read. */
-  baseline: Baseline | undefined
-}
-
-interface Baseline {
-  readonly usage: CgroupUsage
-  /** The kernel counts the peak of memory from here on. */
-  readonly isFresh: boolean
-  /** Page cache charged to it: what a compiler has read; the program is not to blame for it. */
-  readonly cachedBytes: number
-}
-
-const baselineOf = Effect.fnUntraced(function*(cgroup: Cgroup) {
-  const isFresh = yield* cgroup.resetPeak
-  const baseline: Baseline = {
-    isFresh,
-    usage: yield* cgroup.usage,
-    cachedBytes: (yield* cgroup.memory).cacheBytes ?? 0
-  }
-  return baseline
-})
-
-/** What the phase used: counters since its beginning, peaks as they stand. */
-const phaseUsage = (
-  phase: Phase,
-  wallMicros: number,
-  before: CgroupUsage,
-  after: CgroupUsage,
-  memoryPeakBytes: number | undefined,
-  ownPids: number
-): PhaseUsage => {
-  const cpuMicros = difference(after.cpuMicros, before.cpuMicros)
-  const { system, user } = shares(
-    cpuMicros,
-    difference(after.cpuUserMicros, before.cpuUserMicros),
-    difference(after.cpuSystemMicros, before.cpuSystemMicros)
-  )
-  const measured = {
-    cpuMicros,
-    cpuUserMicros: user,
-    cpuSystemMicros: system,
-    memoryPeakBytes,
-    pidsPeak: after.pidsPeak === undefined ? undefined : Math.max(0, after.pidsPeak - ownPids),
-    throttledMicros: difference(after.throttledMicros, before.throttledMicros),
-    oomKills: difference(after.oomKills, before.oomKills)
-  }
-  const known = Object.entries(measured).filter(([, value]) => value !== undefined)
-  return { phase: phase.name, wallMicros, ...Object.fromEntries(known) }
+  baseline: HostUsage.Baseline | undefined
 }
 
 export const make = Effect.gen(function*() {
@@ -137,13 +93,17 @@ export const make = Effect.gen(function*() {
   /** Removes what is named, in order; true when nothing of it is left. */
   const clear = (recipe: Recipe, cgroup: Cgroup, instance: InstanceId, id: SandboxId) =>
     Effect.gen(function*() {
+      if (recipe.network?.isHeld(instance, id) === true) {
+        yield* cgroup.kill
+        yield* recipe.network.release(instance, id)
+      }
       if (!(yield* cgroup.dissolve)) {
         yield* cgroup.kill // succeeds only when nobody is left
         yield* cgroup.remove
       }
       for (const path of recipe.paths(instance, id)) {
         // crun has removed its own by now unless it was killed, and asking is cheaper than removing nothing.
-        if (existsSync(path)) yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
+        if (existsSync(path)) yield* Effect.promise(() => removeTree(path))
       }
       // Nearly none has it, and to find that out takes a thread longer than us.
       rmSync(saidOf(host.paths.instance(instance), id), { force: true })
@@ -191,13 +151,14 @@ export const make = Effect.gen(function*() {
   }
 
   /** The phase's limits in force, and the counters before it. As little as can be while a program waits to begin. */
-  const enter = Effect.fnUntraced(function*(recipe: Recipe, cgroup: Cgroup, standing: Standing, phase: Phase) {
-    const limits = cgroupLimits(phase.limits, recipe.ownPids)
-    if (!sameLimits(limits, standing.limits)) yield* cgroup.limit(limits)
+  const enter = Effect.fnUntraced(function*(cgroup: Cgroup, standing: Standing, phase: Phase) {
+    const limits = HostLimits.cgroupLimits(phase.limits, standing.frame)
+    const changed = HostLimits.changes(standing.limits, limits)
+    if (changed !== undefined) yield* cgroup.limit(changed)
     standing.limits = limits
     const { baseline } = standing
     standing.baseline = undefined
-    if (baseline === undefined) return yield* baselineOf(cgroup)
+    if (baseline === undefined) return yield* HostUsage.baselineOf(cgroup)
     // The guest has answered questions since.
     return { ...baseline, usage: { ...baseline.usage, cpuMicros: yield* cgroup.cpu } }
   })
@@ -213,10 +174,16 @@ export const make = Effect.gen(function*() {
     Stream.unwrap(Effect.gen(function*() {
       const lost = (error: CgroupError) =>
         new SandboxLost({ driver: recipe.driver, reason: error.message, remedy: error.remedy, cause: error })
-      const { cachedBytes, isFresh, usage: before } = yield* Effect.mapError(
-        enter(recipe, cgroup, standing, phase),
-        lost
+      const before = yield* Effect.mapError(
+        enter(cgroup, standing, phase),
+        // What the phase before left in the workspace is more than this one may have: the program's doing.
+        (error) =>
+          error.code === "EBUSY"
+            ? new SandboxRefused({ operation: "run", errno: ENOMEM, reason: error.message })
+            : lost(error)
       )
+      const parts: HostUsage.MemoryParts = { anonBytes: 0, fileBytes: 0 }
+      yield* Effect.forkScoped(HostUsage.sample(cgroup, parts))
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
       const began = yield* monotonicNanos
       const { limits } = phase
@@ -229,16 +196,26 @@ export const make = Effect.gen(function*() {
           openFiles: limits.openFiles,
           stackBytes: STACK_BYTES,
           // The host watches the sum of all processes; this stops a single one should the worker be held up.
-          cpuSeconds: Math.ceil(limits.cpuMs / 1000) + 1
+          cpuSeconds: recipe.hasOwnKernel === true ? 0 : Math.ceil(limits.cpuMs / 1000) + 1
         }
       }
       const ended = Effect.fnUntraced(function*(exit: PhaseExit, maxRssBytes: number) {
         const wallMicros = Number(((yield* monotonicNanos) - began) / 1000n)
         const after = yield* Effect.mapError(cgroup.usage, lost)
-        const peak = difference(after.memoryPeakBytes, phase.name === "compile" ? 0 : cachedBytes)
-        // Cgroup v2 before Linux 6.12 cannot begin its peak again: then the largest process, as far as the peak bears it out.
-        const bounded = peak === undefined || isFresh || phase.name === "compile" ? peak : Math.min(peak, maxRssBytes)
-        const usage = phaseUsage(phase, wallMicros, before, after, bounded, recipe.ownPids)
+        const left = yield* Effect.mapError(cgroup.memory, lost)
+        const oomVictim = (after.oomKills ?? 0) > (before.usage.oomKills ?? 0) ? OomLog.victim(id) : undefined
+        const { ownPids } = recipe
+        const usage = HostUsage.phaseUsage({
+          phase,
+          wallMicros,
+          before,
+          after,
+          left,
+          parts,
+          maxRssBytes,
+          ownPids,
+          oomVictim
+        })
         return { _tag: "Ended", exit, usage } satisfies PhaseEvent
       })
       return link.run(request, phase.stdin).pipe(
@@ -251,11 +228,14 @@ export const make = Effect.gen(function*() {
               return ended(event.exit, event.maxRssBytes)
           }
         }),
-        // The kernel may have chosen the guest: the phase ended for want of memory, which its counter proves.
+        // The kernel may have chosen the guest: the phase ended for want of memory, or a kernel inside for want of threads,
+        // which counters prove.
         Stream.catchTag("SandboxLost", (error) =>
           Stream.unwrap(Effect.gen(function*() {
             const last = yield* ended({ _tag: "Signalled", signal: 9 }, Number.POSITIVE_INFINITY)
-            return (last.usage.oomKills ?? 0) > 0 ? Stream.succeed<PhaseEvent>(last) : Stream.fail(error)
+            const isOwnFault = (last.usage.oomKills ?? 0) > 0 ||
+              (recipe.hasOwnKernel === true && (last.usage.pidsRefused ?? 0) > 0)
+            return isOwnFault ? Stream.succeed<PhaseEvent>(last) : Stream.fail(error)
           })))
       )
     }))
@@ -277,12 +257,16 @@ export const make = Effect.gen(function*() {
       return yield* use(id, cgroup.procsFiles)
     }))
 
-  const provision = Effect.fnUntraced(function*(recipe: Recipe, { ceiling, defaults }: SandboxClass) {
+  const provision = Effect.fnUntraced(function*(recipe: Recipe, sandboxClass: SandboxClass) {
+    const { ceiling, defaults } = sandboxClass
+    const { ownMemoryBytes = 0, ownPids } = recipe
+    const frame: HostLimits.Frame = { ownPids, ownMemoryBytes, sandboxClass }
+    const limitsOf = (limits: Limits) => HostLimits.cgroupLimits(limits, frame)
     const isRoomy = defaults.memoryBytes >= RUNTIME_BYTES
     // The row first, so it is struck last, and only when all it names is proven gone.
     const row = yield* hold(recipe)
     const cgroup = yield* cgroups.make(row.id).pipe(
-      Effect.tap((made) => made.limit(cgroupLimits(isRoomy ? defaults : ceiling, recipe.ownPids))),
+      Effect.tap((made) => made.limit(limitsOf(isRoomy ? defaults : ceiling))),
       Effect.mapError(failed(recipe, "cgroup"))
     )
     if (recipe.prepare !== undefined) yield* recipe.prepare(row.id)
@@ -311,9 +295,10 @@ export const make = Effect.gen(function*() {
     yield* recipe.verify(cgroup)
     // What most phases ask for, so that they find it done.
     const standing: Standing = yield* Effect.gen(function*() {
-      const limits = cgroupLimits(defaults, recipe.ownPids)
-      if (!isRoomy) yield* cgroup.limit(limits)
-      return { limits, baseline: yield* baselineOf(cgroup) }
+      const limits = limitsOf(defaults)
+      const changed = isRoomy ? undefined : HostLimits.changes(limitsOf(ceiling), limits)
+      if (changed !== undefined) yield* cgroup.limit(changed)
+      return { frame, limits, baseline: yield* HostUsage.baselineOf(cgroup) }
     }).pipe(Effect.mapError(failed(recipe, "cgroup")))
     const sandbox: Sandbox = {
       id: row.id,
@@ -328,6 +313,7 @@ export const make = Effect.gen(function*() {
         Effect.map((cpuMicros) => ({ cpuMicros })),
         Effect.orElseSucceed(() => ({}))
       ),
+      observe: Effect.orElseSucceed(HostUsage.observe(cgroup, recipe.ownPids), () => ({})),
       get: link.get
     }
     return sandbox
@@ -343,7 +329,7 @@ export const make = Effect.gen(function*() {
       (recorded) => clear(recipe, cgroups.forInstance(row.instance, recorded).open(row.id), row.instance, row.id)
     )
 
-  return { host, aside, provision, reap, instancePath }
+  return { host, aside, provision, reap, instancePath, holds: cgroups.holds, accepts: HostLimits.accepts(cgroups) }
 })
 
 export type HostSandbox = Effect.Success<typeof make>

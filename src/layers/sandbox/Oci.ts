@@ -1,33 +1,35 @@
 /**
- * OCI sandboxes by crun: every namespace, a user namespace without a host user behind it, no network, no capability, a
- * seccomp filter, a read-only root from the host's /usr, a workspace of a fixed size. Its pid 1 is the guest.
+ * OCI sandboxes by crun or runsc: every namespace, a user namespace without a host user behind it, no network or one of its
+ * own, no capability, a seccomp filter or another kernel, a read-only root (`oci/Roots.ts`), a workspace of a fixed size. Its
+ * pid 1 is the guest.
  */
 import { Config, Effect, Option } from "effect"
 import { readFileSync, statfsSync } from "node:fs"
 import * as fs from "node:fs/promises"
 import { join } from "node:path"
-import type { InstanceId } from "../../schemas/Ids.ts"
+import type { SandboxId } from "../../schemas/Ids.ts"
+import type { SandboxClass } from "../../schemas/SandboxClass.ts"
 import type { Cgroup } from "../cgroup/Cgroup.ts"
 import { Native } from "../host/Native.ts"
-import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
+import { rootsOf, Watchdog } from "../host/Watchdog.ts"
+import type { Attachment } from "../network/Network.ts"
 import { once } from "../Once.ts"
 import * as HostSandbox from "./HostSandbox.ts"
-import { bundleConfig } from "./oci/Bundle.ts"
+import { bundleConfig, type BundleOptions } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
 import * as IdRanges from "./oci/IdRanges.ts"
+import * as Images from "./oci/Images.ts"
+import { toolChecks, toolEnv } from "./oci/ImageTools.ts"
+import * as Networked from "./oci/Networked.ts"
 import { makeRootfs } from "./oci/Rootfs.ts"
+import * as Roots from "./oci/Roots.ts"
+import * as Runtimes from "./oci/Runtimes.ts"
 import { compile } from "./oci/Seccomp.ts"
 import { seccompProfile } from "./oci/SeccompProfile.ts"
-import { type Check, type Driver, ProvisionFailed } from "./Sandbox.ts"
+import { type Capability, type Check, type Driver, ProvisionFailed } from "./Sandbox.ts"
 
 /** Host groups behind the sandbox's 0–65535. No group of the host lies there by Debian's policy (subordinate ids). */
 const FIRST_GID = 100_000
-
-/** The skeleton's name among the roots. */
-const ROOT = "oci"
-
-/** In the cgroup beside the job: crun, which waits, and the guest. */
-const OWN_PIDS = 2
 
 const image = (reason: string, cause: unknown) =>
   new ProvisionFailed({
@@ -53,18 +55,44 @@ export const make = Effect.gen(function*() {
   const watchdog = yield* Watchdog
   const path = yield* Config.String("PATH").pipe(Config.withDefault("/usr/local/bin:/usr/bin:/bin"))
   const crun = Crun.find(yield* Config.String("STOKER_CRUN").pipe(Config.withDefault("crun")), path)
+  const runsc = Crun.find(yield* Config.String("STOKER_RUNSC").pipe(Config.withDefault("runsc")), path)
   const hosted = yield* HostSandbox.make
   const { host } = hosted
   const own = (...parts: ReadonlyArray<string>) => hosted.instancePath(host.instance, ...parts)
   const stateRoot = own("crun")
   const idRanges = IdRanges.make(host.instance)
   const bundles = new Map<string, string>()
+  const runtimes = { crun: Runtimes.crun(crun, stateRoot), runsc: yield* Runtimes.runsc(runsc, own("runsc")) }
+  const enter = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
+
+  /** Words that run a program in a cgroup with a row, so that it never outlives the worker for long. */
+  const beside = <A, E>(
+    use: (prefix: ReadonlyArray<string>, name: SandboxId) => Effect.Effect<A, E>,
+    namespace: ReadonlyArray<string> = []
+  ) =>
+    hosted.aside(aside, (name, procsFiles) => {
+      const groups = procsFiles.flatMap((file) => ["-g", file])
+      return use([native.launch, ...namespace, ...groups, "--"], name)
+    })
+
+  const env = yield* toolEnv(path)
+  const roots = yield* Roots.make({
+    instanceDirectory: own(),
+    stateDirectory: host.paths.state,
+    guest: native.guest,
+    gid: FIRST_GID,
+    images: yield* Images.make({ host, within: beside, env }),
+    enter: Option.map(watchdog.mountNamespace, (path) => [native.launch, "-n", path, "--"]),
+    env
+  })
 
   const writeBundle = Effect.fnUntraced(function*(
     name: string,
+    root: Pick<Roots.Root, "path" | "isHosts">,
     disk: { readonly bytes: number; readonly inodes: number },
     firstUid: number,
-    seccompBpf: string | undefined
+    seccompBpf: string | undefined,
+    network?: BundleOptions["network"]
   ) {
     const seccomp = seccompProfile(process.arch)
     if (seccomp === undefined) {
@@ -76,8 +104,17 @@ export const make = Effect.gen(function*() {
       })
     }
     const bundle = own("bundles", name)
-    const rootfs = join(SHOWN_AT, ROOT)
-    const config = bundleConfig({ rootfs, disk, firstUid, firstGid: FIRST_GID, seccomp, seccompBpf })
+    const { isHosts, path: rootfs } = root
+    const config = bundleConfig({
+      rootfs,
+      isHosts,
+      disk,
+      firstUid,
+      firstGid: FIRST_GID,
+      seccomp,
+      seccompBpf,
+      ...(network === undefined ? {} : { network })
+    })
     yield* io(`writing ${bundle}`, async () => {
       await fs.mkdir(bundle, { recursive: true, mode: 0o711 })
       await fs.writeFile(join(bundle, "config.json"), JSON.stringify(config))
@@ -89,17 +126,13 @@ export const make = Effect.gen(function*() {
   const prepare = yield* once(Effect.gen(function*() {
     const version = yield* Crun.version(crun)
     yield* io("making the root skeleton", async () => {
-      await fs.mkdir(own("crun"), { recursive: true, mode: 0o700 })
-      await makeRootfs(join(rootsOf(own()), ROOT), native.guest, FIRST_GID)
+      for (const name of ["crun", "runsc"]) await fs.mkdir(own(name), { recursive: true, mode: 0o700 })
+      await makeRootfs(join(rootsOf(own()), Roots.HOST_ROOT), native.guest, FIRST_GID)
     })
-    const plain = yield* writeBundle("seccomp", { bytes: 65_536, inodes: 16 }, FIRST_GID, undefined)
-    const enter = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
+    const plain = yield* writeBundle("seccomp", Roots.host, { bytes: 65_536, inodes: 16 }, FIRST_GID, undefined)
     const bpf = yield* compile({
       within: (use) =>
-        hosted.aside(recipe(plain), (name, procsFiles) => {
-          const groups = procsFiles.flatMap((file) => ["-g", file])
-          return use({ name, crun: [native.launch, ...enter, ...groups, "--", crun, ...Crun.globals(stateRoot)] })
-        }),
+        beside((prefix, name) => use({ name, crun: [...prefix, crun, ...Crun.globals(stateRoot)] }), enter),
       stateRoot,
       bundle: plain,
       cache: join(host.paths.state, "cache"),
@@ -111,20 +144,28 @@ export const make = Effect.gen(function*() {
     return bpf
   }))
 
-  const bundleFor = Effect.fnUntraced(function*(disk: { readonly bytes: number; readonly inodes: number }) {
+  const bundleFor = Effect.fnUntraced(function*(
+    root: Roots.Root,
+    disk: { readonly bytes: number; readonly inodes: number }
+  ) {
     const firstUid = yield* idRanges.take
-    const name = `${disk.bytes}-${disk.inodes}-${firstUid}`
-    const bundle = bundles.get(name) ?? (yield* writeBundle(name, disk, firstUid, yield* prepare))
+    const name = `${root.name}-${disk.bytes}-${disk.inodes}-${firstUid}`
+    const bundle = bundles.get(name) ?? (yield* writeBundle(name, root, disk, firstUid, yield* prepare))
     bundles.set(name, bundle)
     return bundle
   })
 
-  let verified = false
-  /** The first sandbox proves, seen from the host, that filter and namespaces are on; the bundle is the same for all. */
-  const verify = (cgroup: Cgroup) =>
+  const verified = new Set<Runtimes.RuntimeName>()
+  /** A runtime's first sandbox proves, seen from the host, that filter and namespaces are on: bundles differ by their roots. */
+  const verify = (runtime: Runtimes.RuntimeName) => (cgroup: Cgroup) =>
     Effect.gen(function*() {
-      if (verified) return
+      if (verified.has(runtime)) return
       const pids = yield* cgroup.pids
+      if (runtime === "runsc") {
+        yield* Runtimes.verifyRunsc(runsc, pids)
+        verified.add(runtime)
+        return
+      }
       const guests = pids.map(confinement).filter(({ name }) => name === "guest")
       const confined = guests.length > 0 &&
         guests.every(({ noNewPrivs, seccomp }) => seccomp === "2" && noNewPrivs === "1")
@@ -136,7 +177,7 @@ export const make = Effect.gen(function*() {
           remedy: "This crun or kernel does not apply the seccomp profile; no job is run without it."
         })
       }
-      verified = true
+      verified.add(runtime)
     }).pipe(
       Effect.catchTag("CgroupError", (error) =>
         Effect.fail(
@@ -150,22 +191,81 @@ export const make = Effect.gen(function*() {
         ))
     )
 
-  const recipe = (bundle: string): HostSandbox.Recipe => ({
+  const recipe = (bundle: string, runtime: Runtimes.Runtime, root: Pick<Roots.Root, "env">): HostSandbox.Recipe => ({
     driver: "oci",
-    ownPids: OWN_PIDS,
-    command: (id) => [crun, ...Crun.globals(stateRoot), "run", "--bundle", bundle, id],
-    sealed: true,
-    paths: (instance: InstanceId, id) => [hosted.instancePath(instance, "crun", id)],
-    verify
+    ownPids: runtime.ownPids,
+    ownMemoryBytes: runtime.ownMemoryBytes,
+    hasOwnKernel: runtime.hasOwnKernel,
+    command: (id) => runtime.command(bundle, id),
+    sealed: runtime.sealed,
+    paths: (instance, id) => [...leftovers(instance, id), ...networked.paths(instance, id)],
+    network: networked.network,
+    env: () => root.env,
+    verify: verify(runtime.name)
+  })
+  const leftovers = Runtimes.leftovers(hosted.instancePath)
+  /** For what is no sandbox, and for those of others. */
+  const plain = () => recipe("", runtimes.crun, { env: {} })
+  const networked = yield* Networked.make(hosted, plain)
+  const aside = plain()
+
+  /** Its bundle is its own, because it names its network namespace. */
+  const networkedRecipe = Effect.fnUntraced(function*(
+    sandboxClass: SandboxClass,
+    disk: { readonly bytes: number; readonly inodes: number },
+    root: Roots.Root
+  ) {
+    if (sandboxClass.runtime === "runsc") {
+      return yield* new ProvisionFailed({
+        driver: "oci",
+        step: "network",
+        reason: `class ${sandboxClass.name} wants a network with runsc, which has a network stack of its own`,
+        remedy: "Use crun for classes with a network, or network none."
+      })
+    }
+    const firstUid = yield* idRanges.take
+    const bpf = yield* prepare
+    let attachment: Attachment | undefined
+    const made: HostSandbox.Recipe = {
+      ...recipe("", runtimes.crun, root),
+      command: (id) => runtimes.crun.command(own("bundles", id), id),
+      prepare: (id) =>
+        Effect.gen(function*() {
+          const attached = yield* networked.attach(id, sandboxClass)
+          attachment = attached.attachment
+          yield* writeBundle(id, root, disk, firstUid, bpf, attached.bundle)
+        }),
+      verify: (cgroup) =>
+        Effect.andThen(
+          verify("crun")(cgroup),
+          attachment === undefined ? Effect.void : networked.verify(cgroup, attachment)
+        )
+    }
+    return made
   })
 
   const driver: Driver = {
     name: "oci",
-    capabilities: new Set(["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage"]),
+    capabilities: new Set<Capability>([
+      "isolation",
+      "memory-limit",
+      "cpu-limit",
+      "pids-limit",
+      "disk-limit",
+      "usage",
+      ...hosted.holds
+    ]),
     provision: Effect.fn("Oci.provision")(function*(sandboxClass, disk) {
-      return yield* hosted.provision(recipe(yield* bundleFor(disk)), sandboxClass)
+      const root = yield* roots.of(sandboxClass)
+      if (sandboxClass.network !== "none") {
+        return yield* hosted.provision(yield* networkedRecipe(sandboxClass, disk, root), sandboxClass)
+      }
+      const runtime = sandboxClass.runtime === "runsc" ? yield* runtimes.runsc : runtimes.crun
+      return yield* hosted.provision(recipe(yield* bundleFor(root, disk), runtime, root), sandboxClass)
     }),
-    reap: (row) => hosted.reap(recipe(""), row),
+    accepts: hosted.accepts,
+    reap: (row) => hosted.reap(aside, row),
+    rootIdentity: roots.identity,
     check: Effect.gen(function*() {
       const found = yield* Effect.result(Crun.version(crun))
       const runtime: Check = found._tag === "Success"
@@ -187,8 +287,10 @@ export const make = Effect.gen(function*() {
           remedy: "Use x86-64 or arm64."
         }
         : { name: "seccomp", status: "ok", detail: `profile for ${process.arch}` }
-      return [runtime, root, profile, yield* userNamespaces, freeSpace(host.paths.state)]
-    })
+      const others = yield* toolChecks(env, runsc)
+      return [runtime, root, profile, yield* userNamespaces, freeSpace(host.paths.state), ...others]
+    }),
+    checkClass: networked.network.check
   }
   return driver
 })

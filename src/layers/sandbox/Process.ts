@@ -9,7 +9,7 @@ import type { InstanceId } from "../../schemas/Ids.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT } from "../host/Watchdog.ts"
 import * as HostSandbox from "./HostSandbox.ts"
-import { type Driver, ProvisionFailed } from "./Sandbox.ts"
+import { type Capability, type Driver, ProvisionFailed } from "./Sandbox.ts"
 
 /** `nobody`: jobs of a worker that is root are not. */
 const NOBODY = 65_534
@@ -52,10 +52,19 @@ export const make = Effect.gen(function*() {
 
   const driver: Driver = {
     name: "process",
-    capabilities: new Set(["memory-limit", "cpu-limit", "pids-limit", "usage"]),
+    capabilities: new Set<Capability>(["memory-limit", "cpu-limit", "pids-limit", "usage", ...hosted.holds]),
     provision: Effect.fn("Process.provision")(function*(sandboxClass) {
+      if (sandboxClass.network !== "host") {
+        return yield* new ProvisionFailed({
+          driver: "process",
+          step: "network",
+          reason: `class ${sandboxClass.name} asks for a network of its own, and this driver isolates nothing`,
+          remedy: "Use driver oci, or network host."
+        })
+      }
       return yield* hosted.provision(recipe, sandboxClass)
     }),
+    accepts: hosted.accepts,
     reap: (row) => hosted.reap(recipe, row),
     check: Effect.succeed([{
       name: "isolation",

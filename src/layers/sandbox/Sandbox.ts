@@ -1,11 +1,11 @@
 /** The contract every driver fulfils: one isolated place for one program, then it is destroyed. */
 import { Context, type Effect, Schema, type Scope, type Stream } from "effect"
 import type { SandboxId } from "../../schemas/Ids.ts"
-import type { LimitNeed } from "../../schemas/Limits.ts"
+import type { LimitNeed, LimitNotHeld, Limits } from "../../schemas/Limits.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
 import type { Phase, ProgramFile, WorkPath } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
-import type { PhaseUsage } from "../../schemas/Usage.ts"
+import type { Observation, PhaseUsage } from "../../schemas/Usage.ts"
 import type { LedgerRow } from "../ledger/Ledger.ts"
 
 /** No sandbox could be made: at which step, and what the operator can do about it. */
@@ -59,20 +59,6 @@ export type PhaseEvent =
 /** What is being used now, from the host's side. Absent where the driver cannot tell. */
 export interface Measurement {
   readonly cpuMicros?: number
-}
-
-/** All that can be said of a sandbox now, for people who look. Costs more than a `Measurement`. */
-export interface Observation extends Measurement {
-  readonly memoryBytes?: number
-  /** Memory of its processes; page cache and tmpfs. */
-  readonly memoryAnonBytes?: number
-  readonly memoryFileBytes?: number
-  readonly pids?: number
-  readonly throttledMicros?: number
-  readonly ioReadBytes?: number
-  readonly ioWriteBytes?: number
-  /** Part of the last ten seconds in which some of its processes waited for it, 0 to 1 (PSI "some avg10"). */
-  readonly pressure?: { readonly cpu?: number; readonly memory?: number; readonly io?: number }
 }
 
 /** One place for one program. Its scope is its life: closing it removes all that was made for it. */
@@ -129,13 +115,22 @@ export interface Driver {
     sandboxClass: SandboxClass,
     disk: { readonly bytes: number; readonly inodes: number }
   ) => Effect.Effect<Sandbox, ProvisionFailed, Scope.Scope>
+  /** Fails for limits that would not be held in a sandbox of this class. Absent: `capabilities` tell. */
+  readonly accepts?: (sandboxClass: SandboxClass, limits: Limits) => Effect.Effect<void, LimitNotHeld>
   /**
    * Removes what a dead worker's row names, in this order: processes, network, mounts, cgroups, files. True once all of
    * it is proven gone; false or a slow kernel leaves the row for the next round. Never called for a live instance.
    */
   readonly reap: (row: LedgerRow) => Effect.Effect<boolean>
+  /**
+   * Names the root file system of the class with every compiler in it: another one, another name. Fails when it cannot be
+   * told. Absent: nothing that is compiled in this driver's sandboxes may be kept for the next one.
+   */
+  readonly rootIdentity?: (sandboxClass: SandboxClass) => Effect.Effect<string, ProvisionFailed>
   /** What this host lacks for this driver, with the fix for each gap. Changes nothing that lasts. */
   readonly check: Effect.Effect<ReadonlyArray<Check>>
+  /** What it lacks for one class beyond that. Absent: nothing depends on the class. */
+  readonly checkClass?: (sandboxClass: SandboxClass) => Effect.Effect<ReadonlyArray<Check>>
 }
 
 /** All drivers this worker was built with. The classes choose among them by name. */

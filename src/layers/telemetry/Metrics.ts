@@ -41,7 +41,7 @@ export const metrics = {
   }),
   jobPhase: seconds("stoker_job_phase_seconds", {
     labels: ["function", "phase"],
-    help: "Elapsed time of a phase, as the sandbox measured it"
+    help: "Elapsed time of a phase, as the sandbox measured it; compiles that the cache spared are left out"
   }),
   jobSettle: seconds("stoker_job_settle_seconds", { help: "Writing down an outcome with what it owes" }),
   jobTell: seconds("stoker_job_tell_seconds", {
@@ -117,6 +117,16 @@ export const metrics = {
     unit: "sandboxes",
     labels: ["kind"],
     help: "Sandboxes charged: held now, and the limit if there is one"
+  }),
+
+  compileCache: counter("stoker_compile_cache_lookups_total", {
+    unit: "compiles",
+    labels: ["result"],
+    help: "Programs looked for in the compile cache before they were compiled: hit (not compiled), miss"
+  }),
+  compileCacheBytes: gauge("stoker_compile_cache_bytes", {
+    unit: "bytes",
+    help: "What the compile cache held on the disk when this worker counted last. Absent before and without it"
   }),
 
   journalOperation: seconds("stoker_journal_operation_seconds", {

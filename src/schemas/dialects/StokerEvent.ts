@@ -41,7 +41,13 @@ const common = {
 
 export const StokerEvent = Schema.Union([
   Schema.Struct({ event: Schema.Literal("received"), id: JobId, ...common }),
-  Schema.Struct({ event: Schema.Literal("running"), id: JobId, ...common }),
+  Schema.Struct({
+    event: Schema.Literal("running"),
+    id: JobId,
+    ...common,
+    /** Where its counters are on the worker's host, e.g. its cgroup. */
+    place: Schema.optionalKey(Schema.String)
+  }),
   Schema.Struct({ event: Schema.Literal("phase-started"), id: JobId, ...common, phase: PhaseName }),
   Schema.Struct({ event: Schema.Literal("phase-ended"), id: JobId, ...common, phase: PhaseName, usage: PhaseUsage }),
   Schema.Struct({
@@ -76,7 +82,7 @@ export const eventOf = (
   const all = { id, owner, attempt, seq, atMs, ...(labels === undefined ? {} : { labels }) }
   return JobEvent.match(event, {
     Received: (): StokerEvent => ({ event: "received", ...all }),
-    Running: (): StokerEvent => ({ event: "running", ...all }),
+    Running: ({ place }): StokerEvent => ({ event: "running", ...all, ...(place === undefined ? {} : { place }) }),
     PhaseStarted: ({ phase }): StokerEvent => ({ event: "phase-started", ...all, phase }),
     PhaseEnded: ({ phase, usage }): StokerEvent => ({ event: "phase-ended", ...all, phase, usage }),
     Ended: ({ artefactsMissing = [], outcome, usage }): StokerEvent => ({

@@ -1,0 +1,202 @@
+/**
+ * What a class's sandboxes have for a root, read-only: the host's /usr behind a skeleton, or somebody's tree (a directory
+ * of the operator, an unpacked image) under a layer of ours. That layer is an overlay's upper one: what a sandbox needs is
+ * there whatever the tree has at those places, links to elsewhere included, and nothing is ever written into the tree.
+ * The overlay is mounted once for each tree, in the watchdog's mount namespace, and goes with it.
+ */
+import { Effect, Option } from "effect"
+import { createHash } from "node:crypto"
+import { lstatSync, type Stats } from "node:fs"
+import * as fs from "node:fs/promises"
+import { dirname, join } from "node:path"
+import type { SandboxClass } from "../../../schemas/SandboxClass.ts"
+import { rootsOf, SHOWN_AT } from "../../host/Watchdog.ts"
+import { once } from "../../Once.ts"
+import * as HostRoot from "../HostRoot.ts"
+import type { ProvisionFailed } from "../Sandbox.ts"
+import { directoryIdentity } from "./DirectoryIdentity.ts"
+import type { Images } from "./Images.ts"
+import * as Tools from "./ImageTools.ts"
+import { refused } from "./ImageTools.ts"
+import { makeUpper } from "./Rootfs.ts"
+
+/** One that stands ready. */
+export interface Root {
+  /** For file names: equal for equal roots of this worker. */
+  readonly name: string
+  /** As the runtime sees it. */
+  readonly path: string
+  /** The host's /usr belongs into it. */
+  readonly isHosts: boolean
+  /** What its programs find in their environment unless the job says otherwise. */
+  readonly env: Readonly<Record<string, string>>
+}
+
+export interface RootsOptions {
+  /** Of this worker: below it everything lies but images. */
+  readonly instanceDirectory: string
+  readonly stateDirectory: string
+  readonly guest: string
+  /** Host group of the sandboxes' roots, who alone may run the guest. */
+  readonly gid: number
+  readonly images: Images
+  /** Words that run a program in the watchdog's mount namespace; none where there is none. */
+  readonly enter: Option.Option<ReadonlyArray<string>>
+  readonly env: Readonly<Record<string, string>>
+}
+
+/** The skeleton over the host's /usr: its name among the roots. */
+export const HOST_ROOT = "oci"
+
+/** The host's own, and what classes have that name no other. */
+export const host: Root = { name: HOST_ROOT, path: join(SHOWN_AT, HOST_ROOT), isHosts: true, env: {} }
+
+const bad = (path: string, reason: string, remedy: string, cause?: unknown) =>
+  refused(`root directory ${path}: ${reason}`, remedy, cause)
+
+const REMEDY_OWNER = "Give it to root and take the others' right to write: `chown root DIR && chmod go-w DIR`."
+
+const mine = new Set([0, process.getuid?.() ?? 0])
+
+const isWritableByOthers = (stat: Stats) => !mine.has(stat.uid) || (stat.mode & 0o022) !== 0
+
+const below = (path: string, ancestor: string) => path === ancestor || path.startsWith(`${ancestor}/`)
+
+/** Those the kernel makes up; nothing of them is a root file system. */
+const kernels = ["/proc", "/sys", "/dev"]
+
+/** The directory's real path, if nobody but root can put something else there. */
+export const checkDirectory = Effect.fnUntraced(function*(path: string, stateDirectory: string) {
+  const real = yield* Effect.tryPromise({
+    try: () => fs.realpath(path),
+    catch: (cause) =>
+      bad(path, `it cannot be found: ${String(cause)}`, "Give a directory that holds a root file system.", cause)
+  })
+  const stat = lstatSync(real)
+  if (!stat.isDirectory()) {
+    return yield* bad(path, "it is no directory", "Give a directory that holds a root file system.")
+  }
+  if (real === "/") {
+    return yield* bad(
+      path,
+      "that is the host itself",
+      "Leave `root` out to have the host's /usr, or give a directory of its own."
+    )
+  }
+  if (kernels.some((kernel) => below(real, kernel))) {
+    return yield* bad(path, "that is the kernel's", "Give a directory that holds a root file system.")
+  }
+  if (below(stateDirectory, real) || below(real, stateDirectory)) {
+    return yield* bad(
+      path,
+      `the worker's state is in it or around it (${stateDirectory})`,
+      "Give a directory elsewhere."
+    )
+  }
+  if (isWritableByOthers(stat)) {
+    return yield* bad(
+      path,
+      `others than root can write to it (uid ${stat.uid}, mode ${(stat.mode & 0o7777).toString(8)})`,
+      REMEDY_OWNER
+    )
+  }
+  for (let parent = dirname(real); parent !== "/"; parent = dirname(parent)) {
+    const above = lstatSync(parent)
+    // Where the sticky bit is, nobody moves what is root's.
+    if (isWritableByOthers(above) && (above.mode & 0o1000) === 0) {
+      return yield* bad(
+        path,
+        `others than root can write to ${parent}, so they could put another one there`,
+        REMEDY_OWNER
+      )
+    }
+  }
+  return { real, dev: stat.dev, ino: stat.ino }
+})
+
+/** A tree to be put under ours. */
+interface Given {
+  readonly name: string
+  readonly tree: string
+  readonly env: Readonly<Record<string, string>>
+}
+
+const shortHash = (text: string) => createHash("sha256").update(text).digest("hex").slice(0, 32)
+
+export const make = Effect.fnUntraced(function*(options: RootsOptions) {
+  const { images, instanceDirectory } = options
+  const hostRoot = yield* HostRoot.make
+  const mounted = new Map<string, Effect.Effect<Root, ProvisionFailed>>()
+
+  const mount = Effect.fnUntraced(function*({ env, name, tree }: Given) {
+    if (Option.isNone(options.enter)) {
+      return yield* refused(`${tree} cannot be mounted`, "Run the worker as root.")
+    }
+    const layers = join("layers", name)
+    yield* Effect.tryPromise({
+      try: async () => {
+        const folder = join(instanceDirectory, layers)
+        await fs.rm(folder, { recursive: true, force: true })
+        await makeUpper(join(folder, "ours"), tree, options.guest, options.gid)
+        // By a name of ours: the tree's own may have characters that separate layers.
+        await fs.symlink(tree, join(folder, "given"))
+        await fs.mkdir(join(rootsOf(instanceDirectory), name), { recursive: true, mode: 0o755 })
+      },
+      catch: (cause) =>
+        refused(`making the root ${name}: ${String(cause)}`, "Is the state directory writable and not full?", cause)
+    })
+    const path = join(SHOWN_AT, name)
+    yield* Tools.run({
+      prefix: options.enter.value,
+      argv: [
+        "mount",
+        "--types=overlay",
+        `--options=ro,nosuid,nodev,redirect_dir=nofollow,metacopy=off,lowerdir=${layers}/ours:${layers}/given`,
+        "stoker",
+        path
+      ],
+      cwd: instanceDirectory,
+      env: options.env
+    }).pipe(
+      Effect.catchTag("ToolFailed", ({ said }) =>
+        Effect.fail(
+          refused(
+            `${tree} cannot be mounted under an overlay: ${said}`,
+            "Does the kernel have overlayfs, and is the directory on an ordinary file system (not itself an overlay of two)?"
+          )
+        ))
+    )
+    return { name, path, isHosts: false, env } satisfies Root
+  }, Effect.uninterruptible)
+
+  const mountedOnce = Effect.fnUntraced(function*(given: Given) {
+    const known = mounted.get(given.name) ?? (yield* once(mount(given)))
+    mounted.set(given.name, known)
+    return yield* known
+  })
+
+  return {
+    /** The root of a class; an image is pulled first, should it not be there. */
+    of: Effect.fnUntraced(function*({ root }: SandboxClass): Effect.fn.Return<Root, ProvisionFailed> {
+      if (root === undefined) return host
+      if ("directory" in root) {
+        const { dev, ino, real } = yield* checkDirectory(root.directory, options.stateDirectory)
+        // Another one at the same place is another root.
+        return yield* mountedOnce({ name: `directory-${shortHash(`${real} ${dev} ${ino}`)}`, tree: real, env: {} })
+      }
+      const { digest, env, tree } = yield* images.get(root.image)
+      return yield* mountedOnce({ name: `image-${shortHash(digest)}`, tree, env })
+    }),
+    /** See `Driver.rootIdentity`. Of a directory: its own time and its toolchains; who changes something deep in it, touches it. */
+    identity: Effect.fnUntraced(function*({ root }: SandboxClass): Effect.fn.Return<string, ProvisionFailed> {
+      if (root === undefined) return yield* hostRoot
+      if ("directory" in root) {
+        const { real } = yield* checkDirectory(root.directory, options.stateDirectory)
+        return `directory ${directoryIdentity(real)}`
+      }
+      return `image ${(yield* images.get(root.image)).digest}`
+    })
+  }
+})
+
+export type Roots = Effect.Success<ReturnType<typeof make>>
