@@ -513,6 +513,22 @@ describe("the artefacts of a job", () => {
       }
     }))
 
+  it.effect("of a try that is not the last are nobody's, and those of the last are its own", () =>
+    Effect.gen(function*() {
+      const world = makeWorld()
+      const job = asking(["x"])
+      const first = yield* makeWorker(world, { name: "w1", script: leaving("one", exited(1)) })
+      yield* first.deliver(job, "one", { retry: () => Effect.succeed(true) })
+      yield* first.idle
+      assert.include(world.steps, "after artefact")
+      assert.notInclude(world.steps, "after keep")
+      assert.deepStrictEqual(outcomes(world, job), [])
+      const second = yield* makeWorker(world, { name: "w2", script: leaving("two") })
+      yield* second.deliver(job, "one", { attempt: 2, retry: () => Effect.succeed(false) })
+      yield* second.idle
+      assert.deepStrictEqual(yield* filesOf(world, second, job), { kept: ["x: two"], missing: [] })
+    }))
+
   it.effect("of a run that ended before any was looked for are missing, each", () =>
     Effect.gen(function*() {
       const world = makeWorld()
