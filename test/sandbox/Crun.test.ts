@@ -68,7 +68,9 @@ describe("the seccomp profile", () => {
       "personality",
       "prctl",
       "prlimit64",
+      "seccomp",
       "setrlimit",
+      "setsockopt",
       "shmget",
       "socket",
       "socketpair"
@@ -88,7 +90,7 @@ describe("the seccomp profile", () => {
         )
       ).map(({ action }) => action)
     const upper = 1n << 32n
-    for (const value of [0n, 1n, 15n, 61n, 63n, 126n, 0x8000_003en, 0xffff_ffffn]) {
+    for (const value of [0n, 1n, 15n, 21n, 23n, 61n, 63n, 126n, 0x8000_003en, 0xffff_ffffn]) {
       assert.deepStrictEqual(matches("prctl", value), ["SCMP_ACT_ALLOW"], String(value))
       assert.deepStrictEqual(matches("prctl", value + upper), ["SCMP_ACT_ALLOW"], String(value))
     }
