@@ -89,6 +89,8 @@ interface Standing {
   limits: CgroupLimits
   /** Counters as they were when it became ready: the first phase need not wait for them to be read. */
   baseline: Baseline | undefined
+  /** We have killed it from outside: its guest can say nothing any more, the counters can. */
+  killed: boolean
 }
 
 interface Baseline {
@@ -264,11 +266,14 @@ export const make = Effect.gen(function*() {
               return ended(event.exit, event.maxRssBytes)
           }
         }),
-        // The kernel may have chosen the guest: the phase ended for want of memory, which its counter proves.
+        // The kernel may have chosen the guest: the phase ended for want of memory, which its counter proves. Or the guest
+        // could not say in time what came of the phase, and died with it by our hand.
         Stream.catchTag("SandboxLost", (error) =>
           Stream.unwrap(Effect.gen(function*() {
             const last = yield* ended({ _tag: "Signalled", signal: 9 }, Number.POSITIVE_INFINITY)
-            return (last.usage.oomKills ?? 0) > 0 ? Stream.succeed<PhaseEvent>(last) : Stream.fail(error)
+            return standing.killed || (last.usage.oomKills ?? 0) > 0
+              ? Stream.succeed<PhaseEvent>(last)
+              : Stream.fail(error)
           })))
       )
     }))
@@ -326,7 +331,7 @@ export const make = Effect.gen(function*() {
     const standing: Standing = yield* Effect.gen(function*() {
       const limits = cgroupLimits(defaults, recipe.ownPids)
       if (!isRoomy) yield* cgroup.limit(limits)
-      return { limits, baseline: yield* baselineOf(cgroup) }
+      return { limits, baseline: yield* baselineOf(cgroup), killed: false }
     }).pipe(Effect.mapError(failed(recipe, "cgroup")))
     const sandbox: Sandbox = {
       id: row.id,
@@ -336,7 +341,10 @@ export const make = Effect.gen(function*() {
       run: (phase) => runPhase(recipe, row.id, cgroup, link, standing, phase),
       signal: link.signal,
       lost: link.lost,
-      kill: Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` }),
+      kill: Effect.suspend(() => {
+        standing.killed = true
+        return Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` })
+      }),
       measure: cgroup.cpu.pipe(
         Effect.map((cpuMicros) => ({ cpuMicros })),
         Effect.orElseSucceed(() => ({}))
