@@ -25,6 +25,13 @@ describe("crun", () => {
       assert.strictEqual(yield* Crun.version(yield* program("echo crun version 2.0")), "2.0.0")
     }))
 
+  it.live("is heard to the end of what it says, also when that is read after its exit", () =>
+    Effect.gen(function*() {
+      // As on a machine so busy that the exit is seen first.
+      const late = yield* program("(sleep 0.3; echo crun version 1.14.1) & exit 0")
+      assert.strictEqual(yield* Crun.version(late), "1.14.1")
+    }))
+
   it.live("that is too old is refused, with what is needed", () =>
     Effect.gen(function*() {
       for (const old of ["0.17", "1.7.2"]) {
