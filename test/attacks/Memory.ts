@@ -104,7 +104,19 @@ export const attacks: ReadonlyArray<Attack> = [
     ),
     result: "partly held"
   },
-  memory("filters on thousands of sockets", ["filters"], "memory limit", counted),
+  isolated(
+    memory(
+      "all that the host's kernel may compile: filters of sockets and of seccomp",
+      ["filters"],
+      "seccomp: a job has no filters of its own",
+      (seen) => {
+        exited(seen)
+        assert.strictEqual(seen.lines.length, 8)
+        for (const line of seen.lines.slice(0, 6)) assert.match(line, /: E(PERM|INVAL)$/)
+        for (const line of seen.lines.slice(6)) assert.match(line, /: fine$/)
+      }
+    )
+  ),
   isolated(
     memory(
       "all asynchronous I/O contexts of the host",

@@ -77,5 +77,18 @@ export const attacks: ReadonlyArray<Attack> = [
       assert.deepStrictEqual(seen.outcome, { _tag: "TimedOut", phase: "run", limit: "cpu", limitMs: slowly(400) })
       assert.isAtLeast(seen.usage.cpuMicros ?? 0, slowly(400) * 990)
     }
+  },
+  {
+    name: "so little CPU that the guest cannot say how it ended",
+    heldBy: "the host kills the sandbox a second later, and its measures do not need the guest",
+    program: "sharing.c",
+    args: ["cpu"],
+    needs: ["cpu-limit"],
+    limits: { cpus: 0.01, wallMs: slowly(1000) },
+    expect: (seen) => {
+      timedOut(seen)
+      assert.isAbove(seen.usage.cpuMicros ?? 0, 0)
+      assert.isAbove(seen.usage.memoryPeakBytes ?? 0, 0)
+    }
   }
 ]

@@ -144,7 +144,7 @@ export const attacks: ReadonlyArray<Attack> = [
   },
   {
     name: "system calls that nobody answers (seccomp user notification)",
-    heldBy: "KILL ends who waits for an answer",
+    heldBy: "seccomp refuses filters of the job's own; KILL ends who waits for an answer",
     program: "bombs.c",
     args: ["unanswered"],
     needs: [],

@@ -25,6 +25,13 @@ describe("crun", () => {
       assert.strictEqual(yield* Crun.version(yield* program("echo crun version 2.0")), "2.0.0")
     }))
 
+  it.live("is heard to the end of what it says, also when that is read after its exit", () =>
+    Effect.gen(function*() {
+      // As on a machine so busy that the exit is seen first.
+      const late = yield* program("(sleep 0.3; echo crun version 1.14.1) & exit 0")
+      assert.strictEqual(yield* Crun.version(late), "1.14.1")
+    }))
+
   it.live("that is too old is refused, with what is needed", () =>
     Effect.gen(function*() {
       for (const old of ["0.17", "1.7.2"]) {
@@ -68,7 +75,9 @@ describe("the seccomp profile", () => {
       "personality",
       "prctl",
       "prlimit64",
+      "seccomp",
       "setrlimit",
+      "setsockopt",
       "shmget",
       "socket",
       "socketpair"
@@ -88,7 +97,7 @@ describe("the seccomp profile", () => {
         )
       ).map(({ action }) => action)
     const upper = 1n << 32n
-    for (const value of [0n, 1n, 15n, 61n, 63n, 126n, 0x8000_003en, 0xffff_ffffn]) {
+    for (const value of [0n, 1n, 15n, 21n, 23n, 61n, 63n, 126n, 0x8000_003en, 0xffff_ffffn]) {
       assert.deepStrictEqual(matches("prctl", value), ["SCMP_ACT_ALLOW"], String(value))
       assert.deepStrictEqual(matches("prctl", value + upper), ["SCMP_ACT_ALLOW"], String(value))
     }

@@ -82,6 +82,8 @@ interface Standing {
   limits: CgroupLimits
   /** Counters as they were when it became ready: the first phase need not wait for them to be read. */
   baseline: HostUsage.Baseline | undefined
+  /** We have killed it from outside: its guest can say nothing any more, the counters can. */
+  killed: boolean
 }
 
 export const make = Effect.gen(function*() {
@@ -229,11 +231,11 @@ export const make = Effect.gen(function*() {
           }
         }),
         // The kernel may have chosen the guest: the phase ended for want of memory, or a kernel inside for want of threads,
-        // which counters prove.
+        // which counters prove. Or the guest could not say in time what came of the phase, and died with it by our hand.
         Stream.catchTag("SandboxLost", (error) =>
           Stream.unwrap(Effect.gen(function*() {
             const last = yield* ended({ _tag: "Signalled", signal: 9 }, Number.POSITIVE_INFINITY)
-            const isOwnFault = (last.usage.oomKills ?? 0) > 0 ||
+            const isOwnFault = standing.killed || (last.usage.oomKills ?? 0) > 0 ||
               (recipe.hasOwnKernel === true && (last.usage.pidsRefused ?? 0) > 0)
             return isOwnFault ? Stream.succeed<PhaseEvent>(last) : Stream.fail(error)
           })))
@@ -298,7 +300,7 @@ export const make = Effect.gen(function*() {
       const limits = limitsOf(defaults)
       const changed = isRoomy ? undefined : HostLimits.changes(limitsOf(ceiling), limits)
       if (changed !== undefined) yield* cgroup.limit(changed)
-      return { frame, limits, baseline: yield* HostUsage.baselineOf(cgroup) }
+      return { frame, limits, baseline: yield* HostUsage.baselineOf(cgroup), killed: false }
     }).pipe(Effect.mapError(failed(recipe, "cgroup")))
     const sandbox: Sandbox = {
       id: row.id,
@@ -308,7 +310,10 @@ export const make = Effect.gen(function*() {
       run: (phase) => runPhase(recipe, row.id, cgroup, link, standing, phase),
       signal: link.signal,
       lost: link.lost,
-      kill: Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` }),
+      kill: Effect.suspend(() => {
+        standing.killed = true
+        return Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` })
+      }),
       measure: cgroup.cpu.pipe(
         Effect.map((cpuMicros) => ({ cpuMicros })),
         Effect.orElseSucceed(() => ({}))

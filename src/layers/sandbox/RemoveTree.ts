@@ -19,13 +19,23 @@ const removeAll = async (path: string) => {
   }
 }
 
+/** What is gone already is no failure: a runtime that ends removes its own. */
+const unlessGone = async <A>(work: Promise<A>, otherwise: A): Promise<A> => {
+  try {
+    return await work
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return otherwise
+    throw error
+  }
+}
+
 /**
  * Removes a directory whose parent is ours alone. A flat one costs a call for each file; what has directories is left to
  * `rm`, because by paths another process of the job's user could lead us out of it with a link.
  */
 export const removeTree = async (path: string): Promise<void> => {
-  const entries = await readdir(path, { withFileTypes: true })
+  const entries = await unlessGone(readdir(path, { withFileTypes: true }), [])
   if (entries.some((entry) => entry.isDirectory())) return removeAll(path)
-  for (const { name } of entries) await unlink(join(path, name))
-  await rmdir(path)
+  for (const { name } of entries) await unlessGone(unlink(join(path, name)), undefined)
+  await unlessGone(rmdir(path), undefined)
 }

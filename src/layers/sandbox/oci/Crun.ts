@@ -40,8 +40,15 @@ export const find = (name: string, path: string): string =>
     ? resolve(name)
     : path.split(":").map((folder) => join(folder, name)).find((file) => isAbsolute(file) && isExecutable(file)) ?? name
 
-/** Runs crun to its end; what it said on stdout, or a failure with what it said on stderr. */
-export const execute = (program: string, args: ReadonlyArray<string>): Effect.Effect<string, ProvisionFailed> =>
+/**
+ * Runs crun to its end; what it said on stdout, or a failure with what it said on stderr. `leaves`: a success leaves a
+ * container behind that holds our pipes, so they have no end, and what was said is of no interest.
+ */
+export const execute = (
+  program: string,
+  args: ReadonlyArray<string>,
+  leaves: "nothing" | "container" = "nothing"
+): Effect.Effect<string, ProvisionFailed> =>
   Effect.callback<string, ProvisionFailed>((resume) => {
     const child = spawn(program, [...args], { stdio: ["ignore", "pipe", "pipe"] })
     const said = { stdout: "", stderr: "" }
@@ -56,14 +63,15 @@ export const execute = (program: string, args: ReadonlyArray<string>): Effect.Ef
           )
         )
     )
-    // Not `close`: the container that `create` leaves holds our pipes. What was written before the end is there by then.
-    child.on("exit", (code, signal) =>
-      setImmediate(() =>
-        resume(
-          code === 0
-            ? Effect.succeed(said.stdout)
-            : Effect.fail(failed(`${program}: ${said.stderr.trim() || `it ended with ${signal ?? `status ${code}`}`}`))
-        )
+    child.on("exit", (code) => {
+      if (code === 0 && leaves === "container") resume(Effect.succeed(""))
+    })
+    // Not `exit`: on a busy machine that comes before the pipes are read.
+    child.on("close", (code, signal) =>
+      resume(
+        code === 0
+          ? Effect.succeed(said.stdout)
+          : Effect.fail(failed(`${program}: ${said.stderr.trim() || `it ended with ${signal ?? `status ${code}`}`}`))
       ))
     return Effect.sync(() => void child.kill("SIGKILL"))
   }).pipe(

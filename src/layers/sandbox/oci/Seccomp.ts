@@ -50,7 +50,7 @@ export const compile = Effect.fnUntraced(function*(options: CompileOptions) {
   if (known !== undefined && known.length > 0) return known.toString("base64")
 
   const filter = yield* options.within(({ crun: [program = "crun", ...args], name }) =>
-    execute(program, [...args, "create", "--bundle", options.bundle, name]).pipe(
+    execute(program, [...args, "create", "--bundle", options.bundle, name], "container").pipe(
       Effect.andThen(
         Effect.promise(() => fs.readFile(join(options.stateRoot, name, "seccomp.bpf")).catch(() => undefined))
       ),

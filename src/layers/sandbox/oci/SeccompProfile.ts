@@ -10,6 +10,7 @@
  */
 
 const EPERM = 1
+const EINVAL = 22
 const EMFILE = 24
 const SUCCESS = 0
 const ENOSYS = 38
@@ -41,7 +42,7 @@ const processes = names(`
   process_vm_readv process_vm_writev ptrace restart_syscall rseq rt_sigaction rt_sigpending rt_sigprocmask
   rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
   sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
-  sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield seccomp set_robust_list set_thread_area
+  sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield set_robust_list set_thread_area
   set_tid_address setfsgid setfsuid setgid setgroups setpgid setpriority setregid setresgid setresuid setreuid
   setsid setuid sigaltstack tgkill tkill uname vfork wait4 waitid
 `)
@@ -56,7 +57,7 @@ const waiting = names(`
 const talking = names(`
   accept accept4 bind connect getpeername getsockname getsockopt listen mq_getsetattr mq_notify mq_open mq_timedreceive
   mq_timedsend mq_unlink msgctl msgget msgrcv msgsnd recvfrom recvmmsg recvmsg semctl semget semop semtimedop sendmmsg
-  sendmsg sendto setsockopt shutdown landlock_add_rule landlock_create_ruleset landlock_restrict_self
+  sendmsg sendto shutdown landlock_add_rule landlock_create_ruleset landlock_restrict_self
 `)
 
 /** Known, and refused with EPERM: the program learns that it may not, not that the kernel is old. */
@@ -104,6 +105,16 @@ const hugePages = [["mmap", 3, 0x40000], ["memfd_create", 1, 0x4], ["shmget", 2,
 const resources = Array.from({ length: 16 }, (_, number) => number)
 const RLIMIT_CORE = 4
 
+const SOL_SOCKET = 1
+/**
+ * SO_ATTACH_FILTER, SO_ATTACH_BPF and their like for groups of sockets. Compiled filters of the whole host share one bound
+ * (net.core.bpf_jit_limit), and once it is reached no sandbox gets its own seccomp filter: for the same reason a job has
+ * none of its own, neither by seccomp(2) nor by prctl(2).
+ */
+const filterOptions = [26, 50, 51, 52]
+const SECCOMP_SET_MODE_FILTER = 1
+const PR_SET_SECCOMP = 22
+
 /** Would keep everybody else off the other threads of a core. */
 const PR_SCHED_CORE = 62
 
@@ -122,13 +133,14 @@ const bits = (index: number, mask: number, value: number) => ({
 const INT = 0xffffffff
 const int = (index: number, value: number) => bits(index, INT, value)
 
-/** Every `int` but this one: those that agree with it down to some bit and differ in that. */
-const intsOtherThan = (index: number, value: number) =>
-  Array.from({ length: 32 }, (_, bit) => {
-    const mask = INT - (2 ** bit - 1)
-    const flipped = Math.floor(value / 2 ** bit) % 2 === 0 ? value + 2 ** bit : value - 2 ** bit
-    return bits(index, mask, Math.floor(flipped / 2 ** bit) * 2 ** bit)
-  })
+/** Every `int` but these, in as few patterns of bits as there can be. */
+const intsOtherThan = (index: number, ...values: ReadonlyArray<number>) => {
+  const outside = (first: number, size: number): ReadonlyArray<ReturnType<typeof bits>> => {
+    if (values.every((value) => value < first || value >= first + size)) return [bits(index, INT - (size - 1), first)]
+    return size === 1 ? [] : [...outside(first, size / 2), ...outside(first + size / 2, size / 2)]
+  }
+  return outside(0, INT + 1)
+}
 
 /** The architecture's own calls only: 32-bit entry points are killed by libseccomp's default. */
 const architectures: Readonly<Record<string, string>> = { x64: "SCMP_ARCH_X86_64", arm64: "SCMP_ARCH_AARCH64" }
@@ -202,8 +214,28 @@ export const seccompProfile = (arch: string) => {
         errnoRet: SUCCESS,
         args: [int(1, RLIMIT_CORE), { index: 2, value: 0, op: "SCMP_CMP_NE" }]
       },
-      ...intsOtherThan(0, PR_SCHED_CORE).map((option) => ({ names: ["prctl"], action: allow, args: [option] })),
+      ...intsOtherThan(0, PR_SCHED_CORE, PR_SET_SECCOMP).map((option) => ({
+        names: ["prctl"],
+        action: allow,
+        args: [option]
+      })),
       { names: ["prctl"], action: refuse, errnoRet: EPERM, args: [int(0, PR_SCHED_CORE)] },
+      // What a kernel without filters says.
+      { names: ["prctl"], action: refuse, errnoRet: EINVAL, args: [int(0, PR_SET_SECCOMP)] },
+      ...intsOtherThan(0, SECCOMP_SET_MODE_FILTER).map((mode) => ({ names: ["seccomp"], action: allow, args: [mode] })),
+      { names: ["seccomp"], action: refuse, errnoRet: EINVAL, args: [int(0, SECCOMP_SET_MODE_FILTER)] },
+      ...intsOtherThan(1, SOL_SOCKET).map((level) => ({ names: ["setsockopt"], action: allow, args: [level] })),
+      ...intsOtherThan(2, ...filterOptions).map((option) => ({
+        names: ["setsockopt"],
+        action: allow,
+        args: [int(1, SOL_SOCKET), option]
+      })),
+      ...filterOptions.map((option) => ({
+        names: ["setsockopt"],
+        action: refuse,
+        errnoRet: EPERM,
+        args: [int(1, SOL_SOCKET), int(2, option)]
+      })),
       ...personalities.map((personality) => ({ names: ["personality"], action: allow, args: equals(personality) })),
       {
         names: ["clone"],
