@@ -73,12 +73,13 @@ export const make = Effect.gen(function*() {
     })
 
   const env = yield* toolEnv(path)
+  const imageBytes = yield* Config.Int("STOKER_IMAGE_BYTES").pipe(Config.withDefault(Images.standardLimits.bytes))
   const roots = yield* Roots.make({
     instanceDirectory: own(),
     stateDirectory: host.paths.state,
     guest: native.guest,
     gid: FIRST_GID,
-    images: yield* Images.make({ host, within: beside, env }),
+    images: yield* Images.make({ host, within: beside, env, limits: { ...Images.standardLimits, bytes: imageBytes } }),
     enter: Option.map(watchdog.mountNamespace, (path) => [native.launch, "-n", path, "--"]),
     env
   })

@@ -147,7 +147,7 @@ const causes: ReadonlyArray<readonly [RegExp, string, string]> = [
     "Pull it again; if that does not help, the registry or archive is corrupt."
   ],
   [
-    /no space left on device|file too large|file size limit/i,
+    /no space left on device|file too large|file size limit|short write/i,
     "there is no room for it",
     "Free some space in the state directory, or raise STOKER_IMAGE_BYTES."
   ],
