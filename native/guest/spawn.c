@@ -84,7 +84,8 @@ static _Noreturn void child(const struct run *run, int report) {
   sigprocmask(SIG_SETMASK, &none, NULL);
   environ = run->envp;
   uint64_t killed_after = run->cpu_seconds + (run->cpu_seconds < UINT64_MAX); /* SIGXCPU a second before */
-  bool limited = limit(RLIMIT_CORE, 0, 0) &&
+  /* 1, not 0: the one value at which the kernel does not start a handler for core dumps (core(5)). */
+  bool limited = limit(RLIMIT_CORE, 1, 1) &&
     (run->nofile == 0 || limit(RLIMIT_NOFILE, run->nofile, run->nofile)) &&
     (run->fsize == 0 || limit(RLIMIT_FSIZE, run->fsize, run->fsize)) &&
     (run->cpu_seconds == 0 || limit(RLIMIT_CPU, run->cpu_seconds, killed_after)) &&

@@ -2,7 +2,7 @@
 import type { Cgroups } from "../layers/cgroup/Cgroup.ts"
 import * as Devices from "../layers/cgroup/Devices.ts"
 import type { Check } from "../layers/sandbox/Sandbox.ts"
-import type { LimitNeed } from "../schemas/Limits.ts"
+import { type LimitNeed, limitNeeds } from "../schemas/Limits.ts"
 
 /** As the configuration file calls them. */
 const names: Readonly<Record<LimitNeed, string>> = {
@@ -13,8 +13,6 @@ const names: Readonly<Record<LimitNeed, string>> = {
   "io-weight": "ioWeight",
   "io-max": "ioRead, ioWrite, ioReads, ioWrites"
 }
-
-const needs = Object.keys(names) as ReadonlyArray<LimitNeed>
 
 const disks = () => Devices.disks().map(({ name }) => name).join(", ")
 
@@ -47,13 +45,13 @@ export const limitChecks = (cgroups: Cgroups["Service"]): ReadonlyArray<Check> =
     status: "ok",
     detail: [
       "wall, cpuTime, memory, pids, cpus, fileSize, disk, inodes, output, openFiles",
-      ...needs.filter(isHeld).map((need) => names[need])
+      ...limitNeeds.filter(isHeld).map((need) => names[need])
     ]
       .join(", ")
   }
   return [
     held,
-    ...notHeld(needs.filter((need) => !isHeld(need)), cgroups),
+    ...notHeld(limitNeeds.filter((need) => !isHeld(need)), cgroups),
     ...(isV1 ? [ioOnV1] : []),
     ...weightless.map(({ name }): Check => ({
       name: "ioWeight",

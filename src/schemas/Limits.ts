@@ -139,7 +139,8 @@ export const resolve = Effect.fnUntraced(function*(ceiling: Limits, defaults: Li
 })
 
 /** What a sandbox must be able to do beyond the usual limits, for these ones. */
-export type LimitNeed = "cpu-weight" | "memory-high" | "swap" | "oom-group" | "io-weight" | "io-max"
+export const limitNeeds = ["cpu-weight", "memory-high", "swap", "oom-group", "io-weight", "io-max"] as const
+export type LimitNeed = (typeof limitNeeds)[number]
 
 /** Needs of limits, each with the field that asks for it. A value that means what its absence means asks for nothing. */
 export const needsOf = (limits: Limits): ReadonlyMap<LimitNeed, keyof Limits> => {

@@ -14,7 +14,7 @@ export const Outcome = Schema.TaggedUnion({
   Signalled: { phase: PhaseName, signal: Schema.Natural },
   /** It was killed at its wall or CPU limit. */
   TimedOut: { phase: PhaseName, limit: Schema.Literals(["wall", "cpu"]), limitMs: Schema.Natural },
-  /** The kernel killed one of its processes for want of memory. */
+  /** The kernel killed one of its processes for want of memory, or what its files take left none to start it. */
   OutOfMemory: { phase: PhaseName, limitBytes: Schema.Natural },
   /** It wrote more than its limit and its policy was `kill`. */
   OutputExceeded: { phase: PhaseName, stream: StreamName, limitBytes: Schema.Natural },

@@ -60,7 +60,38 @@ describe("the seccomp profile", () => {
   it("decides every call once, or by its arguments", () => {
     const all = (profile?.syscalls ?? []).flatMap(({ names }) => names)
     const often = new Set(all.filter((name, index) => all.indexOf(name) !== index))
-    assert.deepStrictEqual([...often].toSorted(), ["personality", "socket"])
+    const calls = [
+      "memfd_create",
+      "mmap",
+      "personality",
+      "prctl",
+      "prlimit64",
+      "setrlimit",
+      "shmget",
+      "socket",
+      "socketpair"
+    ]
+    assert.deepStrictEqual([...often].toSorted(), calls)
+    // One rule without arguments would decide for all of them.
+    for (const name of [...often, "clone"]) {
+      for (const rule of rules(name)) assert.isNotEmpty("args" in rule ? rule.args : [], name)
+    }
+  })
+
+  it("a value is refused and every other one is let through, whatever the upper half of its register holds", () => {
+    const matches = (name: string, value: bigint) =>
+      rules(name).filter((rule) =>
+        ("args" in rule ? rule.args ?? [] : []).some((arg) =>
+          arg.index === 0 && "valueTwo" in arg && (value & BigInt(arg.value)) === BigInt(arg.valueTwo)
+        )
+      ).map(({ action }) => action)
+    const upper = 1n << 32n
+    for (const value of [0n, 1n, 15n, 61n, 63n, 126n, 0x8000_003en, 0xffff_ffffn]) {
+      assert.deepStrictEqual(matches("prctl", value), ["SCMP_ACT_ALLOW"], String(value))
+      assert.deepStrictEqual(matches("prctl", value + upper), ["SCMP_ACT_ALLOW"], String(value))
+    }
+    for (const value of [62n, 62n + upper]) assert.deepStrictEqual(matches("prctl", value), ["SCMP_ACT_ERRNO"])
+    for (const value of [4n, 4n + upper]) assert.deepStrictEqual(matches("setrlimit", value), ["SCMP_ACT_ERRNO"])
   })
 
   it("lets nobody make namespaces, mounts or keys, nor reach the kernel by other ways", () => {

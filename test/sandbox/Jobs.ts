@@ -39,6 +39,8 @@ export interface Wanted {
   readonly artefactBytes?: number
   /** Where the limits may go beyond the standard class. */
   readonly ceiling?: Partial<Limits>
+  /** Between TERM and KILL of a stop; absent: 500. */
+  readonly graceMs?: number
   /** Called with every piece of output, e.g. to stop the run. */
   readonly onOutput?: (text: string, stop: Effect.Effect<void>) => Effect.Effect<void>
 }
@@ -78,7 +80,7 @@ export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wan
   const started = yield* (yield* Executor).start({
     job,
     attempt: 1,
-    class: sandboxClass,
+    class: { ...sandboxClass, ceiling },
     ...(wanted.artefactBytes === undefined ? {} : { artefactBytes: wanted.artefactBytes }),
     program: { ...program, artefacts: (wanted.artefacts ?? []).map((path) => WorkPath.make(path)) }
   })
@@ -94,7 +96,7 @@ export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wan
           parts[event.stream].push(event.bytes)
           return wanted.onOutput?.(
             Buffer.from(event.bytes).toString(),
-            started.stop({ reason: "enough", graceMs: 500 })
+            started.stop({ reason: "enough", graceMs: wanted.graceMs ?? 500 })
           ) ?? Effect.void
         case "PhaseStarted":
           phases.push(event.phase)

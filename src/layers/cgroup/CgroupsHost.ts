@@ -1,5 +1,5 @@
 import { Effect, Layer, Option } from "effect"
-import type { LimitNeed } from "../../schemas/Limits.ts"
+import { type LimitNeed, limitNeeds } from "../../schemas/Limits.ts"
 import { type CgroupError, Cgroups, CgroupUnavailable } from "./Cgroup.ts"
 import * as CgroupFs from "./CgroupFs.ts"
 import type { Hierarchy } from "./Hierarchy.ts"
@@ -38,8 +38,6 @@ export interface CgroupsOptions {
 }
 
 const needed = ["memory", "pids", "cpu"]
-
-const needs: ReadonlyArray<LimitNeed> = ["cpu-weight", "memory-high", "swap", "oom-group", "io-weight", "io-max"]
 
 const files: Readonly<Record<LimitNeed, string>> = {
   "cpu-weight": "cpu.weight",
@@ -143,7 +141,7 @@ const make = Effect.fnUntraced(function*(options: CgroupsOptions) {
       "Limits of I/O hold direct and synchronous writes only: cgroup v1 does not see what the kernel writes back later."
     )
   }
-  const held = yield* Effect.filter(needs, (need) => hierarchy.holds(need, instance.directories))
+  const held = yield* Effect.filter(limitNeeds, (need) => hierarchy.holds(need, instance.directories))
   return Cgroups.of({
     version,
     holds: new Set(held),

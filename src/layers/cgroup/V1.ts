@@ -21,6 +21,9 @@ const lacking = [["memoryHighBytes", "memory.high"], ["oomGroup", "memory.oom.gr
 const isAsked = (value: number | boolean | undefined) =>
   value !== undefined && value !== false && value !== 100 && value !== Number.POSITIVE_INFINITY
 
+/** Of the memory limit, for what lies in sockets of TCP and UDP: v1 counts that apart, and not at all without a limit. */
+const SOCKET_SHARE = 1 / 4
+
 /** What is needed to find the v1 controllers of a host. */
 export interface V1Options {
   readonly fs: CgroupFs
@@ -74,6 +77,12 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
     const freezer = directory("freezer") === undefined ? undefined : file("freezer.state")
     const writeSwap = limitSwap(fs, options.swaps)
 
+    // A kernel without TCP has no such file; and what sockets hold already is let go as they are closed.
+    const limitSockets = (bytes: number) =>
+      fs.write(file("memory.kmem.tcp.limit_in_bytes"), Formats.limit(Math.ceil(bytes * SOCKET_SHARE), "-1")).pipe(
+        Effect.catchIf((error) => error.code === "ENOENT" || error.code === "EBUSY", () => Effect.void)
+      )
+
     const limitMemory = Effect.fnUntraced(function*(bytes: number, swapBytes: number) {
       const memory = fs.write(file("memory.limit_in_bytes"), Formats.limit(bytes, "-1"))
       const total = writeSwap(file("memory.memsw.limit_in_bytes"), Formats.limit(bytes + swapBytes, "-1"))
@@ -83,6 +92,7 @@ export const make = Effect.fnUntraced(function*(options: V1Options): Effect.fn.R
         Effect.andThen(total),
         Effect.catchIf((error) => error.code === "EINVAL", () => Effect.andThen(total, memory))
       )
+      yield* limitSockets(bytes)
     })
 
     const limitSwapOnly = Effect.fnUntraced(function*(swapBytes: number) {

@@ -18,6 +18,7 @@ const SIGKILL = 9
 const ENOENT = 2
 const EACCES = 13
 const ENOEXEC = 8
+const ENOMEM = 12
 const ENOSPC = 28
 
 /** Why a phase is being ended by us. The first reason stands. */
@@ -43,7 +44,10 @@ const provisionFailed = (error: ProvisionFailed): Outcome =>
 const lost = (error: SandboxLost): Outcome =>
   Outcome.cases.SandboxFailed.make({ driver: error.driver, reason: error.reason, remedy: error.remedy })
 
-const refused = (error: SandboxRefused): Outcome => {
+const refused = (error: SandboxRefused, phase?: Phase): Outcome => {
+  if (phase !== undefined && error.operation === "run" && error.errno === ENOMEM) {
+    return Outcome.cases.OutOfMemory.make({ phase: phase.name, limitBytes: phase.limits.memoryBytes })
+  }
   if (error.operation === "run" && (error.errno === ENOENT || error.errno === EACCES || error.errno === ENOEXEC)) {
     return Outcome.cases.Rejected.make({
       reason: `the program cannot be started: ${error.reason}`,
@@ -164,7 +168,7 @@ const runPhase = Effect.fnUntraced(
     if (Exit.isFailure(exit)) {
       const error = Cause.findErrorOption(exit.cause)
       if (Option.isNone(error)) return yield* Effect.failCause(exit.cause as Cause.Cause<never>)
-      return result(error.value._tag === "SandboxLost" ? lost(error.value) : refused(error.value))
+      return result(error.value._tag === "SandboxLost" ? lost(error.value) : refused(error.value, phase))
     }
     return result(
       report === undefined

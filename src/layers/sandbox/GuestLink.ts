@@ -13,6 +13,10 @@ import { type PhaseExit, SandboxLost, SandboxRefused } from "./Sandbox.ts"
 /** Bytes of output that may wait for the executor before the guest's stream is paused. */
 const HIGH_WATER = 1024 * 1024
 
+/** What a piece of output takes in our memory beside its bytes: a job may send them one by one. */
+const PIECE_BYTES = 512
+const weight = (bytes: Uint8Array) => bytes.length + PIECE_BYTES
+
 /** Time for an answer to a small request. The guest serves them also while a job floods it. */
 const ANSWER_LIMIT = "10 seconds"
 
@@ -96,7 +100,7 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
       case "Stdout":
       case "Stderr": {
         if (frame.seq !== running?.seq || running.ended) return
-        buffered += frame.bytes.length
+        buffered += weight(frame.bytes)
         if (buffered > HIGH_WATER) output.pause()
         const stream = frame._tag === "Stdout" ? "stdout" : "stderr"
         return void Queue.offerUnsafe(running.events, { _tag: "Output", stream, bytes: frame.bytes })
@@ -217,7 +221,7 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
         yield* write([...Protocol.encodeStdin(seq, stdin), frame])
         return Stream.fromQueue(mine.events).pipe(
           Stream.mapArray((events) => {
-            for (const event of events) if (event._tag === "Output") buffered -= event.bytes.length
+            for (const event of events) if (event._tag === "Output") buffered -= weight(event.bytes)
             if (buffered <= HIGH_WATER / 2 && output.isPaused()) output.resume()
             return events
           }),

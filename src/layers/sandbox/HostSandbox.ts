@@ -5,7 +5,6 @@
  */
 import { Effect, Stream } from "effect"
 import { existsSync, rmSync } from "node:fs"
-import { rm } from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import type { Limits } from "../../schemas/Limits.ts"
@@ -21,7 +20,17 @@ import { within } from "../Release.ts"
 import * as GuestLink from "./GuestLink.ts"
 import * as HostLimits from "./HostLimits.ts"
 import * as HostUsage from "./HostUsage.ts"
-import { type PhaseEvent, type PhaseExit, ProvisionFailed, type Sandbox, SandboxLost } from "./Sandbox.ts"
+import { removeTree } from "./RemoveTree.ts"
+import {
+  type PhaseEvent,
+  type PhaseExit,
+  ProvisionFailed,
+  type Sandbox,
+  SandboxLost,
+  SandboxRefused
+} from "./Sandbox.ts"
+
+const ENOMEM = 12
 
 /** A guest says that it is ready within this, or the sandbox is given up. A cold one takes about 15 ms. */
 const READY_LIMIT = "20 seconds"
@@ -85,7 +94,7 @@ export const make = Effect.gen(function*() {
       }
       for (const path of recipe.paths(instance, id)) {
         // crun has removed its own by now unless it was killed, and asking is cheaper than removing nothing.
-        if (existsSync(path)) yield* Effect.promise(() => rm(path, { recursive: true, force: true }))
+        if (existsSync(path)) yield* Effect.promise(() => removeTree(path))
       }
       // Nearly none has it, and to find that out takes a thread longer than us.
       rmSync(saidOf(host.paths.instance(instance), id), { force: true })
@@ -156,7 +165,14 @@ export const make = Effect.gen(function*() {
     Stream.unwrap(Effect.gen(function*() {
       const lost = (error: CgroupError) =>
         new SandboxLost({ driver: recipe.driver, reason: error.message, remedy: error.remedy, cause: error })
-      const before = yield* Effect.mapError(enter(cgroup, standing, phase), lost)
+      const before = yield* Effect.mapError(
+        enter(cgroup, standing, phase),
+        // What the phase before left in the workspace is more than this one may have: the program's doing.
+        (error) =>
+          error.code === "EBUSY"
+            ? new SandboxRefused({ operation: "run", errno: ENOMEM, reason: error.message })
+            : lost(error)
+      )
       const parts: HostUsage.MemoryParts = { anonBytes: 0, fileBytes: 0 }
       yield* Effect.forkScoped(HostUsage.sample(cgroup, parts))
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.

@@ -1,0 +1,45 @@
+/** All attacks, and the table of them in docs/attacks.md. */
+import type { Capability } from "../../src/layers/sandbox/Sandbox.ts"
+import type { Attack } from "./Attack.ts"
+import * as Files from "./Files.ts"
+import * as Kernel from "./Kernel.ts"
+import * as Memory from "./Memory.ts"
+import * as Neighbours from "./Neighbours.ts"
+import * as Processes from "./Processes.ts"
+
+export const groups: Readonly<Record<string, ReadonlyArray<Attack>>> = {
+  processes: Processes.attacks,
+  memory: Memory.attacks,
+  files: Files.attacks,
+  kernel: Kernel.attacks,
+  neighbours: Neighbours.attacks
+}
+
+/** The drivers of the table, and what they promise; the test of the document asks the drivers themselves. */
+export const drivers: Readonly<Record<string, ReadonlyArray<Capability>>> = {
+  oci: ["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage"],
+  process: ["memory-limit", "cpu-limit", "pids-limit", "usage"]
+}
+
+const result = (attack: Attack, capabilities: ReadonlyArray<Capability>) =>
+  attack.needs.every((need) => capabilities.includes(need)) ? attack.result ?? "held" : "not promised"
+
+const cell = (text: string) => text.replaceAll("|", "\\|")
+
+const row = (cells: ReadonlyArray<string>) => `| ${cells.map(cell).join(" | ")} |`
+
+const table = (attacks: ReadonlyArray<Attack>) => [
+  row(["attack", ...Object.keys(drivers), "by what"]),
+  row(["---", ...Object.keys(drivers).map(() => "---"), "---"]),
+  ...attacks.map((attack) =>
+    row([attack.name, ...Object.values(drivers).map((promised) => result(attack, promised)), attack.heldBy])
+  )
+]
+
+export const document = () =>
+  Object.entries(groups).flatMap(([name, attacks]) => [
+    `### ${name[0]?.toUpperCase()}${name.slice(1)}`,
+    "",
+    ...table(attacks),
+    ""
+  ]).join("\n")
