@@ -215,7 +215,7 @@ export const make = Effect.gen(function*() {
     check: Effect.gen(function*() {
       const found = yield* Effect.result(Crun.version(crun))
       const runtime: Check = found._tag === "Success"
-        ? { name: "crun", status: "ok", detail: `${crun} ${found.success}` }
+        ? { name: "crun", status: "ok", detail: `${crun} ${found.success}${Crun.remarks(crun, found.success)}` }
         : { name: "crun", status: "missing", detail: found.failure.reason, remedy: found.failure.remedy }
       const root: Check = process.getuid?.() === 0
         ? { name: "root", status: "ok", detail: "the worker may make namespaces and map ids" }

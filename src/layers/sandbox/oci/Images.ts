@@ -79,6 +79,7 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
   const store = yield* ImageStore.make(host)
   const scope = yield* Effect.scope
   const opened = yield* once(store.open)
+  const unpacker = yield* once(Tools.checkUmoci(env))
   const architecture = Manifest.architectureOf(process.arch)
 
   // Other tools know the variable, skopeo has a flag for it.
@@ -348,6 +349,7 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
     const began = yield* Clock.currentTimeMillis
     const staging = yield* store.staging
     const work = Effect.gen(function*() {
+      yield* unpacker
       yield* fetch(image, resolved, staging)
       const facts = yield* inspect(name, join(staging, "layout"))
       yield* Effect.logInfo(`image ${name}: unpacking ${facts.inodes} files, ${inMebibytes(facts.bytes)}`)
