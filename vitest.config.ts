@@ -1,8 +1,11 @@
 import { defineConfig } from "vitest/config"
+import { patience } from "./test/support/Slowness.ts"
 import { SummaryReporter } from "./test/support/SummaryReporter.ts"
 
 // Set by scripts/test, which prints the summary as its last line.
 const summary = process.env["STOKER_TEST_SUMMARY"]
+// Set in the guest VM, whose host reads it.
+const report = process.env["STOKER_TEST_REPORT"]
 
 export default defineConfig({
   test: {
@@ -10,12 +13,16 @@ export default defineConfig({
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
-    teardownTimeout: 10_000,
+    testTimeout: patience(30_000),
+    hookTimeout: patience(30_000),
+    teardownTimeout: patience(10_000),
     // Real brokers, kernels and clocks on a machine that may be busy. What is reproducible fails twice; what passes at its
     // second try only is named at the end of the run, as a race to be found.
     retry: 1,
-    reporters: summary === undefined ? ["default"] : ["default", new SummaryReporter(summary)]
+    reporters: [
+      "default",
+      ...(summary === undefined ? [] : [new SummaryReporter(summary)]),
+      ...(report === undefined ? [] : [["json", { outputFile: report }] as const])
+    ]
   }
 })

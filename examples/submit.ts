@@ -1,5 +1,5 @@
 /**
- * A job of the program's own: through the embedded queue of its worker, with its events as they come and its output.
+ * A job of the program's own: through the embedded queue of its worker, with its events as they come, its output and a file.
  *
  *   node examples/submit.ts        (as root, after `npm run setup`; STOKER_DRIVER=process needs less)
  */
@@ -12,7 +12,11 @@ const job: Job.Job = {
   // Yours to choose: the same id with the same request is the same job, and is not run twice.
   id: Ids.JobId.make(`example-${process.pid}`),
   function: Ids.FunctionName.make("code"),
-  args: { language: "python", source: "import os\nprint('hello from', os.uname().nodename)\n" },
+  args: {
+    language: "python",
+    source: "import os\nprint('hello from', os.uname().nodename)\nopen('answer.txt', 'w').write('42')\n",
+    artefacts: ["answer.txt"]
+  },
   limits: { wallMs: 5000 }
 }
 
@@ -33,6 +37,8 @@ const program = Effect.gen(function*() {
   for (const entry of entries) {
     if (entry._tag === "Bytes") yield* Console.log(new TextDecoder().decode(entry.bytes).trimEnd())
   }
+  const answer = yield* control.artefact(job, "answer.txt", { offset: 0, maxBytes: 65_536 })
+  yield* Console.log("it left", answer.artefact.path, new TextDecoder().decode(answer.bytes))
   if (Option.isSome(ended)) yield* Console.log("it", Outcome.describe(ended.value.outcome))
 })
 

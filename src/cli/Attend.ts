@@ -3,7 +3,7 @@ import { Deferred, Effect, Fiber, Stream } from "effect"
 import { Worker } from "../actors/Worker.ts"
 import { Control } from "../layers/control/Control.ts"
 import { type JobKey, keyText } from "../schemas/Ids.ts"
-import type { JobEvent } from "../schemas/JobEvent.ts"
+import { broughtBack, type JobEvent } from "../schemas/JobEvent.ts"
 import { ExitWith } from "./CliFailure.ts"
 import { signalCode } from "./ExitCode.ts"
 import { follow } from "./Follow.ts"
@@ -56,8 +56,8 @@ export const attend = <E, R>({ driver, enter, key, signals, view }: Attended<E, 
       yield* follow((options) => control.read(key, options), { ...view, stream: "all", wait: true }).pipe(
         Effect.catchTag("LogNotFound", () => Effect.void)
       )
-      const { outcome, output, usage } = yield* Deferred.await(ended)
-      const report: Report = { id: key.id, driver, outcome, usage, output }
+      const { outcome, output, usage, ...rest } = yield* Deferred.await(ended)
+      const report: Report = { id: key.id, driver, outcome, usage, output, ...broughtBack(rest) }
       yield* view.ended(report)
       return report
     })

@@ -3,6 +3,7 @@ import { Effect, Stdio } from "effect"
 import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
 import { explain } from "./CliFailure.ts"
+import { artefacts } from "./commands/Artefacts.ts"
 import { config } from "./commands/Config.ts"
 import { dead } from "./commands/Dead.ts"
 import { demo } from "./commands/Demo.ts"
@@ -28,6 +29,7 @@ const stoker = Command.make("stoker").pipe(
     submit,
     status,
     logs,
+    artefacts,
     list,
     stop,
     top,

@@ -3,6 +3,7 @@ import { Config, Effect, Option, Result, Schema } from "effect"
 import { Argument, CliError, Flag } from "effect/cli"
 import { type JobKey, JobKey as JobKeySchema } from "../schemas/Ids.ts"
 import { LimitsRequest, OutputPolicy, standardDefaults } from "../schemas/Limits.ts"
+import { ArtefactPath, mostArtefacts } from "../schemas/Program.ts"
 import { priorities, type Priority, RetryPolicy, standardRetry, standardTerms, type Terms } from "../schemas/Terms.ts"
 import { parseBytes, parseDuration, parseNumber } from "../schemas/Units.ts"
 import { formatBytes, formatMicros } from "./Units.ts"
@@ -183,6 +184,36 @@ const env = Flag.String("env").pipe(
   Flag.between(0, 1000)
 )
 
+const isArtefactPath = Schema.is(ArtefactPath)
+
+/** Files to bring back, for `run` and `submit`. */
+const artefact = Flag.String("artefact").pipe(
+  Flag.mapEffect((value) =>
+    isArtefactPath(value)
+      ? Effect.succeed(value)
+      : Effect.fail(
+        new CliError.InvalidValue({
+          option: "artefact",
+          value,
+          expected: "a relative path in the workspace, without '..' and control characters",
+          kind: "flag"
+        })
+      )
+  ),
+  Flag.withMetavar("PATH"),
+  Flag.withDescription("A file to bring back from its workspace, however it ends; may be repeated"),
+  Flag.between(0, mostArtefacts)
+)
+
+export const overwrite = onOff("overwrite", "Replace files that are there already")
+
+/** Where the files of `--artefact` go. */
+export const out = Flag.String("out").pipe(
+  Flag.withDescription("Directory for the files of --artefact (default: this one)"),
+  Flag.withMetavar("DIR"),
+  Flag.optional
+)
+
 /** What a job is made of, for `run` and `submit`. */
 export const job = {
   files: Argument.String("file").pipe(
@@ -205,6 +236,7 @@ export const job = {
   ),
   env,
   noCache: onOff("no-cache", "Compile also what was compiled before"),
+  artefact,
   class: sandboxClass,
   limits
 }

@@ -10,7 +10,7 @@ import { Native } from "../layers/host/Native.ts"
 import { monotonicNanos } from "../layers/Now.ts"
 import { type Check, type Driver, Drivers } from "../layers/sandbox/Sandbox.ts"
 import { baseEnv } from "../schemas/Program.ts"
-import type { DriverName } from "../schemas/SandboxClass.ts"
+import type { DriverName, SandboxClass } from "../schemas/SandboxClass.ts"
 import { standardClass } from "../schemas/WorkerConfig.ts"
 import { layerDrivers } from "../wiring.ts"
 import { limitChecks } from "./LimitChecks.ts"
@@ -138,7 +138,12 @@ const selfTest = (driver: Driver) =>
   )
 
 /** Building the drivers' layers makes the state directory, the cgroups and the watchdog: it is a check by itself. */
-const drivers = (stateDirectory: string, names: ReadonlyArray<DriverName>, needed: DriverName | undefined) =>
+const drivers = (
+  stateDirectory: string,
+  names: ReadonlyArray<DriverName>,
+  needed: DriverName | undefined,
+  classes: ReadonlyArray<SandboxClass>
+) =>
   Effect.gen(function*() {
     const cgroups = yield* Cgroups
     const { directories, hybridMount, version } = cgroups
@@ -160,12 +165,16 @@ const drivers = (stateDirectory: string, names: ReadonlyArray<DriverName>, neede
         const checks = yield* driver.check.pipe(
           Effect.catchCause((cause) => Effect.succeed([failing("checks")(cause)]))
         )
+        const ofClasses = yield* Effect.forEach(
+          classes.filter((one) => one.driver === driver.name),
+          (one) => driver.checkClass?.(one) ?? Effect.succeed([])
+        )
         const isHopeless = checks.some(({ status }) => status === "missing")
         const tested = isHopeless ? [] : [yield* selfTest(driver)]
         const section: Section = {
           title: driver.name === "oci" ? "driver oci (default)" : `driver ${driver.name}`,
           needed: needed === undefined || driver.name === needed,
-          checks: [...checks, ...tested]
+          checks: [...checks, ...ofClasses.flat(), ...tested]
         }
         return section
       }))
@@ -203,7 +212,7 @@ export const examine = Effect.fn("HostChecks.examine")(function*(options: {
   readonly stateDirectory: string
   readonly amqp: Option.Option<Redacted.Redacted<string>>
 }) {
-  const { host, sections } = yield* drivers(options.stateDirectory, driverNames, "oci")
+  const { host, sections } = yield* drivers(options.stateDirectory, driverNames, "oci", [])
   const found: ReadonlyArray<Section> = [
     { title: "host", needed: true, checks: [yield* node, ...host] },
     ...sections,
@@ -215,13 +224,18 @@ export const examine = Effect.fn("HostChecks.examine")(function*(options: {
   return found
 })
 
-/** What a worker needs that has classes of these drivers, all of it; the broker is asked if its address is given. */
+/** What a worker needs that has these classes, all of it; the broker is asked if its address is given. */
 export const examineFor = Effect.fn("HostChecks.examineFor")(function*(options: {
   readonly stateDirectory: string
-  readonly drivers: ReadonlyArray<DriverName>
+  readonly classes: ReadonlyArray<SandboxClass>
   readonly amqp: Option.Option<Redacted.Redacted<string>>
 }) {
-  const { host, sections } = yield* drivers(options.stateDirectory, options.drivers, undefined)
+  const { host, sections } = yield* drivers(
+    options.stateDirectory,
+    [...new Set(options.classes.map(({ driver }) => driver))],
+    undefined,
+    options.classes
+  )
   const found: ReadonlyArray<Section> = [
     { title: "host", needed: true, checks: [yield* node, ...host] },
     ...sections,

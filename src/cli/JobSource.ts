@@ -25,6 +25,8 @@ export interface JobOptions {
   readonly env: ReadonlyArray<readonly [name: string, value: string]>
   /** Compiled anew, whatever was compiled before. */
   readonly noCache: boolean
+  /** Files to bring back. */
+  readonly artefact: ReadonlyArray<string>
   readonly class: Option.Option<string>
   readonly limits: LimitsRequest
 }
@@ -164,7 +166,10 @@ export const requestOf = Effect.fn("JobSource.requestOf")(function*(
   options: JobOptions,
   place: { readonly intake: IntakeName; readonly prefix: string }
 ) {
-  const { files, operands } = options
+  const { artefact: artefacts, files, operands } = options
+  if (new Set(artefacts).size < artefacts.length) {
+    return yield* usageFailure("an --artefact is named twice", "Name each file once.")
+  }
   if (files.length === 0 && operands.length === 0) {
     return yield* usageFailure(
       "there is nothing to run",
@@ -186,7 +191,12 @@ export const requestOf = Effect.fn("JobSource.requestOf")(function*(
     owner: Owner.make("local"),
     intake: place.intake,
     function: FunctionName.make(files.length === 0 ? "command" : "code"),
-    args: { ...own, ...input, ...(options.env.length === 0 ? {} : { env }) } as Schema.Json,
+    args: {
+      ...own,
+      ...input,
+      ...(options.env.length === 0 ? {} : { env }),
+      ...(artefacts.length === 0 ? {} : { artefacts })
+    } as Schema.Json,
     ...(Option.isSome(className) ? { class: className.value } : {}),
     limits: options.limits
   }

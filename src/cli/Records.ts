@@ -108,6 +108,10 @@ export const details = (record: JobRecord, now?: JobNow): string => {
     stream,
     `${formatBytes(producedBytes)}${droppedBytes === 0 ? "" : `, ${formatBytes(droppedBytes)} of it not kept`}`
   ])
+  const files = [
+    ...(settlement?.artefacts ?? []).map(({ bytes, path }) => ["artefact", `${path}, ${formatBytes(bytes)}`]),
+    ...(settlement?.artefactsMissing ?? []).map(({ path, reason }) => ["no artefact", `${path}: ${reason}`])
+  ]
   return table([
     ["job", nameOf(record)],
     ["state", outcomeOf(record)],
@@ -121,7 +125,8 @@ export const details = (record: JobRecord, now?: JobNow): string => {
     ...(waited.length === 0 ? [] : [["waited", waited.join(", ")]]),
     ...(now === undefined ? [] : nowLines(now)),
     ...phases,
-    ...output
+    ...output,
+    ...files
   ])
 }
 

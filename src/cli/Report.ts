@@ -1,11 +1,11 @@
 /** How a job went, in words: what `run`, `submit --wait`, `status` and `demo` show of an ended job. */
-import type { StreamSummary } from "../schemas/JobEvent.ts"
+import type { BroughtBack, StreamSummary } from "../schemas/JobEvent.ts"
 import { describe, isSuccess, type Outcome } from "../schemas/Outcome.ts"
 import type { PhaseUsage, Usage } from "../schemas/Usage.ts"
 import type { Style } from "./Style.ts"
 import { formatBytes, formatMicros } from "./Units.ts"
 
-export interface Report {
+export interface Report extends BroughtBack {
   readonly id: string
   /** Absent where it is not known: a job that another worker ran. */
   readonly driver?: string

@@ -40,9 +40,8 @@ export const checkConfig = Effect.fn("RunConfig.checkConfig")(
       )
     }
     const { amqp, config, stateDirectory } = setup
-    const drivers = [...new Set(config.classes.map(({ driver }) => driver))]
     const sections = yield* Signals.interruptible(
-      examineFor({ stateDirectory, drivers, amqp: options.connect ? amqp : Option.none() })
+      examineFor({ stateDirectory, classes: config.classes, amqp: options.connect ? amqp : Option.none() })
     )
     const wrong = sections.flatMap(({ checks, title }) =>
       checks.filter(({ status }) => status !== "ok").map((check) => ({ ...check, title }))

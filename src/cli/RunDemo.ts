@@ -40,6 +40,7 @@ const shape = {
   stdin: Option.none(),
   env: [],
   noCache: false,
+  artefact: [],
   class: Option.none(),
   limits: {}
 }

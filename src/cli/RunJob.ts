@@ -2,11 +2,13 @@
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { Effect, Layer, type Option } from "effect"
 import { Worker } from "../actors/Worker.ts"
+import { Control } from "../layers/control/Control.ts"
 import { Direct } from "../layers/intake/Direct.ts"
 import { IntakeName } from "../schemas/Ids.ts"
 import { keyOf } from "../schemas/Job.ts"
 import { layerWorker } from "../wiring.ts"
 import { attend } from "./Attend.ts"
+import { bringOut, type BringOutFlags, checkOut } from "./BringOut.ts"
 import { CliFailure, ExitWith, exitWith } from "./CliFailure.ts"
 import { exitCode, exitCodeOf } from "./ExitCode.ts"
 import { type JobOptions, requestOf } from "./JobSource.ts"
@@ -16,7 +18,7 @@ import { stateDirectory } from "./StateDirectory.ts"
 import { viewFor, type ViewOptions } from "./Views.ts"
 import { configForOne, type DriverChoice, driverOf, noIsolation } from "./WorkerConfigs.ts"
 
-export interface RunOptions extends JobOptions, ViewOptions {
+export interface RunOptions extends JobOptions, ViewOptions, Pick<BringOutFlags, "out" | "overwrite"> {
   readonly state: Option.Option<string>
   readonly driver: Option.Option<DriverChoice>
 }
@@ -29,6 +31,8 @@ const turnedAway = (reason: string, remedy: string, code: number) =>
 /** Runs it and ends with its exit code. */
 export const runJob = Effect.fn("RunJob.runJob")(
   function*(options: RunOptions) {
+    const flags = { ...options, json: options.json || options.events }
+    yield* checkOut(flags)
     const signals = yield* Signals.take
     const directory = yield* stateDirectory(options.state)
     const driver = yield* driverOf(options.driver, options.class)
@@ -49,7 +53,16 @@ export const runJob = Effect.fn("RunJob.runJob")(
       }))
     )
     const life = Effect.gen(function*() {
-      const report = yield* attend({ key: keyOf(request.job), driver, enter, view, signals })
+      const control = yield* Control
+      const key = keyOf(request.job)
+      const report = yield* attend({ key, driver, enter, view, signals })
+      yield* bringOut(
+        flags,
+        report,
+        exitCodeOf(report.outcome) === 0,
+        (path, range) => control.artefact(key, path, range),
+        view
+      )
       // The sandbox is removed meanwhile.
       yield* (yield* Worker).drain
       return report

@@ -53,6 +53,7 @@ const messageOf = Effect.fnUntraced(function*(options: CodeBenchOptions) {
     ...(Option.isSome(options.stdin) ? ["--stdin"] : []),
     ...(options.env.length > 0 ? ["--env"] : []),
     ...(options.noCache ? ["--no-cache"] : []),
+    ...(options.artefact.length > 0 ? ["--artefact"] : []),
     ...(Option.isSome(options.class) ? ["--class"] : []),
     ...(Object.keys(options.limits).length > 0 ? ["limits"] : []),
     ...givenTerms(options.terms),

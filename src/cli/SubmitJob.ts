@@ -1,6 +1,8 @@
 /** `stoker submit`: a row in the embedded queue, or with a broker a CodeBench message. */
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { Clock, Effect, Layer, Option, type Redacted } from "effect"
+import { type ArtefactRange, Artefacts, readNamed } from "../layers/artefacts/Artefacts.ts"
+import * as ArtefactsFiles from "../layers/artefacts/ArtefactsFiles.ts"
 import { Overloaded } from "../layers/control/Overloaded.ts"
 import { DiskSpace } from "../layers/host/DiskSpace.ts"
 import * as DiskSpaceLive from "../layers/host/DiskSpaceLive.ts"
@@ -11,8 +13,10 @@ import * as JournalSqlite from "../layers/journal/JournalSqlite.ts"
 import * as LogFiles from "../layers/log/LogFiles.ts"
 import { nowMs } from "../layers/Now.ts"
 import { keyOf } from "../schemas/Job.ts"
+import { broughtBack } from "../schemas/JobEvent.ts"
 import { standardConfig } from "../schemas/WorkerConfig.ts"
 import { layerHost, layerPostgres } from "../wiring.ts"
+import { bringOut, type BringOutFlags, checkOut } from "./BringOut.ts"
 import { CliFailure, ExitWith, exitWith, usageFailure } from "./CliFailure.ts"
 import { exitCode, exitCodeOf } from "./ExitCode.ts"
 import { type TermsFlags, termsOf } from "./Flags.ts"
@@ -24,7 +28,7 @@ import * as Signals from "./Signals.ts"
 import { stateDirectory } from "./StateDirectory.ts"
 import { viewFor } from "./Views.ts"
 
-export interface SubmitOptions extends JobOptions {
+export interface SubmitOptions extends JobOptions, Pick<BringOutFlags, "out" | "overwrite"> {
   readonly amqp: Option.Option<Redacted.Redacted<string>>
   readonly state: Option.Option<string>
   readonly journal: Option.Option<Redacted.Redacted<string>>
@@ -48,7 +52,8 @@ const warnWithoutWorker = Effect.gen(function*() {
   )
 })
 
-const awaitEnd = Effect.fnUntraced(function*(request: Request, json: boolean) {
+const awaitEnd = Effect.fnUntraced(function*(request: Request, options: SubmitOptions) {
+  const { json } = options
   const key = keyOf(request.job)
   const view = yield* viewFor({ json, events: false, quiet: false })
   const fact = Effect.fnUntraced(function*(attempt: number, seq: number) {
@@ -69,8 +74,12 @@ const awaitEnd = Effect.fnUntraced(function*(request: Request, json: boolean) {
     })
   }
   const { outcome, output, usage } = record.settlement
-  yield* view.event({ _tag: "Ended", ...(yield* fact(record.attempt, 1)), outcome, usage, output })
-  yield* view.ended({ id: key.id, outcome, usage, output })
+  const files = broughtBack(record.settlement)
+  yield* view.event({ _tag: "Ended", ...(yield* fact(record.attempt, 1)), outcome, usage, output, ...files })
+  yield* view.ended({ id: key.id, outcome, usage, output, ...files })
+  const artefacts = yield* Artefacts
+  const read = (path: string, range: ArtefactRange) => readNamed(artefacts, record, path, range)
+  yield* bringOut(options, files, exitCodeOf(outcome) === 0, read, view)
   return outcome
 }, Effect.scoped)
 
@@ -98,6 +107,13 @@ const submitEmbedded = Effect.fnUntraced(function*(options: SubmitOptions) {
       "Both are counted from now: give a --ttl that is longer than --delay."
     )
   }
+  if (options.wait) yield* checkOut(options)
+  else if (Option.isSome(options.out)) {
+    return yield* usageFailure(
+      "--out means nothing without --wait",
+      "`stoker artefacts ID --all --out DIR` writes them later."
+    )
+  }
   const request = yield* requestOf(options, { intake: NAME, prefix: "job" })
   const signals = yield* Signals.take
   yield* Effect.gen(function*() {
@@ -114,11 +130,11 @@ const submitEmbedded = Effect.fnUntraced(function*(options: SubmitOptions) {
       Effect.andThen(say(`stoker: not waiting any more; the job goes on: stoker logs -f ${request.job.id}`)),
       Effect.andThen(Effect.fail(new ExitWith({ code: exitCode.stopped })))
     )
-    const outcome = yield* Effect.raceFirst(awaitEnd(request, options.json), leave)
+    const outcome = yield* Effect.raceFirst(awaitEnd(request, options), leave)
     yield* exitWith(exitCodeOf(outcome))
   }).pipe(
     Effect.provide(
-      Layer.mergeAll(layerJournal(options.journal), LogFiles.layer, DiskSpaceLive.layer).pipe(
+      Layer.mergeAll(layerJournal(options.journal), LogFiles.layer, ArtefactsFiles.layer, DiskSpaceLive.layer).pipe(
         Layer.provideMerge(layerHost(directory))
       )
     )

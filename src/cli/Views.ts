@@ -1,7 +1,7 @@
 /** The views there are: for a person, for a pipe, for a program. */
 import { Effect, Schedule, type Scope } from "effect"
 import { monotonicNanos } from "../layers/Now.ts"
-import type { JobEvent } from "../schemas/JobEvent.ts"
+import { broughtBack, type JobEvent } from "../schemas/JobEvent.ts"
 import type { StreamName } from "../schemas/Outcome.ts"
 import { exitCodeOf } from "./ExitCode.ts"
 import { textOf } from "./JobSource.ts"
@@ -125,7 +125,8 @@ const jsonDocument = (): View => {
         exitCode: exitCodeOf(report.outcome),
         ...(report.driver === undefined ? {} : { driver: report.driver }),
         usage: report.usage,
-        output: { stdout: outputOf(report, "stdout"), stderr: outputOf(report, "stderr") }
+        output: { stdout: outputOf(report, "stdout"), stderr: outputOf(report, "stderr") },
+        ...broughtBack(report)
       }))
   }
 }

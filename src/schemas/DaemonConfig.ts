@@ -117,6 +117,10 @@ export const FileClass = Schema.Struct({
     SandboxClass.fields.network,
     "none; internet: all but private addresses, the host and metadata services; {\"allow\": [\"10.1.2.0/24:5432/tcp\"]}"
   ),
+  networkSetup: field(
+    SandboxClass.fields.networkSetup.schema,
+    "whose network: {\"cni\": name} of /etc/cni/net.d, or {\"subnet\"} of Stoker's own; {\"nameservers\"} (default: the host's)"
+  ),
   runtime: field(SandboxClass.fields.runtime.schema, "crun (default), or runsc: gVisor"),
   root: field(
     SandboxClass.fields.root.schema,
@@ -198,7 +202,10 @@ export const DaemonConfig = Schema.Struct({
     size(worker.compileCacheBytes),
     "programs kept so that the same source of the same owner is compiled once; 0: none"
   ),
-  artefacts: field(size(worker.artefactBytes), "files one job may bring back, together"),
+  artefacts: field(
+    size(worker.artefactBytes),
+    "files one job may bring back, together; 0: jobs that ask for some are rejected"
+  ),
   ownLongJobs: field(
     worker.ownLongJobs,
     "let this worker's own journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"

@@ -23,6 +23,7 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["budget.memory", "8G"],
   ["budget.cpus", 8],
   ["budget.sandboxes", 100],
+  ["classes.networkSetup", { subnet: "198.19.0.0/16", nameservers: ["9.9.9.9"] }],
   ["classes.runtime", "runsc"],
   ["classes.root", { image: "debian:12" }],
   ["classes.cpuset", "0-3"],

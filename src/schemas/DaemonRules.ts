@@ -100,7 +100,10 @@ const rules: ReadonlyArray<Rule> = [
               fault(`${path}.network`, network, "none, internet or {allow}: driver oci never shares the host's network")
             ]
             : []),
-          ...(driver === "process" ? ["runtime", "root"] as const : []).flatMap((name) =>
+          ...(file.runtime === "runsc" && network !== undefined && network !== "none"
+            ? [fault(`${path}.network`, network, "none: runsc has a network stack of its own")]
+            : []),
+          ...(driver === "process" ? ["networkSetup", "runtime", "root"] as const : []).flatMap((name) =>
             file[name] === undefined ? [] : [fault(`${path}.${name}`, file[name], "nothing: it is for driver oci")]
           )
         ]

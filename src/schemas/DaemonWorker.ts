@@ -98,6 +98,7 @@ export const classOf = (file: FileClass, slots: number): SandboxClass => {
   return {
     ...usual,
     network: file.network ?? usual.network,
+    ...(file.networkSetup === undefined ? {} : { networkSetup: file.networkSetup }),
     ...(file.runtime === undefined ? {} : { runtime: file.runtime }),
     ...(file.root === undefined ? {} : { root: file.root }),
     ...(file.cpuset === undefined ? {} : { cpuset: file.cpuset }),

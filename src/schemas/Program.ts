@@ -106,8 +106,8 @@ export interface RunOptions {
 }
 
 /**
- * A program of one phase, `run`. Throws when a path or an argument cannot be one (`WorkPath`, `ExecString`): a function
- * that takes them from its job has them decoded by its Schema.
+ * A program of one phase, `run`. Throws when a path or an argument cannot be one (`WorkPath`, `ArtefactPaths`,
+ * `ExecString`): a function that takes them from its job has them decoded by its Schema.
  */
 export const ofRun = ({ argv, artefacts = [], env, files = {}, limits, stdin = "" }: RunOptions): Program => {
   const bytes = (content: string | Uint8Array) => typeof content === "string" ? utf8.encode(content) : content

@@ -1,6 +1,7 @@
 /** A configured kind of sandbox: driver, size, network, and how many are kept warm. */
 import { Schema } from "effect"
 import { ClassName } from "./Ids.ts"
+import { isAddress, parseNetwork } from "./IpNetwork.ts"
 import { Limits } from "./Limits.ts"
 import { PoolConfig } from "./PoolConfig.ts"
 
@@ -13,14 +14,12 @@ export const DriverName = Schema.String.check(
 )
 export type DriverName = typeof DriverName.Type
 
-const isAddress = /^(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f:]*:[0-9a-f:.]*)$/i
-
 /** `10.1.2.0/24`, `10.1.2.3:5432/tcp`, `[fd00::1]:53/udp`: an address or network, all ports or one. No names. */
 export const Destination = Schema.String.check(
   Schema.makeFilter((text: string) => {
     const match = /^(?:\[([^\]]+)\]|([^/[\]]+?))(?:\/(\d{1,3}))?(?::(\d{1,5})\/(tcp|udp))?$/.exec(text)
     const address = match?.[1] ?? match?.[2] ?? ""
-    return isAddress.test(address) && Number(match?.[3] ?? 0) <= (address.includes(":") ? 128 : 32) &&
+    return isAddress(address) && Number(match?.[3] ?? 0) <= (address.includes(":") ? 128 : 32) &&
       Number(match?.[4] ?? 1) >= 1 && Number(match?.[4] ?? 1) <= 65_535
   }, { expected: "an address or network with an optional port, such as 10.1.2.0/24 or 10.1.2.3:5432/tcp" })
 )
@@ -36,6 +35,30 @@ export const NetworkPolicy = Schema.Union([
   Schema.Struct({ allow: Schema.NonEmptyArray(Destination) })
 ])
 export type NetworkPolicy = typeof NetworkPolicy.Type
+
+/** Where the addresses and names of a class with a network come from. */
+export const NetworkSetup = Schema.Struct({
+  /** The name of a CNI network in the host's CNI directories. Absent: Stoker's own. */
+  cni: Schema.optionalKey(
+    Schema.String.check(
+      Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9_.-]*$/, { expected: "a CNI network's name" })
+    )
+  ),
+  /** Of Stoker's own network: one that nothing else on this host uses. One address for each sandbox, and three more. */
+  subnet: Schema.optionalKey(Schema.String.check(
+    Schema.makeFilter((text: string) => {
+      const found = parseNetwork(text)
+      return found !== undefined && found.family === 4 && found.prefix >= 8 && found.prefix <= 30
+    }, { expected: "an IPv4 network from /8 to /30, such as 198.19.0.0/16" })
+  )),
+  /** Reached on port 53, wherever they are. Absent: for `internet` the host's, for `{ allow }` none. */
+  nameservers: Schema.optionalKey(
+    Schema.Array(Schema.String.check(
+      Schema.makeFilter((text: string) => isAddress(text), { expected: "an address" })
+    )).check(Schema.isMaxLength(3))
+  )
+})
+export type NetworkSetup = typeof NetworkSetup.Type
 
 const absolute = Schema.String.check(
   Schema.makeFilter((path: string) => path.startsWith("/") && !path.includes("\u0000"), {
@@ -73,6 +96,8 @@ export const SandboxClass = Schema.Struct({
   /** What a run phase gets unless the job lowers or raises it within the ceiling. */
   defaults: Limits,
   network: NetworkPolicy,
+  /** `oci` with a network: where it comes from. */
+  networkSetup: Schema.optionalKey(NetworkSetup),
   /** `oci`: its runtime. `runsc` is gVisor. Absent: crun. */
   runtime: Schema.optionalKey(Schema.Literals(["crun", "runsc"])),
   /** `oci`: absent: the host's /usr with a few generated files. */

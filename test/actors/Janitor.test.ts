@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as Janitor from "../../src/actors/Janitor.ts"
+import { Artefacts } from "../../src/layers/artefacts/Artefacts.ts"
 import * as ArtefactsMemory from "../../src/layers/artefacts/ArtefactsMemory.ts"
 import * as CgroupsTest from "../../src/layers/cgroup/CgroupsTest.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
@@ -14,6 +15,7 @@ import * as LogMemory from "../../src/layers/log/LogMemory.ts"
 import { type Driver, Drivers } from "../../src/layers/sandbox/Sandbox.ts"
 import { InstanceId, SandboxId } from "../../src/schemas/Ids.ts"
 import { keyOf } from "../../src/schemas/Job.ts"
+import type { Artefact } from "../../src/schemas/JobEvent.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { exited, makeJob } from "./World.ts"
 
@@ -102,7 +104,7 @@ describe("the janitor", () => {
     }).pipe(Effect.provide(layer))
   })
 
-  it.effect("removes ended jobs after their time and then their logs, whichever went first", () => {
+  it.effect("removes ended jobs after their time and then their logs and artefacts, whichever went first", () => {
     const retention = { dedupeMs: 60_000, jobsMs: 3_600_000, deadLettersMs: 1 }
     const layer = Layer.mergeAll(
       JournalMemory.layer(JournalMemory.makeState(), { dedupeWindow: 60_000, retention: 3_600_000 }),
@@ -113,8 +115,15 @@ describe("the janitor", () => {
     return Effect.gen(function*() {
       const journal = yield* Journal
       const log = yield* Log
+      const artefacts = yield* Artefacts
+      const left = new Map<string, Artefact>()
       const write = (id: string) =>
-        Effect.scoped(Effect.flatMap(log.open(keyOf(makeJob(id)), { attempt: 1, keepBytes: 1 }), ({ end }) => end))
+        Effect.scoped(Effect.gen(function*() {
+          yield* (yield* log.open(keyOf(makeJob(id)), { attempt: 1, keepBytes: 1 })).end
+          const files = yield* artefacts.open(keyOf(makeJob(id)))
+          left.set(id, yield* files.add("x", new TextEncoder().encode(id)))
+          yield* files.keep
+        }))
       for (const id of ["ends", "runs"]) yield* Effect.andThen(claim("me", id), write(id))
       // Its row went, and then its worker died: the log is still there.
       yield* write("left")
@@ -127,12 +136,22 @@ describe("the janitor", () => {
         Effect.isSuccess(
           log.read(keyOf(makeJob(id)), { stream: "all", offset: 0, maxBytes: 1, waitMs: 0 })
         ))
+      const keptFiles = Effect.suspend(() =>
+        Effect.filter(
+          [...left],
+          ([id, artefact]) => Effect.isSuccess(artefacts.read(keyOf(makeJob(id)), artefact, { offset: 0, maxBytes: 1 }))
+        ).pipe(
+          Effect.map((files) => files.map(([id]) => id))
+        )
+      )
       yield* TestClock.adjust("59 minutes")
       yield* Janitor.prune
       assert.deepStrictEqual(yield* kept, ["ends", "runs", "left", "ended"])
+      assert.deepStrictEqual(yield* keptFiles, ["ends", "runs", "left", "ended"])
       yield* TestClock.adjust("2 minutes")
       yield* Janitor.prune
       assert.deepStrictEqual(yield* kept, ["ends", "runs"])
+      assert.deepStrictEqual(yield* keptFiles, ["ends", "runs"])
       assert.isUndefined(yield* journal.get(keyOf(makeJob("ended"))))
     }).pipe(Effect.provide(layer))
   })

@@ -1,11 +1,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Scope } from "effect"
+import { SecureRandom } from "effect/crypto"
+import { spawn } from "node:child_process"
 import * as fs from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Artefacts } from "../../src/layers/artefacts/Artefacts.ts"
 import * as ArtefactsFiles from "../../src/layers/artefacts/ArtefactsFiles.ts"
+import { Host } from "../../src/layers/host/Host.ts"
+import * as HostLive from "../../src/layers/host/HostLive.ts"
 import { layerTest } from "../../src/layers/host/HostTest.ts"
+import { InstanceId } from "../../src/schemas/Ids.ts"
 import { run } from "../support/Run.ts"
 import { bytes, key, leave, read, suite } from "./ArtefactSuite.ts"
 
@@ -78,6 +83,42 @@ describe("Artefacts in files", () => {
         assert.match((yield* told).message, /is no file of artefacts/)
       }
     }))
+
+  it.live(
+    "of a killed worker are those it kept; its half-written ones go with its directory",
+    () =>
+      Effect.gen(function*() {
+        const state = yield* folder
+        const child = yield* Effect.acquireRelease(
+          Effect.sync(() =>
+            spawn(process.execPath, [join(import.meta.dirname, "halfway.ts"), state], {
+              stdio: ["ignore", "pipe", "inherit"]
+            })
+          ),
+          (child) => Effect.sync(() => child.kill("SIGKILL"))
+        )
+        const said = yield* Effect.callback<string>((resume) => {
+          child.stdout.once("data", (chunk) => resume(Effect.succeed(String(chunk).trim())))
+        })
+        const instance = InstanceId.make(said)
+        const half = join(state, "instances", instance, "artefacts-1")
+        assert.include(filesOf(state), half)
+        yield* Effect.callback<void>((resume) => {
+          child.once("exit", () => resume(Effect.void))
+          child.kill("SIGKILL")
+        })
+        const next = HostLive.layer({ stateDirectory: state }).pipe(Layer.provide(SecureRandom.layerWebCrypto))
+        yield* Effect.gen(function*() {
+          const host = yield* Host
+          assert.isFalse(yield* host.isAlive(instance))
+          yield* host.forget(instance)
+          assert.isFalse(fs.existsSync(half))
+          assert.strictEqual(yield* read("half", "x", bytes("half of it")), "ArtefactNotFound")
+          assert.strictEqual(yield* read("kept", "x", bytes("whole")), "whole")
+        }).pipe(Effect.provide(ArtefactsFiles.layer.pipe(Layer.provideMerge(next))))
+      }),
+    20_000
+  )
 
   it.live(
     "on a full disk refuses what does not fit, keeps what does, and gives back what it took",

@@ -189,5 +189,46 @@ export const attacks: ReadonlyArray<Attack> = [
         assert.strictEqual(seen.said("new privileges"), "0")
       }
     }
-  )
+  ),
+  files(
+    "flushing the host's disk, dropping its cache",
+    ["flushes"],
+    "seccomp: done without the kernel, since all a job can write lies in memory",
+    {
+      needs: ["isolation"],
+      expect: (seen) => {
+        exited(seen)
+        nothingDone(seen)
+        for (const call of ["fsync", "fdatasync", "msync", "advice"]) {
+          assert.strictEqual(seen.said(call), "not the kernel's", call)
+        }
+        for (const call of ["other advice", "own file"]) assert.strictEqual(seen.said(call), "fine", call)
+      }
+    }
+  ),
+  files(
+    "pages of a host file, by private mapping and pipe (CVE-2016-5195, CVE-2022-0847)",
+    ["dirty", "/usr/bin/env"],
+    "read-only file, and a kernel without these faults",
+    {
+      needs: [],
+      expect: (seen) => {
+        exited(seen)
+        nothingDone(seen)
+        assert.strictEqual(seen.said("file"), "as it was")
+      }
+    }
+  ),
+  {
+    name: "a compiler that is to read the host's files",
+    heldBy: "the compiler runs in the sandbox: /etc/shadow is not there",
+    program: "include.c",
+    source: "include.c",
+    needs: ["isolation"],
+    expect: (seen) => {
+      assert.deepStrictEqual(seen.outcome, { _tag: "Exited", phase: "compile", code: 1 })
+      assert.include(seen.stderr, "/etc/shadow")
+      assert.notInclude(seen.stderr, "root:")
+    }
+  }
 ]

@@ -38,7 +38,14 @@ const named = (directory: string): ReadonlyArray<string> => {
 
 const programs = ["guest", "launch", "watchdog"].map((name) => join(projectRoot, "build", "native", name))
 /** Those that run next to a job, and what a job might want to write. */
-const files = [...programs, first(["/usr/bin/crun", "/usr/local/bin/crun"]), "/etc/passwd", "/etc/shadow", "/etc/hosts"]
+const files = [
+  ...programs,
+  first(["/usr/bin/crun", "/usr/local/bin/crun"]),
+  "/usr/bin/env",
+  "/etc/passwd",
+  "/etc/shadow",
+  "/etc/hosts"
+]
 const settings = ["kernel/hostname", "kernel/domainname", "kernel/core_pattern", "kernel/sysrq", "kernel/modprobe"]
 
 /** How far the date is ahead of the monotonic clock, to the minute: two programs of ours never set it. */

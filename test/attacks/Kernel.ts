@@ -106,6 +106,7 @@ export const attacks: ReadonlyArray<Attack> = [
         assert.strictEqual(seen.said(name === "core" ? "core limit" : name), "1")
       }
       for (const name of ["rtprio", "nice"]) assert.strictEqual(seen.said(`${name} limit`), "0")
+      assert.strictEqual(seen.said("lock limit"), "65536")
       assert.strictEqual(seen.said("core dump"), "none")
     }
   )

@@ -65,5 +65,17 @@ export const attacks: ReadonlyArray<Attack> = [
     timedOut(seen)
   }),
   hog("a storm of forks", ["forks"], "CPU quota, pids limit", oneCore),
-  hog("calls that keep the kernel busy", ["heavy"], "CPU quota", oneCore)
+  hog("calls that keep the kernel busy", ["heavy"], "CPU quota", oneCore),
+  {
+    name: "CPU time in slices, by children that are gone before anybody looks",
+    heldBy: "CPU time is the cgroup's, of the living and the dead",
+    program: "sharing.c",
+    args: ["slices"],
+    needs: ["cpu-limit"],
+    limits: { cpuMs: slowly(400) },
+    expect: (seen) => {
+      assert.deepStrictEqual(seen.outcome, { _tag: "TimedOut", phase: "run", limit: "cpu", limitMs: slowly(400) })
+      assert.isAtLeast(seen.usage.cpuMicros ?? 0, slowly(400) * 990)
+    }
+  }
 ]

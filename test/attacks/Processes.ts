@@ -88,7 +88,8 @@ export const attacks: ReadonlyArray<Attack> = [
     expect: (seen) => {
       stopped(seen)
       assert.strictEqual(seen.stdout, "1000 processes, up\n")
-      assert.isAtLeast(seen.usage.pidsPeak ?? 0, 1000)
+      // Not every kernel counts the peak.
+      if (seen.usage.pidsPeak !== undefined) assert.isAtLeast(seen.usage.pidsPeak, 1000)
       process.stdout.write(
         `${seen.driver}: 1000 processes ended ${Math.round(seen.stoppedMs ?? 0)} ms after the stop\n`
       )

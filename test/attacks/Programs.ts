@@ -3,12 +3,14 @@ import { execFileSync } from "node:child_process"
 import { existsSync, mkdirSync, readFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { slowness } from "../support/Slowness.ts"
 
 const directory = join(import.meta.dirname, "programs")
 
 /** A command with its files, as arguments of the function `command`. */
 export interface Prepared {
   readonly argv: ReadonlyArray<string>
+  readonly env: Readonly<Record<string, string>>
   readonly files: ReadonlyArray<{ readonly path: string; readonly contentBase64: string; readonly executable: boolean }>
 }
 
@@ -38,12 +40,16 @@ const compile = (name: string): string => {
 
 /** `name` is a file of `programs/`. */
 export const prepare = (name: string, args: ReadonlyArray<string>): Prepared => {
-  const file = (path: string, contentBase64: string, executable: boolean) => [{ path, contentBase64, executable }]
+  const env = { SLOWNESS: String(slowness) }
   const text = () => readFileSync(join(directory, name)).toString("base64")
-  if (name.endsWith(".c")) return { argv: ["./attack", ...args], files: file("attack", compile(name), true) }
-  if (name.endsWith(".py")) return { argv: ["python3", "attack.py", ...args], files: file("attack.py", text(), false) }
-  if (name.endsWith(".sh")) return { argv: ["/bin/sh", "attack.sh", ...args], files: file("attack.sh", text(), false) }
-  return { argv: ["./attack", ...args], files: file("attack", text(), true) }
+  const made = (argv: ReadonlyArray<string>, path: string, contentBase64: string, executable: boolean) => ({
+    argv: [...argv, ...args],
+    env,
+    files: [{ path, contentBase64, executable }]
+  })
+  if (name.endsWith(".c")) return made(["./attack"], "attack", compile(name), true)
+  if (name.endsWith(".sh")) return made(["/bin/sh", "attack.sh"], "attack.sh", text(), false)
+  return made(["./attack"], "attack", text(), true)
 }
 
 /** The text of a file of `programs/`, for a job that compiles it itself. */

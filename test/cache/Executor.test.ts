@@ -15,6 +15,7 @@ import {
 } from "../../src/layers/sandbox/Sandbox.ts"
 import { Sandboxes } from "../../src/layers/sandbox/Sandboxes.ts"
 import * as SandboxTest from "../../src/layers/sandbox/SandboxTest.ts"
+import { metrics } from "../../src/layers/telemetry/Metrics.ts"
 import { SandboxId } from "../../src/schemas/Ids.ts"
 import { type Limits, standardDefaults } from "../../src/schemas/Limits.ts"
 import { type Phase, WorkPath } from "../../src/schemas/Program.ts"
@@ -30,6 +31,8 @@ interface World {
   readonly entries: Map<CompileKey, Compiled>
   /** What the compile phase writes. Bytes. */
   warnings: number
+  /** In place of these. */
+  output: ReadonlyArray<{ readonly stream: "stdout" | "stderr"; readonly bytes: Uint8Array }> | undefined
   code: number
   limits: Partial<Limits>
   get: Sandbox["get"]
@@ -44,6 +47,7 @@ const makeWorld = (): World => ({
   did: [],
   entries: new Map(),
   warnings: 10,
+  output: undefined,
   code: 0,
   limits: {},
   get: () => Effect.succeed(Buffer.from("product")),
@@ -59,13 +63,11 @@ const sandboxOf = (world: World): Sandbox => {
   const phase = ({ name }: Phase): Stream.Stream<PhaseEvent> => {
     world.did.push(name)
     const isCompile = name === "compile"
+    const usual: World["output"] = [{ stream: "stderr", bytes: Buffer.alloc(world.warnings, 7) }]
+    const output = isCompile ? world.output ?? usual : [{ stream: "stdout" as const, bytes: Buffer.alloc(3) }]
     return Stream.make<ReadonlyArray<PhaseEvent>>(
       { _tag: "Started" },
-      {
-        _tag: "Output",
-        stream: isCompile ? "stderr" : "stdout",
-        bytes: Buffer.alloc(isCompile ? world.warnings : 3, 7)
-      },
+      ...output.map((piece): PhaseEvent => ({ _tag: "Output", ...piece })),
       {
         _tag: "Ended",
         exit: { _tag: "Exited", code: isCompile ? world.code : 0 },
@@ -190,6 +192,48 @@ describe("a program with products", () => {
       })
       for (const { did } of yield* twice(large)) assert.deepStrictEqual(did, COMPILED)
       assert.strictEqual(large.entries.size, 0)
+    }))
+
+  it.effect("is kept with all it wrote, in order, however it was cut; not if it went to and fro without end", () =>
+    Effect.gen(function*() {
+      const talking = (turns: number) =>
+        world({
+          output: Array.from({ length: 3 * turns }, (_, n) => ({
+            stream: n % 3 === 0 ? "stdout" : "stderr",
+            bytes: Buffer.from([n % 256])
+          }))
+        })
+      const [miss, hit] = yield* twice(talking(400))
+      const heard = ({ events }: typeof miss) =>
+        events.flatMap((event) => event._tag === "Output" ? [...event.bytes] : [])
+      assert.deepStrictEqual(hit.did, HIT)
+      assert.deepStrictEqual(heard(hit), heard(miss))
+      assert.deepInclude(hit.compile, { stdoutBytes: 400, stderrBytes: 800 })
+      for (const { did } of yield* twice(talking(600))) assert.deepStrictEqual(did, NOT_KEPT)
+    }))
+
+  it.effect("is compiled, and runs, whatever defect the cache has", () =>
+    Effect.gen(function*() {
+      for (const change of [{ looking: Effect.die("a defect") }, { putting: Effect.die("a defect") }]) {
+        for (const { did, outcome } of yield* twice(world(change))) {
+          assert.deepStrictEqual(did, "looking" in change ? NOT_KEPT : COMPILED)
+          assert.deepInclude(outcome, { _tag: "Exited", phase: "run", code: 0 })
+        }
+      }
+    }))
+
+  it.effect("is counted: found, or looked for in vain", () =>
+    Effect.gen(function*() {
+      const context = yield* Effect.context<never>()
+      const counted = () =>
+        ["hit", "miss"].map((result) => metrics.compileCache.series({ result }).valueUnsafe(context).count)
+      const [hits = 0, misses = 0] = counted()
+      yield* runIt(world({ rootIdentity: undefined }))
+      assert.deepStrictEqual(counted(), [hits, misses])
+      const own = makeWorld()
+      yield* twice(own)
+      yield* runIt(own)
+      assert.deepStrictEqual(counted(), [hits + 2, misses + 1])
     }))
 
   it.effect("is compiled when its product does not fit into the sandbox", () =>

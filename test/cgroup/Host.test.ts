@@ -3,6 +3,7 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { Cgroups } from "../../src/layers/cgroup/Cgroup.ts"
 import * as CgroupsHost from "../../src/layers/cgroup/CgroupsHost.ts"
+import { slowness } from "../support/Slowness.ts"
 import * as Processes from "./Processes.ts"
 
 const instance = `test-cgroup-host-${process.pid}`
@@ -73,7 +74,9 @@ describe("Cgroups on this host", () => {
     Effect.gen(function*() {
       const group = yield* leaf("cpu")
       yield* group.limit({ cpus: 0.2, cpuWeight: 50 })
-      const program = yield* Processes.start(group, "i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done")
+      // Some hundred milliseconds of a core, on any machine.
+      const turns = Math.round(150_000 / slowness)
+      const program = yield* Processes.start(group, `i=0; while [ $i -lt ${turns} ]; do i=$((i+1)); done`)
       assert.strictEqual((yield* program.ended).code, 0)
       const usage = yield* group.usage
       assert.isAbove(usage.throttledMicros ?? 0, 0)

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll, assert, describe, it } from "vitest"
 import * as Jobs from "../sandbox/Jobs.ts"
+import { patience } from "../support/Slowness.ts"
 import { Tree } from "../support/Tree.ts"
 import { until } from "../worker/until.ts"
 import { WorkerProcess } from "../worker/WorkerProcess.ts"
@@ -25,5 +26,5 @@ describe("a worker killed at its first sandbox", () => {
     await WorkerProcess.sweep(state)
     const { cgroups, crun, instances, ledger, mounts, processes } = Jobs.held(state)
     assert.deepStrictEqual([cgroups, crun, instances, ledger, mounts, processes], [0, 0, 0, [], 0, 0])
-  }, 60_000)
+  }, patience(60_000))
 })

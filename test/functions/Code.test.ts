@@ -6,6 +6,14 @@ import { argvOf, limits, phase, programOf, refusalOf } from "./Programs.ts"
 const file = (path: string, content = "") => ({ path, content })
 
 describe("code: phases", () => {
+  it.effect("asks for its artefacts, compiled or not", () =>
+    Effect.gen(function*() {
+      for (const language of ["c", "python"]) {
+        const program = yield* programOf("code", { language, source: "x", artefacts: ["out"] })
+        assert.deepStrictEqual(program.artefacts.map(String), ["out"], language)
+      }
+    }))
+
   it.effect("C is compiled by gcc with the class's limits and run with the job's", () =>
     Effect.gen(function*() {
       const program = yield* programOf("code", { language: "c", source: "int main(){}", stdin: "in", args: ["a", "b"] })

@@ -32,6 +32,13 @@ describe("command", () => {
       assert.deepStrictEqual(phases, [{ name: "run", code: 0, stdout: "INPUT data", stderr: "" }])
     }))
 
+  it.effect("asks for its artefacts", () =>
+    Effect.gen(function*() {
+      const program = yield* programOf("command", { command: "a", artefacts: ["x", "d/y z"] })
+      assert.deepStrictEqual(program.artefacts.map(String), ["x", "d/y z"])
+      assert.deepStrictEqual((yield* programOf("command", { command: "a" })).artefacts, [])
+    }))
+
   for (
     const [name, args, words] of [
       ["nothing", {}, "there is no command. Give either argv (a list) or command (a line for the shell)."],
@@ -39,6 +46,19 @@ describe("command", () => {
       ["an empty line", { command: "" }, "a command that is not empty"],
       ["an empty list", { argv: [] }, "argv"],
       ["a NUL", { command: "\u0000" }, "text without NUL bytes"],
+      ["an artefact that lies outside", { command: "a", artefacts: ["../x"] }, "inside the workspace"],
+      ["an absolute artefact", { command: "a", artefacts: ["/etc/passwd"] }, "inside the workspace"],
+      ["an artefact of two lines", { command: "a", artefacts: ["a\nb"] }, "without control characters"],
+      ["an artefact twice", { command: "a", artefacts: ["a", "b", "a"] }, "each artefact once"],
+      [
+        "too many artefacts",
+        { command: "a", artefacts: Array.from({ length: 1001 }, (_, n) => `${n}`) },
+        "at most 1000"
+      ],
+      ["artefacts of too long names", {
+        command: "a",
+        artefacts: Array.from({ length: 20 }, (_, n) => `${n}`.padEnd(4000, "x"))
+      }, "65536 bytes together"],
       ["a path that leads out", { command: "a", files: [{ path: "a/../b", content: "" }] }, "inside the workspace"]
     ] as const
   ) {

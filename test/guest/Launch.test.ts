@@ -5,6 +5,7 @@ import { connect } from "node:net"
 import { basename, join } from "node:path"
 import { encode, type LaunchRequest } from "../../src/layers/host/Launcher.ts"
 import { run } from "../support/Run.ts"
+import { patience } from "../support/Slowness.ts"
 import { cgroup, hierarchies } from "./Cgroup.ts"
 import { eventually, isAlive, launchPath, program, tempDir } from "./Native.ts"
 
@@ -229,7 +230,7 @@ describe("launch --serve", () => {
         concurrency: "unbounded"
       })
       assert.deepStrictEqual(texts, all.map((index) => `${index}\n`))
-    }), 20_000)
+    }), patience(20_000))
 
   it.live("closes on what is no request, and goes on", () =>
     Effect.gen(function*() {
@@ -287,7 +288,7 @@ describe("launch --serve", () => {
       assert.isFalse(existsSync(marker))
       assert.deepStrictEqual([yield* printed(socket, { command: ["echo", "on"] }), stderr()], ["on\n", ""])
       yield* eventually("it has closed them all", 1, () => fdsOf(pid) === before)
-    }), 20_000)
+    }), patience(20_000))
 
   it.live("waits for the slow without keeping others waiting, and for five seconds only", () =>
     Effect.gen(function*() {
@@ -305,7 +306,7 @@ describe("launch --serve", () => {
       assert.isFalse(silent.some(({ stream }) => stream.closed))
       yield* eventually("the silent are closed", 7, () => silent.every(({ stream }) => stream.closed))
       yield* eventually("nothing of them is held", 1, () => fdsOf(pid) === before)
-    }), 20_000)
+    }), patience(20_000))
 
   it.live("is gone within a second of its worker's SIGKILL; what it launched lives on its own link", () =>
     Effect.gen(function*() {
@@ -352,5 +353,5 @@ describe("launch --serve", () => {
       assert.isBelow(Number(statusOf(pid, "VmRSS")), 1536)
       child.stdin.end()
       assert.deepStrictEqual(yield* ended, { code: 0, signal: null })
-    }), 20_000)
+    }), patience(20_000))
 })

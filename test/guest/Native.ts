@@ -6,6 +6,7 @@ import { chmodSync, chownSync, mkdirSync, mkdtempSync, readdirSync, readFileSync
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import type { Readable, Writable } from "node:stream"
+import { patience } from "../support/Slowness.ts"
 import { projectRoot } from "../support/Tree.ts"
 
 execFileSync(join(projectRoot, "native", "build"), { stdio: ["ignore", "ignore", "inherit"] })
@@ -74,11 +75,11 @@ export const program = (command: string, args: ReadonlyArray<string>): Effect.Ef
     }
   )
 
-/** Asks again until it is so; fails the test with `what` when it is not so in time. */
+/** Asks again until it is so; fails the test with `what` when it is not so in so many seconds of a plain machine. */
 export const eventually = (what: string, seconds: number, holds: () => boolean): Effect.Effect<void> =>
   Effect.suspend(() => holds() ? Effect.void : Effect.fail("not yet")).pipe(
     Effect.retry(Schedule.spaced("5 millis")),
-    Effect.timeout(`${seconds} seconds`),
+    Effect.timeout(patience(seconds * 1000)),
     Effect.catch(() => Effect.die(new Error(`not in time: ${what}`)))
   )
 

@@ -1,6 +1,7 @@
 /** A conversation with a real guest, in the words of the protocol. */
 import { type Cause, Effect, Queue, Result } from "effect"
 import * as Protocol from "../../src/guest/Protocol.ts"
+import { patience } from "../support/Slowness.ts"
 import { guestPath, jobId, type Program, program } from "./Native.ts"
 
 export interface Ran {
@@ -56,7 +57,7 @@ export const session = Effect.fnUntraced(function*(args: ReadonlyArray<string>, 
     for (const part of parts instanceof Uint8Array ? [parts] : parts) running.child.stdin.write(part)
   }
   const next: Session["next"] = Queue.take(frames).pipe(
-    Effect.timeoutOrElse({ duration: "20 seconds", orElse: () => Effect.die(new Error("the guest is silent")) }),
+    Effect.timeoutOrElse({ duration: patience(20_000), orElse: () => Effect.die(new Error("the guest is silent")) }),
     Effect.catch(() => Effect.die(violation ?? new Error(`the guest has ended: ${running.stderr()}`)))
   )
   let early: Array<Protocol.OutputFrame> = []

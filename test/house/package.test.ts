@@ -214,7 +214,7 @@ describe("the examples", () => {
     it(`submit a job to a worker with the ${driver} driver and show what it printed`, async () => {
       const { code, stderr, stdout } = await run("node", ["submit.ts"], { cwd: project.path, env: environment(driver) })
       assert.strictEqual(code, 0, stderr)
-      assert.match(stdout, /event Received\n[^]*event Ended\n[^]*hello from .+\nit succeeded\n$/)
+      assert.match(stdout, /event Received\n[^]*event Ended\n[^]*hello from .+\nit left answer.txt 42\nit succeeded\n$/)
     })
 
     it(`embed a worker with the ${driver} driver, a function, a door and an emitter of their own`, async () => {

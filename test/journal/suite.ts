@@ -211,6 +211,22 @@ export const suite = (name: string, place: Place) => {
       }))
 
     promise(
+      "which files a job left, and which it did not, is written down with its end",
+      (journal) =>
+        Effect.gen(function*() {
+          const claim = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          const settlement = {
+            ...Sample.settlement(1),
+            artefacts: [{ path: "d/ünïcode \u{1f600}", bytes: 2 ** 40, sha256: "0123456789abcdef".repeat(4) }],
+            artefactsMissing: [{ path: "x", reason: "there is no such file" }]
+          }
+          yield* journal.settle(claim, settlement, [])
+          assert.deepStrictEqual((yield* journal.get(claim.key))?.settlement, settlement)
+          assert.deepStrictEqual((yield* journal.list({ limit: 1 }))[0]?.settlement, settlement)
+        })
+    )
+
+    promise(
       "when all attempts ended with their workers, the claim is given to settle the job as lost",
       (journal) =>
         Effect.gen(function*() {

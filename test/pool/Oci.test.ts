@@ -14,6 +14,7 @@ import { Sandboxes } from "../../src/layers/sandbox/Sandboxes.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerDrivers } from "../../src/wiring.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
+import { patience } from "../support/Slowness.ts"
 import { diskOf, pooled } from "./Fixture.ts"
 
 const oci = pooled("oci", { minimum: 4, maximum: 4, parallel: 2, healthEveryMs: 100, healthMs: 1000 })
@@ -41,7 +42,7 @@ const stats = Effect.flatMap(
 const until = <A, E, R>(what: string, condition: Effect.Effect<A, E, R>, holds: (value: A) => boolean) =>
   condition.pipe(
     Effect.filterOrFail(holds, (value) => value),
-    Effect.retry(Schedule.spaced("10 millis").pipe(Schedule.upTo({ duration: "20 seconds" }))),
+    Effect.retry(Schedule.spaced("10 millis").pipe(Schedule.upTo({ duration: patience(20_000) }))),
     Effect.catch((last) => Effect.die(`${what}: ${JSON.stringify(last)}`))
   )
 
@@ -55,7 +56,7 @@ describe("a pool of real oci sandboxes", () => {
   afterAll(() => Jobs.remove(state))
   let groups: ReadonlyArray<string> = []
 
-  layer(pooledExecutor(state), { excludeTestServices: true, timeout: "1 minute" })((it) => {
+  layer(pooledExecutor(state), { excludeTestServices: true, timeout: patience(60_000) })((it) => {
     it.effect("serves fifty jobs, each in a sandbox of its own, and counts its hits", () =>
       Effect.gen(function*() {
         yield* full
@@ -83,7 +84,7 @@ describe("a pool of real oci sandboxes", () => {
         })
         // Those that stood ready at the beginning; how many more depends on the machine.
         assert.isAtLeast(hits, 4)
-      }), 60_000)
+      }), patience(60_000))
 
     for (const victim of ["guest", "crun"]) {
       it.effect(

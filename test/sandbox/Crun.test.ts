@@ -61,8 +61,10 @@ describe("the seccomp profile", () => {
     const all = (profile?.syscalls ?? []).flatMap(({ names }) => names)
     const often = new Set(all.filter((name, index) => all.indexOf(name) !== index))
     const calls = [
+      "fadvise64",
       "memfd_create",
       "mmap",
+      "msync",
       "personality",
       "prctl",
       "prlimit64",

@@ -4,6 +4,7 @@ import { Effect } from "effect"
 import type { Capability } from "../../src/layers/sandbox/Sandbox.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
 import type { DriverName } from "../../src/schemas/SandboxClass.ts"
+import { patience } from "../support/Slowness.ts"
 import * as Jobs from "./Jobs.ts"
 
 const MiB = 1024 * 1024
@@ -20,7 +21,7 @@ export const suite = (driver: DriverName, capabilities: ReadonlySet<Capability>)
   describe(`jobs on ${driver}`, () => {
     afterAll(() => Jobs.remove(state))
 
-    layer(Jobs.layer(driver, state), { excludeTestServices: true, timeout: "1 minute" })((it) => {
+    layer(Jobs.layer(driver, state), { excludeTestServices: true, timeout: patience(60_000) })((it) => {
       it.effect("a C program is compiled and run, its phases measured apart", () =>
         Effect.gen(function*() {
           const ran = yield* run(c(`#include <stdio.h>\nint main(){printf("Hello, %s!\\n","World");return 0;}`))
@@ -70,7 +71,7 @@ export const suite = (driver: DriverName, capabilities: ReadonlySet<Capability>)
           )
           assert.deepStrictEqual(ran.outcome, exited(0))
           assert.isTrue(expected.equals(ran.stdout))
-        }), 60_000)
+        }), patience(60_000))
 
       it.effect("a crash is told by its signal", () =>
         Effect.gen(function*() {
@@ -127,7 +128,7 @@ export const suite = (driver: DriverName, capabilities: ReadonlySet<Capability>)
           assert.isAtMost(ran.usage.phases[0]?.pidsPeak ?? 0, 33)
           const bomb = yield* run({ ...shell("f(){ f|f& };f; sleep 100"), limits: { pids: 32, wallMs: 1000 } })
           assert.isTrue(["TimedOut", "Exited"].includes(bomb.outcome._tag), bomb.outcome._tag)
-        }), 60_000)
+        }), patience(60_000))
 
       it.effect("a grandchild in the background that holds stdout does not outlive its job", () =>
         Effect.gen(function*() {
@@ -135,7 +136,7 @@ export const suite = (driver: DriverName, capabilities: ReadonlySet<Capability>)
           const ran = yield* run(shell("(setsid sleep 1000 &) ; echo started"))
           assert.deepStrictEqual(ran.outcome, exited(0))
           assert.strictEqual(ran.stdout.toString(), "started\n")
-          assert.isBelow(performance.now() - began, 5000)
+          assert.isBelow(performance.now() - began, patience(5000))
         }))
 
       it.effect("a stop is TERM, and KILL for who ignores it", () =>

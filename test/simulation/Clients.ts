@@ -9,7 +9,7 @@ import { header } from "../../src/schemas/dialects/StokerJob.ts"
 import { FunctionName, IntakeName, JobId, type JobKey, keyText, Owner } from "../../src/schemas/Ids.ts"
 import type { Job } from "../../src/schemas/Job.ts"
 import { priorities, standardTerms } from "../../src/schemas/Terms.ts"
-import { commandOf, type Plan } from "./Sandboxes.ts"
+import { commandOf, leftFile, type Plan } from "./Sandboxes.ts"
 import type { SimulatedWorker } from "./Worker.ts"
 import type { World } from "./World.ts"
 
@@ -58,6 +58,8 @@ export const make = (world: World, workers: () => ReadonlyArray<SimulatedWorker>
   }
 
   const newId = () => JobId.make(`j${++names}`)
+  /** Every third job asks for a file that each run leaves, and for one that none does. */
+  const filesOf = (id: JobId) => Number(id.slice(1)) % 3 === 0 ? { artefacts: [leftFile, "absent"] } : {}
   const newMessageId = () => `m${++messages}`
 
   const stokerJob = (id = newId()): Sent => {
@@ -76,7 +78,7 @@ export const make = (world: World, workers: () => ReadonlyArray<SimulatedWorker>
       body: utf8.encode(JSON.stringify({
         id,
         function: "command",
-        args: { argv: ["/bin/job", command] },
+        args: { argv: ["/bin/job", command], ...filesOf(id) },
         limits: { wallMs: dice.between(500, 4000), ...(dice.chance(0.1) ? { diskBytes: 65_536 } : {}) }
       })),
       properties: {
@@ -136,7 +138,7 @@ export const make = (world: World, workers: () => ReadonlyArray<SimulatedWorker>
     const job: Job = {
       ...key,
       function: FunctionName.make("command"),
-      args: { argv: ["/bin/job", command] },
+      args: { argv: ["/bin/job", command], ...filesOf(id) },
       limits: { wallMs: dice.between(500, 4000) }
     }
     const request = { job, hash: requestHash(job), reply: null }

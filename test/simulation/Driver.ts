@@ -14,8 +14,10 @@ import {
   SandboxRefused
 } from "../../src/layers/sandbox/Sandbox.ts"
 import type { SandboxId } from "../../src/schemas/Ids.ts"
-import { planOf } from "./Sandboxes.ts"
+import { leftFile, planOf } from "./Sandboxes.ts"
 import type { Mortal, World } from "./World.ts"
+
+const utf8 = new TextEncoder()
 
 const noSandbox = (step: ProvisionFailed["step"], reason: string) =>
   new ProvisionFailed({ driver: "oci", step, reason, remedy: "none" })
@@ -101,7 +103,13 @@ const make = Effect.fnUntraced(function*(world: World, worker: Mortal) {
       kill: Effect.sync(() => sandboxes.kill(id)),
       lost: Deferred.await(lost),
       measure: Effect.succeed({}),
-      get: () => ifThere(Effect.fail(new SandboxRefused({ operation: "get", errno: 2, reason: "no such file" })))
+      // Each sandbox leaves something else, so that one attempt's file cannot be taken for another's.
+      get: (path) =>
+        ifThere(
+          path === leftFile
+            ? Effect.as(Effect.sleep(dice.below(5)), utf8.encode(id))
+            : Effect.fail(new SandboxRefused({ operation: "get", errno: 2, reason: "no such file" }))
+        )
     }
     return sandbox
   }

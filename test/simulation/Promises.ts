@@ -1,10 +1,12 @@
 /** What must be true at the end of a simulation, whatever happened. */
+import { Effect, Schema } from "effect"
 import type { AmqpMessage } from "../../src/layers/amqp/Amqp.ts"
 import { defaultDeadQueue } from "../../src/layers/deadletters/Keeping.ts"
 import { letterHeader } from "../../src/layers/deadletters/LetterHeaders.ts"
 import { answerOf } from "../../src/layers/journal/Rules.ts"
 import { ended as codeBenchEnded } from "../../src/schemas/dialects/CodeBenchStatus.ts"
-import { keyText } from "../../src/schemas/Ids.ts"
+import { JobKey, keyText } from "../../src/schemas/Ids.ts"
+import type { BroughtBack } from "../../src/schemas/JobEvent.ts"
 import type { Outcome } from "../../src/schemas/Outcome.ts"
 import { noUsage } from "../../src/schemas/Usage.ts"
 import type { Clients, Sent } from "./Clients.ts"
@@ -58,6 +60,10 @@ const once = (statuses: ReadonlyArray<Status>) => {
 
 const isIn = (order: ReadonlyArray<Kind>, kind: Kind) => order.indexOf(kind)
 
+type Settled = BroughtBack & { readonly outcome: Outcome }
+
+const decodeKey = Schema.decodeSync(JobKey)
+
 export const check = (world: World, { accepted, all }: Clients, maxAttempts: number) => {
   const { broker, sandboxes, store, violate } = world
   const letters = broker.drainQueue(defaultDeadQueue)
@@ -100,13 +106,29 @@ export const check = (world: World, { accepted, all }: Clients, maxAttempts: num
     }
   }
 
+  /** What is written down of a job's files is there, and all that were asked for are accounted for. */
+  const checkFiles = (key: string, { artefacts = [], artefactsMissing = [], outcome }: Settled, request: string) => {
+    const [intake = "", owner = "", id = ""] = key.split("/")
+    for (const artefact of artefacts) {
+      const read = world.artefacts.read(decodeKey({ intake, owner, id }), artefact, { offset: 0, maxBytes: 1000 })
+      const kept = Effect.runSync(Effect.exit(read))
+      if (kept._tag === "Failure") violate(`${key} names ${artefact.path}, and it is not there`)
+      else if (kept.value.length !== artefact.bytes) violate(`${key} has only a part of ${artefact.path}`)
+    }
+    const ran = ["Exited", "Signalled", "TimedOut", "OutOfMemory", "OutputExceeded"].includes(outcome._tag)
+    const asked = request.includes("\"artefacts\"") ? 2 : 0
+    if (ran && artefacts.length + artefactsMissing.length !== asked) violate(`${key} does not account for its files`)
+  }
+
   const rows = new Map(answerOf(store.list({ limit: 1_000_000 })).map((row) => [row.key, row]))
-  for (const [key, { settlement, state }] of rows) {
+  for (const [key, { request, settlement, state }] of rows) {
     if (state !== "ended" || settlement === null) {
       violate(`${key} is ${state}${hasExpired(key) ? ", and was kept as expired" : ""}`)
       continue
     }
-    const { outcome } = JSON.parse(settlement) as { readonly outcome: Outcome }
+    const settled = JSON.parse(settlement) as Settled
+    const { outcome } = settled
+    checkFiles(key, settled, request)
     const isTold = !key.startsWith("embedded/")
     checkStatuses(key, byKey.get(key) ?? [], isTold ? said(outcome, key) : undefined)
   }

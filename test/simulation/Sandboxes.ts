@@ -2,6 +2,9 @@
 import type { InstanceId, SandboxId } from "../../src/schemas/Ids.ts"
 import type { Party, Time } from "./Time.ts"
 
+/** The file that every run leaves in its sandbox. */
+export const leftFile = "left"
+
 /** What a job does, as its command line says it: `job <key> <millis> <end> <bytes>`. */
 export interface Plan {
   readonly key: string

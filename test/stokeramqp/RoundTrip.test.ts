@@ -1,6 +1,8 @@
 import { assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Metric, Stream } from "effect"
+import { artefactPieces } from "../../src/layers/artefacts/Artefacts.ts"
 import * as StokerEmitter from "../../src/layers/emitter/Stoker.ts"
+import type { RunEvent } from "../../src/layers/executor/Executor.ts"
 import { finished, type Script } from "../../src/layers/executor/ExecutorTest.ts"
 import { FunctionName, JobId } from "../../src/schemas/Ids.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
@@ -22,6 +24,25 @@ const hello: Script = () =>
     { _tag: "PhaseEnded" as const, phase: "run" as const, usage: { phase: "run" as const, wallMicros: 5 } },
     finished(Outcome.cases.Exited.make({ phase: "run", code: 0 }))
   )
+
+const contents: Readonly<Record<string, Uint8Array>> = {
+  small: new TextEncoder().encode("four"),
+  large: new Uint8Array(600_000).fill(7),
+  binary: Uint8Array.from({ length: 1000 }, (_, index) => index & 255)
+}
+
+/** Leaves what it is asked for, if it has it. */
+const leaving: Script = ({ program }) =>
+  Stream.fromIterable<RunEvent>([
+    { _tag: "Ready", place: "/fake", provisionMicros: 1 },
+    ...program.artefacts.map((path): RunEvent => {
+      const content = contents[path]
+      return content === undefined
+        ? { _tag: "ArtefactMissing", path, reason: "there is no such file" }
+        : { _tag: "Artefact", path, content }
+    }),
+    finished(Outcome.cases.Exited.make({ phase: "run", code: 0 }))
+  ])
 
 const words = (events: ReadonlyArray<Record<string, unknown>>) => events.map(({ event }) => event)
 const life = ["received", "running", "phase-started", "phase-ended", "ended"]
@@ -74,6 +95,45 @@ describe("Stoker's own dialect, from message to reply", { timeout: 60_000 }, () 
       })
       yield* queueIs(broker, "stoker.jobs", 0)
     }))
+
+  it.live("the files it left come with its last event as far as that has room, and in pieces for whoever asks", () =>
+    Effect.gen(function*() {
+      const broker = yield* acquireBroker
+      yield* startWorker(broker, { instance: "w1", script: leaving })
+      yield* startWorker(broker, { instance: "w2", script: leaving })
+      yield* served(broker)
+      const client = yield* startClient(broker)
+      const names = ["small", "large", "binary", "absent"]
+      const id = JobId.make("files")
+      const events = yield* client.follow({
+        id,
+        function: FunctionName.make("say"),
+        args: { word: "x", artefacts: names }
+      })
+      const last = (yield* Stream.runCollect(events)).at(-1)
+      if (last?.event !== "ended") return assert.fail("it has no end")
+      assert.deepStrictEqual(last.artefactsMissing, [{ path: "absent", reason: "there is no such file" }])
+      const told = (last.artefacts ?? []).map(({ bytes, content, path }) =>
+        `${path} ${bytes} ${content === undefined ? "to be asked for" : Buffer.from(content, "base64").length}`
+      )
+      // Together no more than both streams of output may have: 512 KiB, as base64.
+      assert.deepStrictEqual(told, ["small 4 4", "large 600000 to be asked for", "binary 1000 1000"])
+      assert.isBelow(JSON.stringify(last).length, 600_000)
+
+      const asker = yield* startClient(broker)
+      for (const artefact of last.artefacts ?? []) {
+        const { content: _, ...named } = artefact
+        const first = yield* asker.artefact({ id }, artefact.path, { offset: 0, maxBytes: 3 })
+        assert.deepStrictEqual(first.artefact, named)
+        assert.strictEqual(first.bytes.length, 3)
+        const parts = yield* Stream.runCollect(artefactPieces((range) => asker.artefact({ id }, artefact.path, range)))
+        assert.deepStrictEqual(Buffer.concat(parts), Buffer.from(contents[artefact.path] ?? ""))
+      }
+      const { settlement } = yield* asker.status({ id })
+      assert.deepStrictEqual(settlement?.artefacts?.map(({ path }) => path), ["small", "large", "binary"])
+      const absent = yield* Effect.flip(asker.artefact({ id }, "absent", { offset: 0, maxBytes: 1 }))
+      assert.strictEqual(absent._tag, "ArtefactNotFound")
+    }).pipe(Effect.scoped))
 
   it.live("worker first: our client follows its job to the end", () =>
     Effect.gen(function*() {

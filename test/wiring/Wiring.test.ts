@@ -1,10 +1,11 @@
 /** A worker with things of the program's own, in place of its standard ones and beside them. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, Schema } from "effect"
+import { Context, Effect, Exit, Layer, Schema, Stream } from "effect"
 import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { expectTypeOf } from "vitest"
 import {
+  artefactPieces,
   Control,
   Direct,
   DuplicateName,
@@ -18,6 +19,7 @@ import {
   requestHash,
   type WorkerServices
 } from "../../src/index.ts"
+import * as ArtefactsMemory from "../../src/layers/artefacts/ArtefactsMemory.ts"
 import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
 import type { Intake } from "../../src/layers/intake/Intake.ts"
 import * as IntakeTest from "../../src/layers/intake/IntakeTest.ts"
@@ -47,6 +49,35 @@ const outcomeOf = Effect.fnUntraced(function*(job: Job.Job) {
 
 const quiet = EmitterTest.make({ name: "mail", tells: () => false, onSent: () => undefined })
 const intake = (name: string) => Effect.map(IntakeTest.make(name), (made) => made.intake)
+
+describe("the files of a job", () => {
+  it.effect("are read by the program around the worker, whole or a piece, by the names it asked for", () =>
+    Effect.gen(function*() {
+      const content = Uint8Array.from({ length: 3_000_000 }, (_, index) => (index * 11) & 255)
+      const script: ExecutorTest.Script = ({ program }) =>
+        Stream.fromIterable([
+          ...program.artefacts.map((path) => ({ _tag: "Artefact" as const, path, content })),
+          ExecutorTest.finished(Outcome.Outcome.cases.Exited.make({ phase: "run", code: 3 }))
+        ])
+      yield* Effect.gen(function*() {
+        const job = jobOf("say", { word: "hello", artefacts: ["d/x"] })
+        assert.strictEqual((yield* outcomeOf(job))?._tag, "Exited")
+        const control = yield* Control
+        const piece = yield* control.artefact(job, "d/x", { offset: 1_000_000, maxBytes: 4 })
+        assert.deepStrictEqual([...piece.bytes], [...content.subarray(1_000_000, 1_000_004)])
+        assert.deepInclude(piece.artefact, { path: "d/x", bytes: 3_000_000 })
+        const all = yield* Stream.runCollect(artefactPieces((range) => control.artefact(job, "d/x", range)))
+        assert.isTrue(Buffer.from(content).equals(Buffer.concat(all)))
+        const other = yield* Effect.flip(control.artefact(job, "x", { offset: 0, maxBytes: 1 }))
+        assert.strictEqual(other._tag, "ArtefactNotFound")
+        const stranger = { ...job, id: Ids.JobId.make("two") }
+        assert.strictEqual(
+          (yield* Effect.flip(control.artefact(stranger, "d/x", { offset: 0, maxBytes: 1 })))._tag,
+          "JobNotFound"
+        )
+      }).pipe(Effect.provide(layerWorkerTest({ functions: [say], script })))
+    }))
+})
 
 describe("names", () => {
   const twice = [
@@ -163,15 +194,18 @@ describe("a worker on this machine", () => {
         functions: [say],
         drivers: Effect.succeed([fake.driver]),
         journal: JournalMemory.layerMemory,
-        log: LogMemory.layerMemory
+        log: LogMemory.layerMemory,
+        artefacts: ArtefactsMemory.layerMemory
       })
       yield* Effect.gen(function*() {
-        const job = jobOf("say", { word: "hello" })
+        const job = jobOf("say", { word: "hello", artefacts: ["x"] })
         assert.strictEqual((yield* outcomeOf(job))?._tag, "Exited")
         assert.strictEqual(fake.made.length, 1)
         const { end } = yield* (yield* Log).read(Job.keyOf(job), { stream: "all", offset: 0, maxBytes: 1, waitMs: 0 })
         assert.isTrue(end?.complete)
-        for (const name of ["journal.sqlite", "logs"]) assert.isFalse(existsSync(join(tree.path, "state", name)))
+        for (const name of ["journal.sqlite", "logs", "artefacts"]) {
+          assert.isFalse(existsSync(join(tree.path, "state", name)))
+        }
       }).pipe(Effect.provide(worker))
       assert.strictEqual(fake.alive.size, 0)
     }))

@@ -4,6 +4,7 @@ import { once } from "node:events"
 import { readdirSync } from "node:fs"
 import { join } from "node:path"
 import { projectEnv } from "../support/Run.ts"
+import { patience } from "../support/Slowness.ts"
 
 export interface WorkerOptions {
   readonly state: string
@@ -70,7 +71,7 @@ export class WorkerProcess {
 
   /** Waits until the text was printed. */
   async sees(text: string, limitMillis = 20_000): Promise<void> {
-    const until = performance.now() + limitMillis
+    const until = performance.now() + patience(limitMillis)
     while (!this.said.includes(text)) {
       if (performance.now() > until || this.child.exitCode !== null) {
         throw new Error(`the worker did not say ${JSON.stringify(text)}:\n${this.said}`)

@@ -1,6 +1,6 @@
 /**
  * A worker as a program embeds it, for tests that kill it. `node program.ts STATE SLOTS LEASE_MS
- * [DISK_RESERVE_BYTES]`, AMQP_URL and STOKER_JOURNAL in the environment.
+ * [DISK_RESERVE_BYTES]`, AMQP_URL, STOKER_JOURNAL and TEST_NETWORK (of its sandboxes) in the environment.
  */
 import { Effect, Layer, Logger, Redacted } from "effect"
 import * as Worker from "../../src/actors/Worker.ts"
@@ -21,6 +21,7 @@ const worker = layerWorker({
     ...(diskReserveBytes === undefined ? {} : { diskReserveBytes: Number(diskReserveBytes) }),
     classes: [{
       ...standardClass("oci", "oci"),
+      network: process.env["TEST_NETWORK"] === "internet" ? "internet" : "none",
       pool: { ...standardPool, minimum: 2, maximum: 4, refillPauseMs: 5 }
     }]
   },

@@ -9,6 +9,8 @@ export const run = Command.make(
   "run",
   {
     ...Flags.job,
+    out: Flags.out,
+    overwrite: Flags.overwrite,
     driver: Flags.driver,
     state: Flags.state,
     json: Flags.json,
@@ -32,6 +34,7 @@ export const run = Command.make(
     },
     { command: "stoker run --memory 64M --wall 2s hello.c", description: "With limits of its own" },
     { command: "stoker run -- ls -l /", description: "A command" },
+    { command: "stoker run --artefact plot.png --out results plot.py", description: "And bring a file back" },
     { command: "stoker run --stdin - sort.py < names.txt", description: "With standard input" }
   ])
 )

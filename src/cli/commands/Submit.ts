@@ -9,6 +9,8 @@ export const submit = Command.make(
   "submit",
   {
     ...Flags.job,
+    out: Flags.out,
+    overwrite: Flags.overwrite,
     terms: Flags.terms,
     amqp: Flags.amqp,
     state: Flags.state,

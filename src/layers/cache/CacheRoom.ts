@@ -9,7 +9,7 @@ import * as fsSync from "node:fs"
 import * as fs from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceId } from "../../schemas/Ids.ts"
-import { attempt } from "./CacheFault.ts"
+import { attempt, fault } from "./CacheFault.ts"
 import { chargeOf } from "./CompileCache.ts"
 
 /** A part of the limit that one process may hold unused. */
@@ -77,12 +77,16 @@ export const make = ({ entries, instance, isAlive, maximumBytes, onCount, pendin
   })
 
   const found = Effect.gen(function*() {
-    const names = (yield* attempt("read", entries, () => fs.readdir(entries))).filter(isEntry)
+    const names = yield* attempt("read", entries, () => fs.readdir(entries))
     const all: Array<Entry> = []
     for (let at = 0; at < names.length; at += PAGE) {
       yield* Effect.yieldNow
-      const page = names.slice(at, at + PAGE).map((name) => join(entries, name))
-      all.push(...page.flatMap((path) => look(path, maximumBytes) ?? []))
+      const page = names.slice(at, at + PAGE).filter(isEntry).map((name) => join(entries, name))
+      const looked = yield* Effect.try({
+        try: () => page.flatMap((path) => look(path, maximumBytes) ?? []),
+        catch: fault("read", entries)
+      })
+      all.push(...looked)
     }
     return all
   })

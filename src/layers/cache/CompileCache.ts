@@ -46,14 +46,17 @@ const MOST_BYTES = 32 * 1024 * 1024
 export const mostBytesOf = (maximumBytes: number): number => Math.min(MOST_BYTES, Math.floor(maximumBytes / 4))
 
 /** Entries are files, and the search for the oldest looks at each: there are no more than this. */
-const MOST_ENTRIES = 16_384
+const MOST_ENTRIES = 8192
 
 /** A file system gives out whole blocks. */
 const BLOCK = 4096
 
+/** So many bytes on the disk. */
+export const blocksOf = (bytes: number): number => Math.ceil(bytes / BLOCK) * BLOCK
+
 /** What an entry of so many bytes counts for. */
 export const chargeOf = (bytes: number, maximumBytes: number): number =>
-  Math.max(Math.ceil(bytes / BLOCK) * BLOCK, Math.ceil(maximumBytes / MOST_ENTRIES))
+  Math.max(blocksOf(bytes), Math.ceil(maximumBytes / MOST_ENTRIES))
 
 /** Bytes that a result has, without what a file of it adds. */
 export const sizeOf = ({ files, output }: Compiled): number =>

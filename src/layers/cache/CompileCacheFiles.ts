@@ -17,6 +17,7 @@ import { attempt, CacheFault, fault } from "./CacheFault.ts"
 import * as CacheRoom from "./CacheRoom.ts"
 import { drop } from "./CacheRoom.ts"
 import {
+  blocksOf,
   chargeOf,
   CompileCache,
   type CompileCacheService,
@@ -117,8 +118,8 @@ const make = Effect.fnUntraced(function*({ maximumBytes, reserveBytes }: Compile
   const store = Effect.fnUntraced(function*(key: CompileKey, compiled: Compiled) {
     const freeBytes = yield* free
     const bytes = encode(key, compiled)
-    const charge = chargeOf(bytes.length, maximumBytes)
-    if (freeBytes < reserveBytes + charge || !(yield* room.take(charge))) return
+    if (freeBytes < reserveBytes + blocksOf(bytes.length)) return
+    if (!(yield* room.take(chargeOf(bytes.length, maximumBytes)))) return
     const path = room.pendingPath("new")
     const now = yield* Clock.currentTimeMillis
     yield* attempt("write", path, () => writeEntry(path, bytes, now)).pipe(

@@ -72,10 +72,9 @@ export const make = Effect.fnUntraced(function*(
           (pieces) => outputOf(summary, pieces)
         ))
       : []
-    const said = output.reduce((sum, { content }) => sum + Buffer.byteLength(content), 0)
-    const inlined = event._tag === "Ended"
-      ? yield* inlineArtefacts(artefacts, event.key, event.artefacts ?? [], 2 * outputBytes - said)
-      : []
+    const files = event._tag === "Ended" ? event.artefacts ?? [] : []
+    const said = output.reduce((sum, { content }) => sum + Buffer.byteLength(content), JSON.stringify(files).length)
+    const inlined = yield* inlineArtefacts(artefacts, event.key, files, 2 * outputBytes - said)
     return messagesOf(
       eventOf(event, own?.labels, output, inlined),
       own ?? nobody,

@@ -17,6 +17,9 @@ import type { Assignment, RunEvent } from "./Executor.ts"
 /** A compile phase that writes more is run each time. Bytes, both streams together. */
 const MOST_OUTPUT = 64 * 1024
 
+/** One that goes from one stream to the other more often as well: each piece has a line in the head of what is kept. */
+const MOST_PIECES = 1000
+
 /** A disk that answers later than this is slower than most compilers. */
 const PATIENCE = "1 second"
 
@@ -50,15 +53,22 @@ const each: CompileOnce = {
 
 /** What a phase writes, in order, until it is too much. */
 const makeRecorder = () => {
-  const output: Array<{ readonly stream: StreamName; readonly bytes: Uint8Array }> = []
+  const pieces: Array<{ readonly stream: StreamName; readonly parts: Array<Uint8Array> }> = []
   let total = 0
   return {
     hear: (stream: StreamName, bytes: Uint8Array) => {
       total += bytes.length
-      if (total <= MOST_OUTPUT) output.push({ stream, bytes })
+      if (total > MOST_OUTPUT || pieces.length > MOST_PIECES) return
+      const last = pieces.at(-1)
+      // A copy: what came may be a view of something much larger.
+      if (last?.stream === stream) last.parts.push(Uint8Array.from(bytes))
+      else pieces.push({ stream, parts: [Uint8Array.from(bytes)] })
     },
     /** Undefined: too much, or more than the phase's log keeps. */
-    heard: (phase: Phase) => total <= Math.min(MOST_OUTPUT, phase.limits.outputBytes) ? output : undefined
+    heard: ({ limits: { outputBytes } }: Phase): Compiled["output"] | undefined =>
+      total > Math.min(MOST_OUTPUT, outputBytes) || pieces.length > MOST_PIECES
+        ? undefined
+        : pieces.map(({ parts, stream }) => ({ stream, bytes: Buffer.concat(parts) }))
   }
 }
 
@@ -98,7 +108,7 @@ export const make = Effect.gen(function*() {
     yield* FiberSet.run(
       writing,
       Effect.ensuring(
-        cache.put(key, compiled),
+        Effect.ignoreCause(cache.put(key, compiled), { log: "Warn", message: "what was compiled is not kept" }),
         Effect.sync(() => {
           pendingBytes -= bytes
         })
@@ -125,7 +135,9 @@ export const make = Effect.gen(function*() {
     const looking = yield* lookUp(assignment, phase).pipe(
       Effect.timeoutOption(PATIENCE),
       Effect.map(Option.getOrUndefined),
-      Effect.catch((error) => Effect.as(Effect.logDebug("what compiles this is not known", error), undefined)),
+      Effect.catchCause((cause) =>
+        Effect.as(Effect.logDebug("nobody knows whether it was compiled before", cause), undefined)
+      ),
       Effect.forkScoped({ startImmediately: true })
     )
     const recorder = makeRecorder()
@@ -171,7 +183,7 @@ export const make = Effect.gen(function*() {
       if (key === undefined || output === undefined) return
       yield* fetch(sandbox, assignment.program).pipe(
         Effect.flatMap((files) => write(key, { files, output })),
-        Effect.catch((error) => Effect.logDebug("what was compiled is not kept", error))
+        Effect.catchCause((cause) => Effect.logDebug("what was compiled is not kept", cause))
       )
     })
 

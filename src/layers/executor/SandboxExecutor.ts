@@ -240,6 +240,7 @@ const carry = Effect.fnUntraced(
     const replayed = yield* compiled.replay(sandbox, emit)
     if (replayed !== undefined) used.push(replayed)
     for (const [index, phase] of phases.entries()) {
+      // Replayed: it need not run.
       if (index < used.length) continue
       const hear = compiled.listening(phase, emit)
       const { outcome, usage } = yield* runPhase(sandbox, phase, index === phases.length - 1, stop, hear)

@@ -236,7 +236,7 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
       })),
     signal,
     get: Effect.fnUntraced(function*(path, maximum) {
-      const parts: Array<Uint8Array> = []
+      let content: Buffer | undefined
       let offset = 0
       while (true) {
         const seq = ++lastSeq
@@ -250,10 +250,12 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
           const reason = `${path} has ${data.fileSize} bytes, ${maximum} are allowed`
           return yield* new SandboxRefused({ operation: "get", errno: 27, reason })
         }
-        // The decoder's views die with their chunk's memory only when nobody holds them: keep a copy, files are small.
-        parts.push(Uint8Array.from(data.bytes))
-        offset += data.bytes.length
-        if (data.bytes.length === 0 || offset >= data.fileSize) return Buffer.concat(parts)
+        // One copy, in place: the decoder's views die with their chunk's memory only when nobody holds them.
+        content ??= Buffer.allocUnsafeSlow(data.fileSize)
+        const piece = data.bytes.subarray(0, content.length - offset)
+        content.set(piece, offset)
+        offset += piece.length
+        if (piece.length === 0 || offset >= content.length) return content.subarray(0, offset)
       }
     }),
     close: Effect.sync(() => {

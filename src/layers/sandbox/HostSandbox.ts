@@ -66,6 +66,11 @@ export interface Recipe {
   readonly env?: (id: SandboxId) => Readonly<Record<string, string>>
   /** Makes what must be there before the launch, below `paths`. */
   readonly prepare?: (id: SandboxId) => Effect.Effect<void, ProvisionFailed>
+  /** What `prepare` made outside of `paths`, if any: removed when the processes are dead, before the cgroup. */
+  readonly network?: {
+    readonly isHeld: (instance: InstanceId, id: SandboxId) => boolean
+    readonly release: (instance: InstanceId, id: SandboxId) => Effect.Effect<void, unknown>
+  }
   /** Looked at once the guest is up: fails a sandbox that is not as isolated as it should be. */
   readonly verify: (cgroup: Cgroup) => Effect.Effect<void, ProvisionFailed>
 }
@@ -88,6 +93,10 @@ export const make = Effect.gen(function*() {
   /** Removes what is named, in order; true when nothing of it is left. */
   const clear = (recipe: Recipe, cgroup: Cgroup, instance: InstanceId, id: SandboxId) =>
     Effect.gen(function*() {
+      if (recipe.network?.isHeld(instance, id) === true) {
+        yield* cgroup.kill
+        yield* recipe.network.release(instance, id)
+      }
       if (!(yield* cgroup.dissolve)) {
         yield* cgroup.kill // succeeds only when nobody is left
         yield* cgroup.remove

@@ -1,23 +1,26 @@
 /**
- * OCI sandboxes by crun or runsc: every namespace, a user namespace without a host user behind it, no network, no
- * capability, a seccomp filter or another kernel, a read-only root (`oci/Roots.ts`), a workspace of a fixed size. Its pid 1
- * is the guest.
+ * OCI sandboxes by crun or runsc: every namespace, a user namespace without a host user behind it, no network or one of its
+ * own, no capability, a seccomp filter or another kernel, a read-only root (`oci/Roots.ts`), a workspace of a fixed size. Its
+ * pid 1 is the guest.
  */
 import { Config, Effect, Option } from "effect"
 import { readFileSync, statfsSync } from "node:fs"
 import * as fs from "node:fs/promises"
 import { join } from "node:path"
 import type { SandboxId } from "../../schemas/Ids.ts"
+import type { SandboxClass } from "../../schemas/SandboxClass.ts"
 import type { Cgroup } from "../cgroup/Cgroup.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, Watchdog } from "../host/Watchdog.ts"
+import type { Attachment } from "../network/Network.ts"
 import { once } from "../Once.ts"
 import * as HostSandbox from "./HostSandbox.ts"
-import { bundleConfig } from "./oci/Bundle.ts"
+import { bundleConfig, type BundleOptions } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
 import * as IdRanges from "./oci/IdRanges.ts"
 import * as Images from "./oci/Images.ts"
 import { toolChecks, toolEnv } from "./oci/ImageTools.ts"
+import * as Networked from "./oci/Networked.ts"
 import { makeRootfs } from "./oci/Rootfs.ts"
 import * as Roots from "./oci/Roots.ts"
 import * as Runtimes from "./oci/Runtimes.ts"
@@ -89,7 +92,8 @@ export const make = Effect.gen(function*() {
     root: Pick<Roots.Root, "path" | "isHosts">,
     disk: { readonly bytes: number; readonly inodes: number },
     firstUid: number,
-    seccompBpf: string | undefined
+    seccompBpf: string | undefined,
+    network?: BundleOptions["network"]
   ) {
     const seccomp = seccompProfile(process.arch)
     if (seccomp === undefined) {
@@ -102,7 +106,16 @@ export const make = Effect.gen(function*() {
     }
     const bundle = own("bundles", name)
     const { isHosts, path: rootfs } = root
-    const config = bundleConfig({ rootfs, isHosts, disk, firstUid, firstGid: FIRST_GID, seccomp, seccompBpf })
+    const config = bundleConfig({
+      rootfs,
+      isHosts,
+      disk,
+      firstUid,
+      firstGid: FIRST_GID,
+      seccomp,
+      seccompBpf,
+      ...(network === undefined ? {} : { network })
+    })
     yield* io(`writing ${bundle}`, async () => {
       await fs.mkdir(bundle, { recursive: true, mode: 0o711 })
       await fs.writeFile(join(bundle, "config.json"), JSON.stringify(config))
@@ -186,12 +199,51 @@ export const make = Effect.gen(function*() {
     hasOwnKernel: runtime.hasOwnKernel,
     command: (id) => runtime.command(bundle, id),
     sealed: runtime.sealed,
-    paths: Runtimes.leftovers(hosted.instancePath),
+    paths: (instance, id) => [...leftovers(instance, id), ...networked.paths(instance, id)],
+    network: networked.network,
     env: () => root.env,
     verify: verify(runtime.name)
   })
+  const leftovers = Runtimes.leftovers(hosted.instancePath)
   /** For what is no sandbox, and for those of others. */
-  const aside = recipe("", runtimes.crun, { env: {} })
+  const plain = () => recipe("", runtimes.crun, { env: {} })
+  const networked = yield* Networked.make(hosted, plain)
+  const aside = plain()
+
+  /** Its bundle is its own, because it names its network namespace. */
+  const networkedRecipe = Effect.fnUntraced(function*(
+    sandboxClass: SandboxClass,
+    disk: { readonly bytes: number; readonly inodes: number },
+    root: Roots.Root
+  ) {
+    if (sandboxClass.runtime === "runsc") {
+      return yield* new ProvisionFailed({
+        driver: "oci",
+        step: "network",
+        reason: `class ${sandboxClass.name} wants a network with runsc, which has a network stack of its own`,
+        remedy: "Use crun for classes with a network, or network none."
+      })
+    }
+    const firstUid = yield* idRanges.take
+    const bpf = yield* prepare
+    let attachment: Attachment | undefined
+    const made: HostSandbox.Recipe = {
+      ...recipe("", runtimes.crun, root),
+      command: (id) => runtimes.crun.command(own("bundles", id), id),
+      prepare: (id) =>
+        Effect.gen(function*() {
+          const attached = yield* networked.attach(id, sandboxClass)
+          attachment = attached.attachment
+          yield* writeBundle(id, root, disk, firstUid, bpf, attached.bundle)
+        }),
+      verify: (cgroup) =>
+        Effect.andThen(
+          verify("crun")(cgroup),
+          attachment === undefined ? Effect.void : networked.verify(cgroup, attachment)
+        )
+    }
+    return made
+  })
 
   const driver: Driver = {
     name: "oci",
@@ -205,8 +257,11 @@ export const make = Effect.gen(function*() {
       ...hosted.holds
     ]),
     provision: Effect.fn("Oci.provision")(function*(sandboxClass, disk) {
-      const runtime = sandboxClass.runtime === "runsc" ? yield* runtimes.runsc : runtimes.crun
       const root = yield* roots.of(sandboxClass)
+      if (sandboxClass.network !== "none") {
+        return yield* hosted.provision(yield* networkedRecipe(sandboxClass, disk, root), sandboxClass)
+      }
+      const runtime = sandboxClass.runtime === "runsc" ? yield* runtimes.runsc : runtimes.crun
       return yield* hosted.provision(recipe(yield* bundleFor(root, disk), runtime, root), sandboxClass)
     }),
     accepts: hosted.accepts,
@@ -235,7 +290,8 @@ export const make = Effect.gen(function*() {
         : { name: "seccomp", status: "ok", detail: `profile for ${process.arch}` }
       const others = yield* toolChecks(env, runsc)
       return [runtime, root, profile, yield* userNamespaces, freeSpace(host.paths.state), ...others]
-    })
+    }),
+    checkClass: networked.network.check
   }
   return driver
 })

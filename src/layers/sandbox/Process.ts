@@ -54,6 +54,14 @@ export const make = Effect.gen(function*() {
     name: "process",
     capabilities: new Set<Capability>(["memory-limit", "cpu-limit", "pids-limit", "usage", ...hosted.holds]),
     provision: Effect.fn("Process.provision")(function*(sandboxClass) {
+      if (sandboxClass.network !== "host") {
+        return yield* new ProvisionFailed({
+          driver: "process",
+          step: "network",
+          reason: `class ${sandboxClass.name} asks for a network of its own, and this driver isolates nothing`,
+          remedy: "Use driver oci, or network host."
+        })
+      }
       return yield* hosted.provision(recipe, sandboxClass)
     }),
     accepts: hosted.accepts,

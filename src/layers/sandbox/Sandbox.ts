@@ -129,6 +129,8 @@ export interface Driver {
   readonly rootIdentity?: (sandboxClass: SandboxClass) => Effect.Effect<string, ProvisionFailed>
   /** What this host lacks for this driver, with the fix for each gap. Changes nothing that lasts. */
   readonly check: Effect.Effect<ReadonlyArray<Check>>
+  /** What it lacks for one class beyond that. Absent: nothing depends on the class. */
+  readonly checkClass?: (sandboxClass: SandboxClass) => Effect.Effect<ReadonlyArray<Check>>
 }
 
 /** All drivers this worker was built with. The classes choose among them by name. */

@@ -58,10 +58,15 @@ static bool attempt(const char *name, long result) {
   return result != -1;
 }
 
+/* STOKER_TEST_SLOWNESS of the host, for what has to be waited for. */
+static long slowly(long millis) {
+  const char *text = getenv("SLOWNESS");
+  return text == NULL ? millis : (long)((double)millis * atof(text));
+}
+
 static void doze(long millis) {
   nanosleep(&(struct timespec){.tv_sec = millis / 1000, .tv_nsec = millis % 1000 * 1000000}, NULL);
 }
-__attribute__((unused)) static void (*const doze_is_used)(long) = doze;
 
 struct mode {
   const char *name;
@@ -79,4 +84,3 @@ static int choose(const struct mode *modes, int argc, char **argv) {
   say("no such attack");
   return 91;
 }
-__attribute__((unused)) static bool (*const attempt_is_used)(const char *, long) = attempt;

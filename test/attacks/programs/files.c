@@ -183,6 +183,46 @@ static void outside(int argc, char **argv) {
   attempt("exec of a memfd", -1);
 }
 
+/* What would make the host's disk write out what it holds. With no file at all, so EBADF is the kernel's answer. */
+static void flushes(int argc, char **argv) {
+  say("fsync: %s", syscall(SYS_fsync, -1) == 0 ? "not the kernel's" : error_name(errno));
+  say("fdatasync: %s", syscall(SYS_fdatasync, -1) == 0 ? "not the kernel's" : error_name(errno));
+  say("msync: %s", syscall(SYS_msync, 4096, 4096, MS_SYNC) == 0 ? "not the kernel's" : error_name(errno));
+  say("advice: %s", syscall(SYS_fadvise64, -1, 0, 0, POSIX_FADV_DONTNEED) == 0 ? "not the kernel's" : error_name(errno));
+  say("other advice: %s", posix_fadvise(0, 0, 0, POSIX_FADV_SEQUENTIAL) == 0 ? "fine" : "refused");
+  int fd = open("own", O_CREAT | O_RDWR, 0600);
+  say("own file: %s", write(fd, "x", 1) == 1 && fsync(fd) == 0 ? "fine" : error_name(errno));
+  attempt("sync", syscall(SYS_sync));
+}
+
+/* Pages of a host file that is only read: by a private mapping and /proc/self/mem (CVE-2016-5195), and by a pipe whose
+   buffers look as if they could be written to (CVE-2022-0847). */
+static void dirty(int argc, char **argv) {
+  char before[64], after[64];
+  int fd = open(argv[0], O_RDONLY), ends[2];
+  if (fd < 0 || pread(fd, before, sizeof before, 64) != sizeof before) _exit(2);
+  char *at = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0);
+  int mem = open("/proc/self/mem", O_RDWR);
+  for (int i = 0; i < 1000; i++) {
+    if (pwrite(mem, "STOKER", 6, (off_t)(uintptr_t)at + 64) < 0) break;
+    madvise(at, 4096, MADV_DONTNEED);
+  }
+  static char block[4096];
+  if (pipe(ends) == 0) {
+    long size = fcntl(ends[1], F_GETPIPE_SZ);
+    for (long i = 0; i < size; i += 4096) if (write(ends[1], block, 4096) < 0) break;
+    for (long i = 0; i < size; i += 4096) if (read(ends[0], block, 4096) < 0) break;
+    loff_t offset = 64;
+    if (splice(fd, &offset, ends[1], NULL, 1, 0) == 1 && write(ends[1], "STOKER", 6) < 0) _exit(3);
+  }
+  char *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  attempt("shared writable mapping", shared == MAP_FAILED ? -1 : 0);
+  shared = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+  attempt("made writable", mprotect(shared, 4096, PROT_READ | PROT_WRITE));
+  if (pread(fd, after, sizeof after, 64) != sizeof after) _exit(4);
+  say("file: %s", memcmp(before, after, sizeof after) == 0 ? "as it was" : "DID IT");
+}
+
 static void identity(int argc, char **argv) {
   say("uid: %d", geteuid());
   say("new privileges: %d", !prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0));
@@ -192,7 +232,7 @@ int main(int argc, char **argv) {
   static const struct mode modes[] = {
     {"descriptors", descriptors}, {"inodes", inodes}, {"disk", disk}, {"flood", flood}, {"drip", drip},
     {"lines", lines}, {"thief", thief}, {"race", race}, {"odd", odd}, {"deep", deep}, {"outside", outside},
-    {"identity", identity}, {NULL, NULL}
+    {"identity", identity}, {"flushes", flushes}, {"dirty", dirty}, {NULL, NULL}
   };
   return choose(modes, argc, argv);
 }

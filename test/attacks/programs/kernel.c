@@ -280,7 +280,7 @@ static const char *limit_text(rlim_t value) {
 static void limits(int argc, char **argv) {
   static const struct { const char *name; int resource; } kinds[] = {
     {"files", RLIMIT_NOFILE}, {"size", RLIMIT_FSIZE}, {"stack", RLIMIT_STACK}, {"cpu", RLIMIT_CPU}, {"core", RLIMIT_CORE},
-    {"rtprio", RLIMIT_RTPRIO}, {"nice", RLIMIT_NICE}
+    {"rtprio", RLIMIT_RTPRIO}, {"nice", RLIMIT_NICE}, {"lock", RLIMIT_MEMLOCK}
   };
   char name[64];
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {

@@ -48,7 +48,7 @@ static void in_processes(int count, void (*grab)(void)) {
   long before = -1;
   while (total->bytes + total->count != before) {
     before = total->bytes + total->count;
-    doze(150);
+    doze(slowly(150));
   }
   say("held: %ld MiB", total->bytes / MIB);
   say("count: %ld", total->count);

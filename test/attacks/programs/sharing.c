@@ -144,6 +144,20 @@ static void thrash(int argc, char **argv) {
   }
 }
 
+/* Time is used by children that are gone before anybody looks. */
+static void slices(int argc, char **argv) {
+  signal(SIGCHLD, SIG_IGN);
+  for (;;) {
+    if (fork() == 0) {
+      struct timespec now;
+      do clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+      while (now.tv_nsec < 5000000);
+      _exit(0);
+    }
+    doze(4);
+  }
+}
+
 static void forks(int argc, char **argv) {
   signal(SIGCHLD, SIG_IGN);
   for (int i = 0; i < 8; i++) if (fork() == 0) break;
@@ -157,6 +171,7 @@ static void heavy(int argc, char **argv) {
     char *at = mmap(NULL, 8 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     if (at != MAP_FAILED) munmap(at, 8 * MIB);
     syscall(SYS_membarrier, 1 << 3, 0, 0);
+    for (int i = 0; i < 100; i++) kill(-1, 0);
     mkdir("d", 0700);
     rename("d", "e");
     rmdir("e");
@@ -166,7 +181,7 @@ static void heavy(int argc, char **argv) {
 int main(int argc, char **argv) {
   static const struct mode modes[] = {
     {"offer", offer}, {"seek", seek}, {"lock", lock}, {"try-lock", try_lock}, {"cpu", cpu}, {"bandwidth", bandwidth},
-    {"thrash", thrash}, {"forks", forks}, {"heavy", heavy}, {NULL, NULL}
+    {"thrash", thrash}, {"forks", forks}, {"heavy", heavy}, {"slices", slices}, {NULL, NULL}
   };
   return choose(modes, argc, argv);
 }

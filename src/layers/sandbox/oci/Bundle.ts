@@ -18,6 +18,13 @@ export interface BundleOptions {
   readonly seccomp: NonNullable<ReturnType<typeof seccompProfile>>
   /** The same profile compiled (base64 of the kernel's filter program): saves crun most of its start-up time. */
   readonly seccompBpf: string | undefined
+  /** Absent: an empty network namespace. */
+  readonly network?: {
+    /** The namespace, made before. */
+    readonly path: string
+    /** A file on the host, as crun sees it. */
+    readonly resolvConf: string
+  }
 }
 
 /** Where the guest lies in the skeleton. */
@@ -70,11 +77,13 @@ export const bundleConfig = (options: BundleOptions) => {
         inheritable: [],
         ambient: []
       },
-      // 1, not 0: see the seccomp profile. No job runs before others or locks more because its worker may.
+      // 1, not 0: see the seccomp profile. No job runs before others because its worker may, and what it locks in memory
+      // may be a page of /usr that is charged to another job.
       rlimits: [
         { type: "RLIMIT_CORE", soft: 1, hard: 1 },
         { type: "RLIMIT_RTPRIO", soft: 0, hard: 0 },
-        { type: "RLIMIT_NICE", soft: 0, hard: 0 }
+        { type: "RLIMIT_NICE", soft: 0, hard: 0 },
+        { type: "RLIMIT_MEMLOCK", soft: 65_536, hard: 65_536 }
       ]
     },
     root: { path: options.rootfs, readonly: true },
@@ -88,11 +97,19 @@ export const bundleConfig = (options: BundleOptions) => {
       },
       tmpfs("/dev/shm", "1777", ["noexec", "size=16777216", "nr_inodes=1024"]),
       ...(options.isHosts ? hostMounts : []),
+      ...(options.network === undefined ? [] : [{
+        destination: "/etc/resolv.conf",
+        type: "bind",
+        source: options.network.resolvConf,
+        options: ["bind", "ro", "nosuid", "nodev", "noexec"]
+      }]),
       tmpfs("/tmp", "1777", size),
       tmpfs("/work", "0700", [...size, `uid=${JOB_UID}`, `gid=${JOB_UID}`])
     ],
     linux: {
-      namespaces: ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"].map((type) => ({ type })),
+      namespaces: ["pid", "mount", "network", "ipc", "uts", "cgroup", "user"].map((type) =>
+        type === "network" && options.network !== undefined ? { type, path: options.network.path } : { type }
+      ),
       uidMappings: mapped(options.firstUid),
       gidMappings: mapped(options.firstGid),
       rootfsPropagation: "private",

@@ -16,7 +16,7 @@ ${jobGroup}nogroup:x:65534:
 `
 
 const hosts = "127.0.0.1 localhost sandbox\n::1 localhost\n"
-const nsswitch = "passwd: files\ngroup: files\nhosts: files\n"
+const nsswitch = "passwd: files\ngroup: files\nhosts: files dns\n"
 
 /** What the dynamic linker and the C library look for, copied so that nothing else of the host's /etc is seen. */
 const copied = ["ld.so.cache", "ld.so.conf", "localtime", "mime.types"]
@@ -40,6 +40,8 @@ export const makeRootfs = async (directory: string, guest: string, gid: number):
   await fs.writeFile(join(directory, "etc/group"), group)
   await fs.writeFile(join(directory, "etc/hosts"), hosts)
   await fs.writeFile(join(directory, "etc/nsswitch.conf"), nsswitch)
+  // A class with a network shows its own there.
+  await fs.writeFile(join(directory, "etc/resolv.conf"), "")
   for (const file of copied) await fs.copyFile(`/etc/${file}`, join(directory, "etc", file)).catch(() => {})
   await putGuest(directory, guest, gid)
 }
@@ -89,5 +91,6 @@ export const makeUpper = async (directory: string, tree: string, guest: string, 
   await etc("group", withJob(await readEtc(tree, "group"), group, jobGroup))
   await etc("nsswitch.conf", (await readEtc(tree, "nsswitch.conf")) ?? nsswitch)
   await etc("hosts", hosts)
+  await etc("resolv.conf", "")
   await putGuest(directory, guest, gid)
 }

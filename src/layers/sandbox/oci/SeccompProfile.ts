@@ -19,9 +19,9 @@ const EAFNOSUPPORT = 97
 const names = (text: string): ReadonlyArray<string> => text.split(/\s+/).filter((name) => name !== "")
 
 const files = names(`
-  access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2 fadvise64
-  fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fremovexattr
-  fsetxattr fstat fstatfs fsync ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch
+  access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat faccessat2
+  fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fgetxattr flistxattr flock fremovexattr
+  fsetxattr fstat fstatfs ftruncate futimesat getcwd getdents getdents64 getxattr inotify_add_watch
   inotify_rm_watch ioctl lchown lgetxattr link linkat listxattr llistxattr lremovexattr lseek lsetxattr
   lstat mkdir mkdirat mknod mknodat newfstatat open openat openat2 pread64 preadv preadv2 pwrite64 pwritev pwritev2
   read readahead readlink readlinkat readv removexattr rename renameat renameat2 rmdir sendfile setxattr splice stat
@@ -30,7 +30,7 @@ const files = names(`
 `)
 
 const memory = names(`
-  brk get_mempolicy madvise membarrier mincore mlock mlock2 mlockall mprotect mremap mseal msync munlock munlockall
+  brk get_mempolicy madvise membarrier mincore mlock mlock2 mlockall mprotect mremap mseal munlock munlockall
   munmap pkey_alloc pkey_free pkey_mprotect process_madvise remap_file_pages shmat shmctl shmdt
 `)
 
@@ -74,6 +74,15 @@ const forbidden = names(`
  * the maker of the user namespace too, who is the host's root: one job could leave the host with none (128 in all).
  */
 const exhausted = ["inotify_init", "inotify_init1"]
+
+/**
+ * Done without the kernel. All that a job can write lies in memory, where these do nothing; but on a file of the host's
+ * /usr, which it can only read, each would make the host's disk write out what it holds.
+ */
+const flushes = ["fsync", "fdatasync"]
+const MS_SYNC = 4
+/** Likewise: advice that nobody has to take, and that would throw the host's files out of memory. */
+const POSIX_FADV_DONTNEED = 4
 
 /** CLONE_NEWTIME and all other CLONE_NEW* flags of clone(2). */
 const CLONE_NEW = 0x7E020080
@@ -138,6 +147,11 @@ export const seccompProfile = (arch: string) => {
       { names: [...files, ...memory, ...processes, ...waiting, ...talking], action: allow },
       { names: forbidden, action: refuse, errnoRet: EPERM },
       { names: exhausted, action: refuse, errnoRet: EMFILE },
+      { names: flushes, action: refuse, errnoRet: SUCCESS },
+      { names: ["msync"], action: allow, args: [bits(2, MS_SYNC, 0)] },
+      { names: ["msync"], action: refuse, errnoRet: SUCCESS, args: [bits(2, MS_SYNC, MS_SYNC)] },
+      ...[0, 1, 2, 3, 5].map((advice) => ({ names: ["fadvise64"], action: allow, args: [int(3, advice)] })),
+      { names: ["fadvise64"], action: refuse, errnoRet: SUCCESS, args: [int(3, POSIX_FADV_DONTNEED)] },
       { names: ["socket", "socketpair"], action: allow, args: [int(0, AF_UNIX)] },
       {
         names: ["socket", "socketpair"],

@@ -1,0 +1,40 @@
+/** The network of one sandbox: a namespace of the host with addresses, and rules that the job cannot change. */
+import { type Effect, Schema } from "effect"
+import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
+import type { SandboxClass } from "../../schemas/SandboxClass.ts"
+import type { Check } from "../sandbox/Sandbox.ts"
+
+/** A sandbox got no network, or it is not yet gone: why, and what the operator can do about it. */
+export class NetworkError extends Schema.TaggedError<NetworkError>()("NetworkError", {
+  reason: Schema.String,
+  remedy: Schema.String,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message() {
+    return `${this.reason}. ${this.remedy}`
+  }
+}
+
+/** What a runtime needs of a network that is up. */
+export interface Attachment {
+  /** The namespace, for any process of this host with our pids, whatever mounts it sees. */
+  readonly path: string
+  /** Its inode: what `/proc/<pid>/ns/net` of a process in it leads to. */
+  readonly inode: number
+  /** The sandbox's `/etc/resolv.conf`. */
+  readonly resolvConf: string
+}
+
+export interface SandboxNetwork {
+  /** Makes what the row's id names, in place of what there may be of it. What fails half-way is for `release`. */
+  readonly acquire: (id: SandboxId, sandboxClass: SandboxClass) => Effect.Effect<Attachment, NetworkError>
+  /** Whether something may be there for this row: one look at a file. */
+  readonly isHeld: (instance: InstanceId, id: SandboxId) => boolean
+  /**
+   * Removes all of it, when the sandbox's processes are dead. Fails if something is left, then it is to be tried again;
+   * where nothing is, it succeeds.
+   */
+  readonly release: (instance: InstanceId, id: SandboxId) => Effect.Effect<void, NetworkError>
+  /** What this host lacks for this class, with the fix. */
+  readonly check: (sandboxClass: SandboxClass) => Effect.Effect<ReadonlyArray<Check>>
+}

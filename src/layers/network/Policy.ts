@@ -1,0 +1,158 @@
+/**
+ * What a sandbox may reach, as rules of nftables in its network namespace. That namespace belongs to the host's user
+ * namespace, so nobody inside, whatever capabilities its own user namespace gives it, can change them.
+ */
+import { type IpNetwork, networkText, parseNetwork } from "../../schemas/IpNetwork.ts"
+import type { Destination, SandboxClass } from "../../schemas/SandboxClass.ts"
+
+/** Never the world: private, shared, local, documentation, benchmarks, multicast, reserved (IANA's special registry). */
+export const notTheWorld4 = [
+  "0.0.0.0/8",
+  "10.0.0.0/8",
+  "100.64.0.0/10",
+  "127.0.0.0/8",
+  "169.254.0.0/16",
+  "172.16.0.0/12",
+  "192.0.0.0/24",
+  "192.0.2.0/24",
+  "192.88.99.0/24",
+  "192.168.0.0/16",
+  "198.18.0.0/15",
+  "198.51.100.0/24",
+  "203.0.113.0/24",
+  "224.0.0.0/4",
+  "240.0.0.0/4"
+]
+
+/** Of IPv6 only this is the world: outside lie loopback, unique-local, link-local, multicast, mapped and NAT64 addresses. */
+export const theWorld6 = "2000::/3"
+
+/** In there, but not: Teredo and 6to4, which may carry a private IPv4 address, and special purposes. */
+export const notTheWorld6 = ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"]
+
+export interface Target {
+  readonly network: IpNetwork
+  readonly port?: number
+  readonly protocol?: "tcp" | "udp"
+}
+
+/** Undefined if the text is no destination. */
+export const parseDestination = (text: Destination): Target | undefined => {
+  const [, bracketed, plain, bits, port, protocol] =
+    /^(?:\[([^\]]+)\]|([^/[\]]+?))(?:\/(\d{1,3}))?(?::(\d{1,5})\/(tcp|udp))?$/.exec(text) ?? []
+  const network = parseNetwork(`${bracketed ?? plain ?? ""}${bits === undefined ? "" : `/${bits}`}`)
+  if (network === undefined) return undefined
+  return protocol === "tcp" || protocol === "udp" ? { network, port: Number(port), protocol } : { network }
+}
+
+export interface PolicyOptions {
+  readonly network: Exclude<SandboxClass["network"], "none" | "host">
+  /** The interface that leads out. */
+  readonly device: string
+  /** The sandbox's own addresses: nothing leaves from another one. */
+  readonly own: ReadonlyArray<IpNetwork>
+  /**
+   * The host's as they are now: refused whatever else is allowed. The host itself refuses them too, also later ones
+   * (`HostRules.ts`), until somebody empties its rules; these stay.
+   */
+  readonly host: ReadonlyArray<IpNetwork>
+  /** Reached on port 53 wherever they are. */
+  readonly nameservers: ReadonlyArray<IpNetwork>
+}
+
+const set = (values: ReadonlyArray<string>) => `{ ${values.join(", ")} }`
+
+const keyword = ({ family }: IpNetwork) => family === 4 ? "ip" : "ip6"
+
+const ofFamily = (networks: ReadonlyArray<IpNetwork>, family: 4 | 6) =>
+  networks.filter((network) => network.family === family).map(networkText)
+
+/** Any other source is dropped, before anything else is looked at; a family without an address has no sources. */
+const sources = (own: ReadonlyArray<IpNetwork>, family: 4 | 6): string => {
+  const addresses = ofFamily(own, family)
+  if (addresses.length === 0) return `meta nfproto ipv${family} drop`
+  return `${family === 4 ? "ip" : "ip6"} saddr != ${set(addresses)} drop`
+}
+
+/** What finds neighbours in IPv6. The job cannot send it by itself: that takes a raw socket. */
+const neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept"
+
+const never = (networks: ReadonlyArray<IpNetwork>) =>
+  ([4, 6] as const).flatMap((family) => {
+    const addresses = ofFamily(networks, family)
+    return addresses.length === 0 ? [] : [`${family === 4 ? "ip" : "ip6"} daddr ${set(addresses)} ${refuse}`]
+  })
+
+const dns = (networks: ReadonlyArray<IpNetwork>) =>
+  networks.map((network) =>
+    `${keyword(network)} daddr ${networkText(network)} meta l4proto { tcp, udp } th dport 53 accept`
+  )
+
+const refuse = "goto refuse"
+
+/**
+ * Refused aloud, so that a job need not wait for an answer. By a reset, because a TCP socket that is just connecting
+ * does not heed ICMP before it has tried again, a second later.
+ */
+const refusal = ["meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"]
+
+const destinations = (network: PolicyOptions["network"]): ReadonlyArray<string> => {
+  if (network === "internet") {
+    return [
+      `ip daddr ${set(notTheWorld4)} ${refuse}`,
+      `ip6 daddr != ${theWorld6} ${refuse}`,
+      `ip6 daddr ${set(notTheWorld6)} ${refuse}`,
+      "meta l4proto { tcp, udp } accept"
+    ]
+  }
+  return network.allow.flatMap((text) => {
+    const target = parseDestination(text)
+    if (target === undefined) return [] // the schema has refused it
+    const where = `${keyword(target.network)} daddr ${networkText(target.network)}`
+    return [
+      target.protocol === undefined
+        ? `${where} meta l4proto { tcp, udp } accept`
+        : `${where} ${target.protocol} dport ${target.port} accept`
+    ]
+  })
+}
+
+const chain = (name: string, lines: ReadonlyArray<string>) => [
+  `  chain ${name} {`,
+  ...lines.map((line) => `    ${line}`),
+  "  }"
+]
+
+/** Where packets begin; what no rule accepts is dropped. */
+const base = (hook: "input" | "forward" | "output", lines: ReadonlyArray<string>) =>
+  chain(hook, [`type filter hook ${hook} priority filter; policy drop;`, ...lines])
+
+/** For `nft -f -` in the sandbox's namespace. */
+export const sandboxRules = ({ device, host, nameservers, network, own }: PolicyOptions): string => {
+  const nd = ofFamily(own, 6).length > 0 ? [neighbours] : []
+  return [
+    "table inet stoker {",
+    ...chain("refuse", refusal),
+    ...base("input", [
+      `iifname "lo" accept`,
+      "ct state established,related accept",
+      ...nd
+    ]),
+    ...base("forward", []),
+    ...base("output", [
+      `oifname "lo" accept`,
+      `oifname != "${device}" drop`,
+      ...nd,
+      sources(own, 4),
+      sources(own, 6),
+      "ct state established,related accept",
+      "ct state invalid drop",
+      ...never(host),
+      ...dns(nameservers),
+      ...destinations(network),
+      refuse
+    ]),
+    "}",
+    ""
+  ].join("\n")
+}
