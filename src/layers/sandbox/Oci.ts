@@ -76,12 +76,13 @@ export const make = Effect.gen(function*() {
     })
 
   const env = yield* toolEnv(path)
+  const imageBytes = yield* Config.Int("STOKER_IMAGE_BYTES").pipe(Config.withDefault(Images.standardLimits.bytes))
   const roots = yield* Roots.make({
     instanceDirectory: own(),
     stateDirectory: host.paths.state,
     guest: native.guest,
     gid: FIRST_GID,
-    images: yield* Images.make({ host, within: beside, env }),
+    images: yield* Images.make({ host, within: beside, env, limits: { ...Images.standardLimits, bytes: imageBytes } }),
     enter: Option.map(watchdog.mountNamespace, (path) => [native.launch, "-n", path, "--"]),
     env
   })
@@ -269,7 +270,7 @@ export const make = Effect.gen(function*() {
     check: Effect.gen(function*() {
       const found = yield* Effect.result(Crun.version(crun))
       const runtime: Check = found._tag === "Success"
-        ? { name: "crun", status: "ok", detail: `${crun} ${found.success}` }
+        ? { name: "crun", status: "ok", detail: `${crun} ${found.success}${Crun.remarks(crun, found.success)}` }
         : { name: "crun", status: "missing", detail: found.failure.reason, remedy: found.failure.remedy }
       const root: Check = process.getuid?.() === 0
         ? { name: "root", status: "ok", detail: "the worker may make namespaces and map ids" }

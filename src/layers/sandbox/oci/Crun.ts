@@ -2,8 +2,9 @@
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
 import { accessSync, constants, statSync } from "node:fs"
-import { isAbsolute, join, resolve } from "node:path"
+import { basename, isAbsolute, join, resolve } from "node:path"
 import { ProvisionFailed } from "../Sandbox.ts"
+import * as Advisories from "./Advisories.ts"
 
 /** 1.8 is what Debian 12 has and what this driver was tried with; before it, `run.oci.seccomp_bpf_data` misbehaves. */
 const MINIMUM = [1, 8] as const
@@ -87,18 +88,30 @@ export const parseVersion = (text: string): ReadonlyArray<number> | undefined =>
   return match === null ? undefined : match.slice(1).map((part) => Number(part ?? 0))
 }
 
-/** The version, checked: an old crun is refused, not worked around. */
+/** The version, checked: a crun that is old, has a known hole, or is a handler of virtual machines is refused. */
 export const version = (crun: string) =>
   Effect.flatMap(execute(crun, ["--version"]), (text) => {
     const found = parseVersion(text)
     if (found === undefined) {
       return Effect.fail(failed(`${crun} --version said "${text.split("\n")[0]}", which is not crun's`))
     }
-    const [major = 0, minor = 0] = found
-    return major > MINIMUM[0] || (major === MINIMUM[0] && minor >= MINIMUM[1])
+    if (Advisories.isBefore(found, MINIMUM)) {
+      return Effect.fail(failed(`crun ${found.join(".")} is too old, ${MINIMUM.join(".")} is the least`))
+    }
+    // By that name it is another program, one that trusts images with the host's files (CVE-2025-24965).
+    if (basename(crun) === "krun") return Effect.fail(failed(`${crun}: called krun it makes no containers`))
+    const holes = holesOf(crun, found).filter(({ unreached }) => unreached === undefined)
+    return holes.length === 0
       ? Effect.succeed(found.join("."))
-      : Effect.fail(failed(`crun ${found.join(".")} is too old, ${MINIMUM.join(".")} is the least`))
+      : Effect.fail(failed(`crun ${found.join(".")} has ${holes.map(Advisories.describe).join(", ")}`))
   })
+
+const holesOf = (crun: string, found: ReadonlyArray<number>) =>
+  Advisories.holesOf("crun", found, () => Advisories.changelogOf("crun", crun))
+
+/** What is known against a version that is taken all the same, for `stoker doctor`; "" if nothing. */
+export const remarks = (crun: string, version: string): string =>
+  holesOf(crun, version.split(".").map(Number)).map((hole) => `, ${Advisories.describe(hole)}`).join("")
 
 /** The worker owns the cgroup and has put crun into it already; state lies below the instance. */
 export const globals = (stateRoot: string): ReadonlyArray<string> => [

@@ -2,7 +2,7 @@
  * Where unpacked images lie, for all workers of a state directory: each below its digest, moved there when it is whole.
  *
  *   images/v1/sha256-…/{root,image.json}   one image
- *   images/v1/used/sha256-…@INSTANCE       that worker may be using it; the file's time is when it began to
+ *   images/v1/used/sha256-…@INSTANCE       that worker may be using it; @nobody: nobody has since the file's time
  *   images/v1/archives/HASH                the digest of an archive of this host that has not changed since
  *   images/v1/tmp.INSTANCE.N               being pulled, or being removed; the next worker clears a dead one's away
  */
@@ -13,6 +13,7 @@ import { join } from "node:path"
 import { InstanceId } from "../../../schemas/Ids.ts"
 import { codeOf } from "../../host/Errno.ts"
 import type { Host } from "../../host/Host.ts"
+import { within } from "../../Release.ts"
 import { refused } from "./ImageTools.ts"
 
 /** What is known of an image that was unpacked. */
@@ -36,6 +37,9 @@ export interface StoredImage extends ImageRecord {
 
 /** An image that nobody has used for so long goes. */
 const UNUSED_MS = 14 * 24 * 60 * 60 * 1000
+
+/** In the name of a mark: since the file's time no worker has used it. */
+const NOBODY = "nobody"
 
 const Json = Schema.fromJsonString(ImageRecord)
 const isInstanceId = Schema.is(InstanceId)
@@ -82,8 +86,15 @@ export const make = Effect.fnUntraced(function*(host: Host["Service"]) {
       const [folder = "", instance = ""] = name.split("@")
       const path = join(used, name)
       const stat = yield* Effect.promise(() => fs.stat(path).catch(() => undefined))
-      if (stat !== undefined && ((yield* isLive(instance)) || now - stat.mtimeMs < UNUSED_MS)) recent.add(folder)
-      else yield* remove(path)
+      if (instance === NOBODY) {
+        if (stat !== undefined && now - stat.mtimeMs < UNUSED_MS) recent.add(folder)
+        continue
+      }
+      recent.add(folder)
+      if (yield* isLive(instance)) continue
+      // From now on it is unused, however long that worker ran.
+      yield* Effect.promise(() => fs.writeFile(join(used, `${folder}@${NOBODY}`), `${now}`).catch(() => {}))
+      yield* remove(path)
     }
     for (const name of yield* Effect.promise(() => list(home))) {
       const [kind, instance = ""] = name.split(".")
@@ -96,9 +107,12 @@ export const make = Effect.fnUntraced(function*(host: Host["Service"]) {
       // Whoever found it just before has a mark by now: then it goes back, or is pulled again.
       yield* Effect.promise(() => fs.rename(join(home, name), gone).catch(() => {}))
       const marks = yield* Effect.promise(() => list(used))
-      if (marks.some((mark) => mark.startsWith(`${name}@`))) {
+      if (marks.some((mark) => mark.startsWith(`${name}@`) && mark !== `${name}@${NOBODY}`)) {
         yield* Effect.promise(() => fs.rename(gone, join(home, name)).catch(() => {}))
-      } else yield* Effect.logInfo(`images: removed ${name}, which no worker has used for 14 days`)
+      } else {
+        yield* remove(join(used, `${name}@${NOBODY}`))
+        yield* Effect.logInfo(`images: removed ${name}, which no worker has used for 14 days`)
+      }
       yield* remove(gone)
     }
   }).pipe(Effect.ignore({ log: "Warn", message: "images: nothing was cleared away" }))
@@ -109,7 +123,8 @@ export const make = Effect.fnUntraced(function*(host: Host["Service"]) {
       const path = temporary()
       return io(`making ${path}`, () => fs.mkdir(path, { mode: 0o700 })).pipe(Effect.as(path))
     }),
-    remove
+    // What takes longer is the next worker's.
+    (path) => within(`what was being pulled in ${path}`, "20 seconds")(remove(path))
   )
 
   /**

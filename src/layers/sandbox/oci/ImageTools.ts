@@ -2,6 +2,8 @@
 import { Config, Effect, Option, Schema } from "effect"
 import { spawn } from "node:child_process"
 import { type Check, ProvisionFailed } from "../Sandbox.ts"
+import * as Advisories from "./Advisories.ts"
+import { find } from "./Crun.ts"
 import * as Runsc from "./Runsc.ts"
 
 /** A user and group of nobody else's: just above the ranges of `IdRanges.ts`. All of an unpacked image belongs to it. */
@@ -147,7 +149,7 @@ const causes: ReadonlyArray<readonly [RegExp, string, string]> = [
     "Pull it again; if that does not help, the registry or archive is corrupt."
   ],
   [
-    /no space left on device|file too large|file size limit/i,
+    /no space left on device|file too large|file size limit|short write/i,
     "there is no room for it",
     "Free some space in the state directory, or raise STOKER_IMAGE_BYTES."
   ],
@@ -198,23 +200,43 @@ export const toolEnv = Effect.fnUntraced(function*(path: string) {
 
 const versionOf = (env: Readonly<Record<string, string>>, program: string) =>
   run({ prefix: [], argv: [program, "--version"], cwd: "/", env }).pipe(
+    Effect.catchTag("ToolFailed", ({ said }) => Effect.fail(refused(`${program}: ${said}`, REMEDY_TOOLS))),
     Effect.map((bytes) => bytes.toString("utf8").trim().split("\n")[0] ?? ""),
     Effect.timeoutOrElse({
       duration: "20 seconds",
       orElse: () => Effect.fail(refused(`${program} hangs`, REMEDY_TOOLS))
-    }),
-    Effect.result
+    })
   )
+
+/** umoci's version line, unless it has a known hole. */
+export const checkUmoci = Effect.fnUntraced(function*(env: Readonly<Record<string, string>>) {
+  const line = yield* versionOf(env, "umoci")
+  const found = /(\d+)\.(\d+)(?:\.(\d+))?/.exec(line)?.slice(1).map((part) => Number(part ?? 0))
+  if (found === undefined) return yield* refused(`umoci --version said "${line}", which is not umoci's`, REMEDY_TOOLS)
+  const file = find("umoci", env["PATH"] ?? "")
+  const [hole] = Advisories.holesOf("umoci", found, () => Advisories.changelogOf("umoci", file))
+  return hole === undefined
+    ? line
+    : yield* refused(
+      `${line} has ${Advisories.describe(hole)}`,
+      "Install a newer umoci: nothing is unpacked with this one."
+    )
+})
 
 /** What only some classes need: a warning where it is missing. */
 export const toolChecks = Effect.fnUntraced(function*(env: Readonly<Record<string, string>>, runsc: string) {
   const checks: Array<Check> = []
-  for (const name of ["skopeo", "umoci"]) {
-    const found = yield* versionOf(env, name)
+  for (const [name, check] of [["skopeo", versionOf(env, "skopeo")], ["umoci", checkUmoci(env)]] as const) {
+    const found = yield* Effect.result(check)
     checks.push(
       found._tag === "Success"
         ? { name, status: "ok", detail: found.success }
-        : { name, status: "warning", detail: "not there: classes with an image need it", remedy: REMEDY_TOOLS }
+        : {
+          name,
+          status: "warning",
+          detail: `${found.failure.reason}: classes with an image need it`,
+          remedy: found.failure.remedy
+        }
     )
   }
   const found = yield* Effect.result(Runsc.version(runsc))

@@ -30,6 +30,8 @@ const ASK = "1 minute"
 const PAUSE_MS = 15_000
 /** How often the room that a pull takes is looked at. */
 const LOOK = "200 millis"
+/** So many looks later people are told how far it is: 10 s. */
+const TELL = 50
 /** So much stays free whatever an image needs, in bytes. */
 const RESERVE = 64 * 1024 * 1024
 
@@ -77,7 +79,14 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
   const store = yield* ImageStore.make(host)
   const scope = yield* Effect.scope
   const opened = yield* once(store.open)
+  const unpacker = yield* once(Tools.checkUmoci(env))
   const architecture = Manifest.architectureOf(process.arch)
+
+  // Other tools know the variable, skopeo has a flag for it.
+  const { CONTAINERS_REGISTRIES_CONF: registries } = env
+  const skopeo: readonly [string, ...Array<string>] = registries === undefined
+    ? ["skopeo"]
+    : ["skopeo", `--registries-conf=${registries}`]
 
   const no = (name: string, reason: string, remedy: string, cause?: unknown) =>
     refused(`image ${name}: ${reason}`, remedy, cause)
@@ -91,7 +100,7 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
   /** The manifest or index a name stands for, as it is. */
   const ask = (image: string, source: string) =>
     within((prefix) =>
-      call(image, [...prefix, ...Tools.reading(limits.bytes)], store.home, ["skopeo", "inspect", "--raw", source])
+      call(image, [...prefix, ...Tools.reading(limits.bytes)], store.home, [...skopeo, "inspect", "--raw", source])
     ).pipe(
       Effect.timeoutOrElse({
         duration: ASK,
@@ -189,7 +198,7 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
   /** Layers come as they are, but for archives: those of Docker say that they are packed and are not. */
   const copy = (name: string, prefix: ReadonlyArray<string>, cwd: string, source: string) =>
     call(name, prefix, cwd, [
-      "skopeo",
+      ...skopeo,
       "--override-os=linux",
       `--override-arch=${architecture}`,
       "--tmpdir=.",
@@ -317,6 +326,7 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
   /** Ends a pull that takes more than it may, while it does: first the whole file system is looked at, which is cheap. */
   const guard = (name: string, staging: string) => {
     const before = statfsSync(staging)
+    let looks = 0
     // While an archive is read it is there three times: packed, taken apart, as a layout. Then layout and tree.
     const most = { bytes: 3 * limits.bytes, inodes: 2 * limits.inodes + 1000 }
     return Effect.gen(function*() {
@@ -324,7 +334,9 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
       if (bavail * bsize < RESERVE) {
         return yield* no(name, "the disk is nearly full", "Free some space in the state directory.")
       }
-      if ((before.bavail - bavail) * bsize <= most.bytes && before.ffree - ffree <= most.inodes) return
+      const taken = (before.bavail - bavail) * bsize
+      if (++looks % TELL === 0) yield* Effect.logInfo(`image ${name}: about ${inMebibytes(Math.max(0, taken))} so far`)
+      if (taken <= most.bytes && before.ffree - ffree <= most.inodes) return
       const found = yield* Effect.promise(() => used(staging, most))
       if (found.bytes > most.bytes || found.inodes > most.inodes) {
         return yield* unsuited(name)("taken apart it needs more bytes or files than are allowed")
@@ -337,6 +349,7 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
     const began = yield* Clock.currentTimeMillis
     const staging = yield* store.staging
     const work = Effect.gen(function*() {
+      yield* unpacker
       yield* fetch(image, resolved, staging)
       const facts = yield* inspect(name, join(staging, "layout"))
       yield* Effect.logInfo(`image ${name}: unpacking ${facts.inodes} files, ${inMebibytes(facts.bytes)}`)

@@ -6,7 +6,7 @@
  */
 import { Effect, Option } from "effect"
 import { createHash } from "node:crypto"
-import { lstatSync, type Stats } from "node:fs"
+import { lstatSync, realpathSync, type Stats } from "node:fs"
 import * as fs from "node:fs/promises"
 import { dirname, join } from "node:path"
 import type { SandboxClass } from "../../../schemas/SandboxClass.ts"
@@ -54,6 +54,7 @@ export const host: Root = { name: HOST_ROOT, path: join(SHOWN_AT, HOST_ROOT), is
 const bad = (path: string, reason: string, remedy: string, cause?: unknown) =>
   refused(`root directory ${path}: ${reason}`, remedy, cause)
 
+const REMEDY_DIRECTORY = "Give a directory that holds a root file system."
 const REMEDY_OWNER = "Give it to root and take the others' right to write: `chown root DIR && chmod go-w DIR`."
 
 const mine = new Set([0, process.getuid?.() ?? 0])
@@ -65,53 +66,46 @@ const below = (path: string, ancestor: string) => path === ancestor || path.star
 /** Those the kernel makes up; nothing of them is a root file system. */
 const kernels = ["/proc", "/sys", "/dev"]
 
-/** The directory's real path, if nobody but root can put something else there. */
-export const checkDirectory = Effect.fnUntraced(function*(path: string, stateDirectory: string) {
-  const real = yield* Effect.tryPromise({
-    try: () => fs.realpath(path),
-    catch: (cause) =>
-      bad(path, `it cannot be found: ${String(cause)}`, "Give a directory that holds a root file system.", cause)
-  })
+/** What is wrong with it and what to do about it, or nothing. */
+const fault = (real: string, stateDirectory: string): readonly [reason: string, remedy: string] | undefined => {
   const stat = lstatSync(real)
-  if (!stat.isDirectory()) {
-    return yield* bad(path, "it is no directory", "Give a directory that holds a root file system.")
-  }
+  if (!stat.isDirectory()) return ["it is no directory", REMEDY_DIRECTORY]
   if (real === "/") {
-    return yield* bad(
-      path,
-      "that is the host itself",
-      "Leave `root` out to have the host's /usr, or give a directory of its own."
-    )
+    return ["that is the host itself", "Leave `root` out to have the host's /usr, or give a directory of its own."]
   }
-  if (kernels.some((kernel) => below(real, kernel))) {
-    return yield* bad(path, "that is the kernel's", "Give a directory that holds a root file system.")
-  }
+  if (kernels.some((kernel) => below(real, kernel))) return ["that is the kernel's", REMEDY_DIRECTORY]
   if (below(stateDirectory, real) || below(real, stateDirectory)) {
-    return yield* bad(
-      path,
-      `the worker's state is in it or around it (${stateDirectory})`,
-      "Give a directory elsewhere."
-    )
+    return [`the worker's state is in it or around it (${stateDirectory})`, "Give a directory elsewhere."]
   }
   if (isWritableByOthers(stat)) {
-    return yield* bad(
-      path,
+    return [
       `others than root can write to it (uid ${stat.uid}, mode ${(stat.mode & 0o7777).toString(8)})`,
       REMEDY_OWNER
-    )
+    ]
   }
   for (let parent = dirname(real); parent !== "/"; parent = dirname(parent)) {
     const above = lstatSync(parent)
     // Where the sticky bit is, nobody moves what is root's.
     if (isWritableByOthers(above) && (above.mode & 0o1000) === 0) {
-      return yield* bad(
-        path,
-        `others than root can write to ${parent}, so they could put another one there`,
-        REMEDY_OWNER
-      )
+      return [`others than root can write to ${parent}, so they could put another one there`, REMEDY_OWNER]
     }
   }
-  return { real, dev: stat.dev, ino: stat.ino }
+  return undefined
+}
+
+/** The directory's real path, if nobody but root can put something else there. */
+export const checkDirectory = Effect.fnUntraced(function*(path: string, stateDirectory: string) {
+  const found = yield* Effect.try({
+    try: () => {
+      const real = realpathSync(path)
+      const wrong = fault(real, stateDirectory)
+      const { dev, ino } = lstatSync(real)
+      return { real, dev, ino, wrong }
+    },
+    catch: (cause) => bad(path, `it cannot be found: ${String(cause)}`, REMEDY_DIRECTORY, cause)
+  })
+  if (found.wrong !== undefined) return yield* bad(path, ...found.wrong)
+  return found
 })
 
 /** A tree to be put under ours. */
