@@ -19,6 +19,7 @@ import type { Usage } from "../../src/schemas/Usage.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerDrivers } from "../../src/wiring.ts"
 import { makeJob } from "../actors/World.ts"
+import { patience } from "../support/Slowness.ts"
 
 export interface Ran {
   readonly outcome: Outcome
@@ -54,8 +55,17 @@ export const layer = (driver: DriverName, state: string) =>
     ))
   )
 
+/** A wall limit that a program keeps which takes so long on a plain machine; the ceiling at most. */
+export const wallOf = (millis: number) => Math.min(standardCeiling.wallMs, patience(millis))
+
+const patientDefaults = {
+  ...standardDefaults,
+  wallMs: wallOf(standardDefaults.wallMs),
+  cpuMs: wallOf(standardDefaults.cpuMs)
+}
+
 export const run = Effect.fnUntraced(function*(driver: DriverName, wanted: Wanted) {
-  const limits = yield* resolve(standardCeiling, standardDefaults, wanted.limits ?? {})
+  const limits = yield* resolve(standardCeiling, patientDefaults, wanted.limits ?? {})
   const job = {
     ...makeJob("a"),
     function: FunctionName.make(wanted.function ?? "command"),
@@ -78,7 +88,7 @@ export const run = Effect.fnUntraced(function*(driver: DriverName, wanted: Wante
           parts[event.stream].push(event.bytes)
           return wanted.onOutput?.(
             Buffer.from(event.bytes).toString(),
-            started.stop({ reason: "enough", graceMs: 500 })
+            started.stop({ reason: "enough", graceMs: patience(500) })
           ) ?? Effect.void
         case "PhaseStarted":
           phases.push(event.phase)
