@@ -4,7 +4,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { spawn } from "node:child_process"
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { projectEnv } from "../support/Run.ts"
 import { projectRoot } from "../support/Tree.ts"
@@ -118,6 +118,9 @@ describe("the guest VM", () => {
         }
       }
     )
+    // Kept because a second try that passes hides the first.
+    const attempt = (context.task.result?.retryCount ?? 0) + 1
+    writeFileSync(join(projectRoot, `build/guestvm/short.${attempt}.log`), `${output}${results.log}`)
     assert.strictEqual(results.code, 0, output + results.log)
     assert.match(results.summary, /^\d+ passed, 0 failed/)
     const passed = (file: string) =>

@@ -26,8 +26,8 @@ const place = join(projectRoot, "build", "guestvm")
 const kernel = join(place, "kernel")
 const qemu = "qemu-system-x86_64"
 
-/** Programs are emulated: one that needs a second here takes up to so many seconds there. */
-export const slowness = 15
+/** Programs are emulated, which takes 5 to 15 times as long, on a machine that may be busy itself. */
+export const slowness = 30
 
 export interface Job {
   /** A program by its path, and its arguments; it runs in the checkout, as root. */

@@ -107,6 +107,26 @@ case $* in *install*) for name in python3 g++ ip; do printf '#!/bin/sh\\n' >"$ST
     assert.match(stderr, /lock is broken\nsetup: npm ci failed/)
   })
 
+  it("goes on without the guest VM where it cannot be had, and says why", async () => {
+    using tree = checkout({
+      ...root,
+      uname: "echo x86_64",
+      "apt-cache": "exit 0",
+      "apt-get": `echo "$*" >>"$CALLED"; case $* in *install*) echo no such package; exit 100 ;; esac`
+    })
+    for (const name of ["crun", "cc", "unshare", "python3", "g++", "go", "ip", "musl-gcc"]) {
+      tree.write(`system/${name}`, "#!/bin/sh\n")
+    }
+    const without = await setup(tree, "test")
+    assert.strictEqual(without.code, 0, without.stderr)
+    assert.match(called(tree)[1] ?? "", / install --no-install-recommends qemu-system-x86 e2fsprogs$/)
+    assert.match(without.stdout, /no guest VM: qemu-system-x86 e2fsprogs could not be installed/)
+    for (const name of ["qemu-system-x86_64", "mke2fs"]) tree.write(`system/${name}`, "#!/bin/sh\n")
+    const kernelless = await setup(tree, "test")
+    assert.strictEqual(kernelless.code, 0, kernelless.stderr)
+    assert.match(kernelless.stdout, /no guest VM: guest-kernel: apt knows no linux-image-cloud-amd64/)
+  })
+
   it("does not know another purpose", async () => {
     using tree = checkout()
     assert.strictEqual((await setup(tree, "everything")).code, 64)

@@ -11,7 +11,7 @@ import { Executor } from "../../src/layers/executor/Executor.ts"
 import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
 import { FunctionName } from "../../src/schemas/Ids.ts"
-import { type Limits, type LimitsRequest, resolve } from "../../src/schemas/Limits.ts"
+import { type Limits, type LimitsRequest, resolve, standardCeiling } from "../../src/schemas/Limits.ts"
 import type { Outcome } from "../../src/schemas/Outcome.ts"
 import { WorkPath } from "../../src/schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../src/schemas/SandboxClass.ts"
@@ -19,6 +19,7 @@ import type { Usage } from "../../src/schemas/Usage.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { controllersOf, layerDrivers } from "../../src/wiring.ts"
 import { makeJob } from "../actors/World.ts"
+import { patience } from "../support/Slowness.ts"
 
 export interface Ran {
   readonly outcome: Outcome
@@ -64,8 +65,15 @@ export const layerOf = (sandboxClass: SandboxClass, state: string) =>
 /** The same for a driver's standard class. */
 export const layer = (driver: DriverName, state: string) => layerOf(standardClass(driver, driver), state)
 
-/** Runs it in a sandbox of the driver's standard class. */
-export const run = (driver: DriverName, wanted: Wanted) => runIn(standardClass(driver, driver), wanted)
+/** A wall limit that a program keeps which takes so long on a plain machine; the ceiling at most. */
+export const wallOf = (millis: number) => Math.min(standardCeiling.wallMs, patience(millis))
+
+/** Runs it in a sandbox of the driver's standard class, which on a slow machine has as much more time. */
+export const run = (driver: DriverName, wanted: Wanted) => {
+  const usual = standardClass(driver, driver)
+  const { cpuMs, wallMs } = usual.defaults
+  return runIn({ ...usual, defaults: { ...usual.defaults, wallMs: wallOf(wallMs), cpuMs: wallOf(cpuMs) } }, wanted)
+}
 
 export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wanted: Wanted) {
   const { defaults } = sandboxClass
@@ -96,7 +104,7 @@ export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wan
           parts[event.stream].push(event.bytes)
           return wanted.onOutput?.(
             Buffer.from(event.bytes).toString(),
-            started.stop({ reason: "enough", graceMs: wanted.graceMs ?? 500 })
+            started.stop({ reason: "enough", graceMs: wanted.graceMs ?? patience(500) })
           ) ?? Effect.void
         case "PhaseStarted":
           phases.push(event.phase)

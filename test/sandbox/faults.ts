@@ -88,7 +88,10 @@ export const suite = (driver: DriverName, capabilities: ReadonlySet<Capability>)
 
       it.effect("an endless loop ends at its CPU limit, a sleeper at its wall limit", () =>
         Effect.gen(function*() {
-          const looping = yield* run({ ...shell("while :; do :; done"), limits: { cpuMs: 300, wallMs: 10_000 } })
+          const looping = yield* run({
+            ...shell("while :; do :; done"),
+            limits: { cpuMs: 300, wallMs: Jobs.wallOf(10_000) }
+          })
           assert.deepStrictEqual(
             looping.outcome,
             Outcome.cases.TimedOut.make({ phase: "run", limit: "cpu", limitMs: 300 })
@@ -121,7 +124,7 @@ export const suite = (driver: DriverName, capabilities: ReadonlySet<Capability>)
             ...python(
               "import os\nn=0\nwhile True:\n  try:\n    pid=os.fork()\n  except OSError:\n    print('refused'); break\n  if pid==0:\n    import time; time.sleep(100)\n  n+=1"
             ),
-            limits: { pids: 32, wallMs: 5000 }
+            limits: { pids: 32, wallMs: Jobs.wallOf(5000) }
           })
           assert.deepStrictEqual(ran.outcome, exited(0))
           assert.include(ran.stdout.toString(), "refused")
