@@ -110,6 +110,7 @@ describe("destinations", () => {
       assert.isFalse(isSetup({ subnet }), subnet)
     }
     assert.isFalse(isSetup({ nameservers: ["dns.example"] }))
+    assert.isFalse(isSetup({ cni: "fcnet", subnet: "10.5.0.0/16" }))
   })
 })
 

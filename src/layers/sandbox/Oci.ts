@@ -194,8 +194,7 @@ export const make = Effect.gen(function*() {
           attachment = attached.attachment
           yield* writeBundle(id, disk, firstUid, bpf, attached.bundle)
         }),
-      verify: (cgroup) =>
-        Effect.andThen(verify(cgroup), attachment === undefined ? Effect.void : networked.verify(cgroup, attachment))
+      verify: (cgroup) => Effect.andThen(verify(cgroup), networked.verify(cgroup, attachment))
     }
     return made
   })
