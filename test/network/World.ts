@@ -200,6 +200,10 @@ export const exec = Effect.fnUntraced(function*(sandbox: Sandbox, ...argv: Reado
   return { stdout: said("stdout"), stderr: said("stderr"), exit: last?._tag === "Ended" ? last.exit : undefined }
 })
 
+/** A job that waits six seconds for somebody at port 7000: `reached` or `alone`. */
+export const listener =
+  "import socket\ns=socket.create_server(('0.0.0.0',7000))\ns.settimeout(6)\nprint('up',flush=True)\ntry:\n s.accept();print('reached')\nexcept TimeoutError: print('alone')"
+
 const probeSource = readFileSync(join(import.meta.dirname, "probe.py"), "utf8")
 const answers = Schema.decodeUnknownSync(Schema.fromJsonString(Schema.Array(Schema.String)))
 
