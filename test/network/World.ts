@@ -159,6 +159,16 @@ export const held = (leaseFolder: string, ids: ReadonlyArray<string>) => ({
   leases: leases(leaseFolder)
 })
 
+/** Processes of this machine with that argument. */
+export const running = (argument: string): ReadonlyArray<string> =>
+  readdirSync("/proc").filter((pid) => {
+    try {
+      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").includes(argument)
+    } catch {
+      return false // it has just ended
+    }
+  })
+
 export const nothing = { netns: [], veths: [], tables: [], leases: [] }
 
 export const networked = (network: NetworkPolicy, networkSetup?: NetworkSetup): SandboxClass => ({
