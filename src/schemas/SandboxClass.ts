@@ -57,7 +57,11 @@ export const NetworkSetup = Schema.Struct({
       Schema.makeFilter((text: string) => isAddress(text), { expected: "an address" })
     )).check(Schema.isMaxLength(3))
   )
-})
+}).check(
+  Schema.makeFilter(({ cni, subnet }) => cni === undefined || subnet === undefined, {
+    expected: "cni or subnet: a CNI network has its own addresses"
+  })
+)
 export type NetworkSetup = typeof NetworkSetup.Type
 
 const absolute = Schema.String.check(

@@ -1,7 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Schema } from "effect"
+import { ConfigProvider, Effect, Schema } from "effect"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import { builtIn, USUAL_SUBNET } from "../../src/layers/network/CniConfig.ts"
 import { addressesOf } from "../../src/layers/network/CniResult.ts"
 import { isReachable, nameserversOf, resolvConfOf } from "../../src/layers/network/Nameservers.ts"
+import { places } from "../../src/layers/network/NetworkHost.ts"
 import { notTheWorld4, notTheWorld6, parseDestination, theWorld6 } from "../../src/layers/network/Policy.ts"
 import { conflictOf, parseRoutes } from "../../src/layers/network/Routes.ts"
 import { type IpNetwork, isAddress, isWithin, networkText, overlap, parseNetwork } from "../../src/schemas/IpNetwork.ts"
@@ -106,6 +110,7 @@ describe("destinations", () => {
       assert.isFalse(isSetup({ subnet }), subnet)
     }
     assert.isFalse(isSetup({ nameservers: ["dns.example"] }))
+    assert.isFalse(isSetup({ cni: "fcnet", subnet: "10.5.0.0/16" }))
   })
 })
 
@@ -205,6 +210,14 @@ describe("nameservers", () => {
 
   it("are three at most in resolv.conf", () => {
     assert.strictEqual(resolvConfOf(["1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"]).split("\n").length, 4)
+  })
+})
+
+describe("infra/cni/stoker.conflist", () => {
+  it("is the built-in network", async () => {
+    const file = readFileSync(join(import.meta.dirname, "../../infra/cni/stoker.conflist"), "utf8")
+    const { leases } = Effect.runSync(places.parse(ConfigProvider.fromEnvRecord({})))
+    assert.deepStrictEqual(JSON.parse(file), builtIn({ subnet: USUAL_SUBNET, dataDir: leases }))
   })
 })
 

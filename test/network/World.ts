@@ -159,6 +159,16 @@ export const held = (leaseFolder: string, ids: ReadonlyArray<string>) => ({
   leases: leases(leaseFolder)
 })
 
+/** Processes of this machine with that argument. */
+export const running = (argument: string): ReadonlyArray<string> =>
+  readdirSync("/proc").filter((pid) => {
+    try {
+      return /^\d+$/.test(pid) && readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").includes(argument)
+    } catch {
+      return false // it has just ended
+    }
+  })
+
 export const nothing = { netns: [], veths: [], tables: [], leases: [] }
 
 export const networked = (network: NetworkPolicy, networkSetup?: NetworkSetup): SandboxClass => ({
@@ -199,6 +209,10 @@ export const exec = Effect.fnUntraced(function*(sandbox: Sandbox, ...argv: Reado
   const last = events.at(-1)
   return { stdout: said("stdout"), stderr: said("stderr"), exit: last?._tag === "Ended" ? last.exit : undefined }
 })
+
+/** A job that waits six seconds for somebody at port 7000: `reached` or `alone`. */
+export const listener =
+  "import socket\ns=socket.create_server(('0.0.0.0',7000))\ns.settimeout(6)\nprint('up',flush=True)\ntry:\n s.accept();print('reached')\nexcept TimeoutError: print('alone')"
 
 const probeSource = readFileSync(join(import.meta.dirname, "probe.py"), "utf8")
 const answers = Schema.decodeUnknownSync(Schema.fromJsonString(Schema.Array(Schema.String)))

@@ -5,6 +5,7 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createConnection } from "node:net"
 import { join } from "node:path"
 import { Drivers } from "../../src/layers/sandbox/Sandbox.ts"
+import type { NetworkPolicy } from "../../src/schemas/SandboxClass.ts"
 import { standardClass } from "../../src/schemas/WorkerConfig.ts"
 import { layerDrivers } from "../../src/wiring.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
@@ -163,7 +164,7 @@ export const ociSuite = () =>
             one,
             "python3",
             "-c",
-            "import socket\ns=socket.create_server(('0.0.0.0',7000))\ns.settimeout(6)\nprint('up',flush=True)\ntry:\n s.accept();print('reached')\nexcept TimeoutError: print('alone')"
+            World.listener
           ))
           yield* Effect.sleep("500 millis")
           assert.deepStrictEqual(yield* World.probe(other, ["tcp", address, 7000, 2]), ["silence"])
@@ -357,6 +358,56 @@ export const ociSuite = () =>
           )
         }))
       }), 60_000)
+
+    it.live(
+      "on an operator's bridge, too, sandboxes reach neither each other nor the host, and names come from its dns",
+      () =>
+        Effect.gen(function*() {
+          const list = {
+            cniVersion: "0.3.1",
+            name: "bridged",
+            plugins: [{
+              type: "bridge",
+              bridge: "stokertest0",
+              isGateway: true,
+              ipMasq: true,
+              ipam: {
+                type: "host-local",
+                dataDir: leases,
+                ranges: [[{ subnet: "10.67.0.0/24" }]],
+                routes: [{ dst: "0.0.0.0/0" }]
+              },
+              dns: { nameservers: [World.NAMESERVER] }
+            }]
+          }
+          writeFileSync(join(configurations, "bridged.conflist"), JSON.stringify(list))
+          yield* inside(Effect.gen(function*() {
+            // The plugin leaves its bridge for ever.
+            yield* Effect.addFinalizer(() => Effect.sync(() => World.sh("ip", "link", "del", "stokertest0")))
+            const bridged = (network: NetworkPolicy) => World.provision(World.networked(network, { cni: "bridged" }))
+            const one = yield* bridged({ allow: ["10.67.0.0/24"] })
+            const other = yield* bridged({ allow: ["10.67.0.0/24", `${World.PUBLIC}:80/tcp`] })
+            const address = addressOf((yield* World.exec(one, "ip", "-o", "addr")).stdout)
+            const server = yield* Effect.forkScoped(World.exec(one, "python3", "-c", World.listener))
+            yield* Effect.sleep("500 millis")
+            assert.deepStrictEqual(
+              yield* World.probe(
+                other,
+                ["tcp", address, 7000, 2],
+                ["tcp", "10.67.0.1", 8080, 1],
+                ["tcp", World.PUBLIC, 80, 5]
+              ),
+              ["silence", "ECONNREFUSED", `ok ${World.HOST}`]
+            )
+            assert.include((yield* Fiber.join(server)).stdout, "alone")
+            assert.include(
+              (yield* World.exec(other, "cat", "/etc/resolv.conf")).stdout,
+              World.NAMESERVER
+            )
+          }))
+        }),
+      60_000
+    )
 
     it.live("tools that are missing fail the sandbox and are named, with the fix", () =>
       inside(

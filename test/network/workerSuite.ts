@@ -1,3 +1,5 @@
+import { mkdirSync, rmSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { afterAll, afterEach, assert, describe, it } from "vitest"
 import * as Jobs from "../sandbox/Jobs.ts"
 import { until } from "../worker/until.ts"
@@ -10,8 +12,8 @@ export const workerSuite = () =>
     const state = Jobs.stateDirectory()
     const { env, leases } = World.places(state)
     const workers: Array<WorkerProcess> = []
-    const start = async (network: string) => {
-      const worker = await WorkerProcess.start({ state, env: { ...env, TEST_NETWORK: network } })
+    const start = async (network: string, more: Readonly<Record<string, string>> = {}) => {
+      const worker = await WorkerProcess.start({ state, env: { ...env, ...more, TEST_NETWORK: network } })
       workers.push(worker)
       return worker
     }
@@ -31,6 +33,26 @@ export const workerSuite = () =>
       assert.strictEqual(await worker.drain(), 0)
       assert.deepStrictEqual(World.held(leases, rows), World.nothing)
       assert.deepStrictEqual(World.rows(state), [])
+    }, 120_000)
+
+    it("killed while a plugin hangs, takes the plugin with it, and what that has done goes too", async () => {
+      const plugins = join(state, "plugins")
+      mkdirSync(plugins)
+      const real = "exec /usr/lib/cni/ptp"
+      writeFileSync(
+        join(plugins, "ptp"),
+        `#!/bin/sh\n[ "$CNI_COMMAND" = DEL ] && ${real}\n/usr/lib/cni/ptp\nsleep 4712.5\n`,
+        { mode: 0o755 }
+      )
+      const victim = await start("internet", { STOKER_CNI_PATH: `${plugins}:/usr/lib/cni` })
+      await until("a plugin that hangs", () => World.running("4712.5").length > 0)
+      const rows = World.rows(state)
+      assert.isAtLeast(World.leases(leases).length, 1)
+      await victim.kill()
+      await until("the plugin's end", () => World.running("4712.5").length === 0)
+      rmSync(plugins, { recursive: true })
+      await start("none")
+      await until("nothing of the dead worker's", () => Object.values(World.held(leases, rows)).flat().length === 0)
     }, 120_000)
 
     it("killed at any moment, is cleaned up after by the next one, whatever classes that has", async () => {

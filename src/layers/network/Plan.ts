@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import { readFileSync } from "node:fs"
 import { networkInterfaces } from "node:os"
-import { parseNetwork } from "../../schemas/IpNetwork.ts"
+import { isWithin, parseNetwork } from "../../schemas/IpNetwork.ts"
 import type { SandboxClass } from "../../schemas/SandboxClass.ts"
 import { builtIn, findNetwork, type NetworkList, USUAL_SUBNET } from "./CniConfig.ts"
 import { isReachable, nameserversOf } from "./Nameservers.ts"
@@ -54,9 +54,17 @@ export const networkList = Effect.fnUntraced(function*(places: Places, { network
   return list
 })
 
-/** Addresses of all the host's interfaces that are up. */
+/**
+ * Addresses of all the host's interfaces that are up, without those of one link only: each sandbox brings one of them, and
+ * none is reached from an address that a sandbox may send from.
+ */
 export const addressesOfHost = (): ReadonlySet<string> =>
-  new Set(Object.values(networkInterfaces()).flatMap((addresses) => (addresses ?? []).map(({ address }) => address)))
+  new Set(
+    Object.values(networkInterfaces()).flatMap((found) => (found ?? []).map(({ address }) => address))
+      .filter((address) => !isWithin(linkLocal, address))
+  )
+
+const linkLocal = ["fe80::/10"].flatMap((text) => parseNetwork(text) ?? [])
 
 const nameserversIn = (path: string) => {
   try {

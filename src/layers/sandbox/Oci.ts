@@ -236,11 +236,7 @@ export const make = Effect.gen(function*() {
           attachment = attached.attachment
           yield* writeBundle(id, root, disk, firstUid, bpf, attached.bundle)
         }),
-      verify: (cgroup) =>
-        Effect.andThen(
-          verify("crun")(cgroup),
-          attachment === undefined ? Effect.void : networked.verify(cgroup, attachment)
-        )
+      verify: (cgroup) => Effect.andThen(verify("crun")(cgroup), networked.verify(cgroup, attachment))
     }
     return made
   })

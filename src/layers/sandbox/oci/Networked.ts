@@ -80,10 +80,10 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     })
 
   /** The guest is where the rules are, or no job is run. */
-  const verify = Effect.fnUntraced(function*(cgroup: Cgroup, { inode }: Attachment) {
+  const verify = Effect.fnUntraced(function*(cgroup: Cgroup, attachment: Attachment | undefined) {
     const pids = yield* Effect.mapError(cgroup.pids, astray)
     const found = yield* Effect.try({ try: () => namespacesOf(pids), catch: astray })
-    if (found.length === 0 || found.some((one) => one !== inode)) return yield* astray()
+    if (found.length === 0 || found.some((one) => one !== attachment?.inode)) return yield* astray()
   })
 
   return {
