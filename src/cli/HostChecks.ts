@@ -13,7 +13,7 @@ import { baseEnv } from "../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../schemas/SandboxClass.ts"
 import { standardClass } from "../schemas/WorkerConfig.ts"
 import { layerDrivers } from "../wiring.ts"
-import { limitChecks } from "./LimitChecks.ts"
+import { classLimitChecks, limitChecks } from "./LimitChecks.ts"
 import { formatMicros } from "./Units.ts"
 import { driverNames } from "./WorkerConfigs.ts"
 
@@ -158,7 +158,7 @@ const drivers = (
       { name: "native programs", status: "ok", detail: guest.slice(0, guest.lastIndexOf("/")) },
       { name: "cgroups", status: "ok", detail: `${version}, memory, pids and cpu can be limited${hybrid}` },
       ...directories.map((detail): Check => ({ name: "", status: "ok", detail })),
-      ...limitChecks(cgroups)
+      ...(classes.length === 0 ? limitChecks(cgroups) : classLimitChecks(cgroups, classes))
     ]
     const sections = yield* Effect.forEach(yield* Drivers, (driver) =>
       Effect.gen(function*() {

@@ -2,7 +2,8 @@
 import type { Cgroups } from "../layers/cgroup/Cgroup.ts"
 import * as Devices from "../layers/cgroup/Devices.ts"
 import type { Check } from "../layers/sandbox/Sandbox.ts"
-import { type LimitNeed, limitNeeds } from "../schemas/Limits.ts"
+import { type LimitNeed, limitNeeds, needsOf } from "../schemas/Limits.ts"
+import type { SandboxClass } from "../schemas/SandboxClass.ts"
 
 /** As the configuration file calls them. */
 const names: Readonly<Record<LimitNeed, string>> = {
@@ -33,6 +34,23 @@ const notHeld = (lacking: ReadonlyArray<LimitNeed>, cgroups: Cgroups["Service"])
     remedy
   }))
 }
+
+/** What these classes ask for and would not get: told for what they may ask, and wrong for what they have by default. */
+export const classLimitChecks = (
+  cgroups: Cgroups["Service"],
+  classes: ReadonlyArray<SandboxClass>
+): ReadonlyArray<Check> =>
+  classes.flatMap(({ ceiling, defaults, name }) => {
+    const byDefault = needsOf(defaults)
+    return [...new Map([...needsOf(ceiling), ...byDefault]).keys()].flatMap((need): ReadonlyArray<Check> => {
+      const of = `limits of ${name}`
+      if (need === "io-max" && cgroups.version === "v1") return [{ ...ioOnV1, name: of }]
+      if (cgroups.holds.has(need)) return []
+      const { reason, remedy } = cgroups.lacks(need)
+      const status = byDefault.has(need) ? "missing" : "warning"
+      return [{ name: of, status, detail: `${names[need]}: ${reason}`, remedy }]
+    })
+  })
 
 /** A line for what holds, and one for each that does not. */
 export const limitChecks = (cgroups: Cgroups["Service"]): ReadonlyArray<Check> => {

@@ -83,6 +83,27 @@ describe("stoker config", () => {
     assert.deepStrictEqual({ code, stderr }, { code: 0, stderr: "" })
   })
 
+  it("check tells which limits of a class this host would not hold", async () => {
+    const isV2 = existsSync("/sys/fs/cgroup/cgroup.controllers")
+    const path = writeConfig({
+      classes: [
+        { name: "may", driver: "process", network: "host", ceiling: { memoryHigh: "100M" } },
+        {
+          name: "has",
+          driver: "process",
+          network: "host",
+          ceiling: { memoryHigh: "9M" },
+          defaults: { memoryHigh: "8M" }
+        }
+      ]
+    })
+    const { code, stderr } = await stoker.run(["config", "check", path])
+    assert.strictEqual(code, isV2 ? 0 : 1, stderr)
+    if (isV2) return assert.notInclude(stderr, "memoryHigh")
+    assert.match(stderr, /warning: host: limits of may: memoryHigh: cgroup v1 does not have it\n +boot with cgroup v2/)
+    assert.match(stderr, /stoker: host: limits of has: memoryHigh/)
+  })
+
   it("check tells everything that is wrong, and ends with 1", async () => {
     const path = writeConfig({ slot: 3, drain: "soon" })
     const { code, stderr, stdout } = await stoker.run(["config", "check", path])
