@@ -86,7 +86,8 @@ const fillIn = (text: string) =>
   text.replace("{port}", String(doors.port)).replace("{socket}", doors.socket).replace("{pid}", String(process.pid))
 
 /** Limits of an attack that says nothing: time enough for all of them, and everything else as by default. */
-const patience: LimitsRequest = { wallMs: slowly(7000), cpuMs: slowly(7000) }
+const patienceMs = Math.min(slowly(7000), standardCeiling.wallMs, standardCeiling.cpuMs)
+const patience: LimitsRequest = { wallMs: patienceMs, cpuMs: patienceMs }
 
 const seen = (driver: DriverName, ran: Jobs.Ran, began: number, asked: number | undefined, beside?: Seen): Seen => {
   const stdout = ran.stdout.toString("latin1")
