@@ -261,6 +261,7 @@ export const make = Effect.gen(function*() {
       "usage",
       ...hosted.holds
     ]),
+    prepare: (sandboxClass) => sandboxClass.root === undefined ? Effect.void : Effect.asVoid(roots.of(sandboxClass)),
     provision: Effect.fn("Oci.provision")(function*(sandboxClass, disk) {
       const root = yield* roots.of(sandboxClass)
       if (sandboxClass.network !== "none") {
