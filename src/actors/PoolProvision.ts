@@ -19,7 +19,7 @@ export interface Order {
   readonly sandboxClass: SandboxClass
   readonly driver: Driver
   readonly disk: Disk
-  /** Given up after this. */
+  /** Given up after this, from when the driver is prepared for the class. */
   readonly limitMs: number
 }
 
@@ -63,6 +63,7 @@ export const provisionInto = Effect.fnUntraced(function*(
   { disk, driver, limitMs, sandboxClass }: Order,
   restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 ) {
+  if (driver.prepare !== undefined) yield* restore(driver.prepare(sandboxClass))
   const inner = Scope.forkUnsafe(scope)
   const provision = Effect.suspend(() => driver.provision(sandboxClass, disk))
   const fiber = yield* Effect.forkDetach(Scope.provide(provision, inner), { startImmediately: true })

@@ -102,7 +102,10 @@ export const SandboxClass = Schema.Struct({
   network: NetworkPolicy,
   /** `oci` with a network: where it comes from. */
   networkSetup: Schema.optionalKey(NetworkSetup),
-  /** `oci`: its runtime. `runsc` is gVisor. Absent: crun. */
+  /**
+   * `oci`: its runtime. `runsc` is gVisor: a kernel of its own for each sandbox, slower to start, without network; the number
+   * of files in the workspace is not limited but by memory, and a fork bomb ends the sandbox. Absent: crun.
+   */
   runtime: Schema.optionalKey(Schema.Literals(["crun", "runsc"])),
   /** `oci`: absent: the host's /usr with a few generated files. */
   root: Schema.optionalKey(Root),

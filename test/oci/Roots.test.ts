@@ -382,6 +382,48 @@ describe("roots of sandboxes", () => {
         }
       }))
 
+    it.effect("doctor says of each class whether its root and its runtime can be had", () =>
+      Effect.gen(function*() {
+        const oci = yield* driver
+        const checks = (root: Root, more: Partial<SandboxClass> = {}) =>
+          Effect.map(
+            oci.checkClass?.(classOf(root, more)) ?? Effect.succeed([]),
+            (found) => found.map(({ detail, name, status }) => `${name} ${status} ${detail}`)
+          )
+        const good = layout(plain())
+        assert.match((yield* checks({ image: good }))[0] ?? "", /^root ok class r\w+: oci:/)
+        assert.match(
+          (yield* checks({ image: "debian:12" }))[0] ?? "",
+          /^root ok .*asked for when its first sandbox is made/
+        )
+        assert.match((yield* checks({ image: "oci-archive:/nowhere.tar" }))[0] ?? "", /^root missing .*is not there/)
+        assert.match((yield* checks({ directory: "/proc" }))[0] ?? "", /^root missing .*that is the kernel's/)
+        assert.match(
+          (yield* checks({ image: good }, { runtime: "runsc" }))[0] ?? "",
+          /^runtime ok class r\w+: .*runsc \d{8}$/
+        )
+      }))
+
+    it.effect("an image is a root for runsc as well", () =>
+      Effect.gen(function*() {
+        const sandboxClass = classOf({ image: layout(plain([{ name: "word", content: "yes", mode: 0o644 }])) }, {
+          runtime: "runsc"
+        })
+        const ran = yield* Jobs.runIn(sandboxClass, {
+          args: { argv: ["tool", "cat", "/word", "/proc/version", "/etc/passwd"] }
+        })
+        assert.strictEqual(ran.outcome._tag, "Exited", JSON.stringify(ran.outcome))
+        assert.match(ran.stdout.toString(), /^yesLinux version 4\.4\.0 /)
+        assert.include(ran.stdout.toString(), "job:x:1000")
+        const written = yield* Jobs.runIn(sandboxClass, { args: { argv: ["tool", "write", "/opt/new"] } })
+        assert.match(written.stderr.toString(), /Read-only file system|Permission denied/)
+        const digest = (yield* (yield* driver).rootIdentity?.(sandboxClass) ?? Effect.succeed("")).slice(
+          "image ".length
+        )
+        const tree = join(state, "images", "v1", digest.replace(":", "-"), "root")
+        assert.deepStrictEqual(readdirSync(join(tree, "opt")), ["bin"])
+      }))
+
     it.effect("the host's own root is as it was", () =>
       Effect.gen(function*() {
         const ran = yield* Jobs.run("oci", { args: { argv: ["/bin/sh", "-c", "ls -d /usr/bin /etc/passwd; id -u"] } })

@@ -89,7 +89,7 @@ export const make = Effect.gen(function*() {
 
   const writeBundle = Effect.fnUntraced(function*(
     name: string,
-    root: Pick<Roots.Root, "path" | "isHosts">,
+    root: Pick<Roots.Root, "path" | "isHosts"> & { readonly isLeft?: boolean },
     disk: { readonly bytes: number; readonly inodes: number },
     firstUid: number,
     seccompBpf: string | undefined,
@@ -105,10 +105,11 @@ export const make = Effect.gen(function*() {
       })
     }
     const bundle = own("bundles", name)
-    const { isHosts, path: rootfs } = root
+    const { isHosts, isLeft = false, path: rootfs } = root
     const config = bundleConfig({
       rootfs,
       isHosts,
+      isLeft,
       disk,
       firstUid,
       firstGid: FIRST_GID,
@@ -146,12 +147,16 @@ export const make = Effect.gen(function*() {
   }))
 
   const bundleFor = Effect.fnUntraced(function*(
+    runtime: Runtimes.Runtime,
     root: Roots.Root,
     disk: { readonly bytes: number; readonly inodes: number }
   ) {
     const firstUid = yield* idRanges.take
-    const name = `${root.name}-${disk.bytes}-${disk.inodes}-${firstUid}`
-    const bundle = bundles.get(name) ?? (yield* writeBundle(name, root, disk, firstUid, yield* prepare))
+    // runsc would mount it again without nosuid and nodev, which a user namespace may not.
+    const isLeft = runtime.name === "runsc" && !root.isHosts
+    const name = `${isLeft ? "left-" : ""}${root.name}-${disk.bytes}-${disk.inodes}-${firstUid}`
+    const bundle = bundles.get(name) ??
+      (yield* writeBundle(name, { ...root, isLeft }, disk, firstUid, yield* prepare))
     bundles.set(name, bundle)
     return bundle
   })
@@ -252,13 +257,14 @@ export const make = Effect.gen(function*() {
       "usage",
       ...hosted.holds
     ]),
+    prepare: (sandboxClass) => sandboxClass.root === undefined ? Effect.void : Effect.asVoid(roots.of(sandboxClass)),
     provision: Effect.fn("Oci.provision")(function*(sandboxClass, disk) {
       const root = yield* roots.of(sandboxClass)
       if (sandboxClass.network !== "none") {
         return yield* hosted.provision(yield* networkedRecipe(sandboxClass, disk, root), sandboxClass)
       }
       const runtime = sandboxClass.runtime === "runsc" ? yield* runtimes.runsc : runtimes.crun
-      return yield* hosted.provision(recipe(yield* bundleFor(root, disk), runtime, root), sandboxClass)
+      return yield* hosted.provision(recipe(yield* bundleFor(runtime, root, disk), runtime, root), sandboxClass)
     }),
     accepts: hosted.accepts,
     reap: (row) => hosted.reap(aside, row),
@@ -287,7 +293,15 @@ export const make = Effect.gen(function*() {
       const others = yield* toolChecks(env, runsc)
       return [runtime, root, profile, yield* userNamespaces, freeSpace(host.paths.state), ...others]
     }),
-    checkClass: networked.network.check
+    checkClass: (sandboxClass) =>
+      Effect.map(
+        Effect.all([
+          Runtimes.check(runsc, sandboxClass),
+          roots.check(sandboxClass),
+          networked.network.check(sandboxClass)
+        ]),
+        (checks) => checks.flat()
+      )
   }
   return driver
 })

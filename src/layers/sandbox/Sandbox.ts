@@ -110,6 +110,11 @@ export interface Check {
 export interface Driver {
   readonly name: DriverName
   readonly capabilities: ReadonlySet<Capability>
+  /**
+   * What all sandboxes of a class need once and what may take minutes, such as an image: no part of the time that making
+   * one of them may take. Comes back at once when it is there. Absent: there is no such thing.
+   */
+  readonly prepare?: (sandboxClass: SandboxClass) => Effect.Effect<void, ProvisionFailed>
   /** A sandbox of this class whose workspace holds `diskBytes`; ready when it comes back. */
   readonly provision: (
     sandboxClass: SandboxClass,

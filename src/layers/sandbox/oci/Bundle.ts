@@ -10,6 +10,8 @@ export interface BundleOptions {
   readonly rootfs: string
   /** The skeleton has links into the host's /usr, which is bound into it. */
   readonly isHosts: boolean
+  /** The runtime leaves the root's mount as it is, which is read-only already. */
+  readonly isLeft?: boolean
   readonly disk: { readonly bytes: number; readonly inodes: number }
   /** Host users that the sandbox's 0–65535 are mapped to: its own, see `IdRanges.ts`. */
   readonly firstUid: number
@@ -86,7 +88,7 @@ export const bundleConfig = (options: BundleOptions) => {
         { type: "RLIMIT_MEMLOCK", soft: 65_536, hard: 65_536 }
       ]
     },
-    root: { path: options.rootfs, readonly: true },
+    root: { path: options.rootfs, readonly: options.isLeft !== true },
     mounts: [
       { destination: "/proc", type: "proc", source: "proc", options: ["nosuid", "noexec", "nodev"] },
       {

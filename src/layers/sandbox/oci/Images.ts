@@ -57,6 +57,15 @@ const digestOf = (bytes: Buffer) => `sha256:${createHash("sha256").update(bytes)
 
 const inMebibytes = (bytes: number) => `${Math.ceil(bytes / 1024 ** 2)} MiB`
 
+/** All that lies below a directory. Links are not followed, which `readdir`'s own recursion does. */
+async function* below(path: string): AsyncGenerator<string> {
+  for (const entry of await fs.readdir(path, { withFileTypes: true })) {
+    const found = join(path, entry.name)
+    yield found
+    if (entry.isDirectory()) yield* below(found)
+  }
+}
+
 /** Bytes and files below a directory, no further than needed to know that they are too many. */
 const used = async (path: string, limits: { readonly bytes: number; readonly inodes: number }) => {
   let [bytes, inodes] = [0, 0]
@@ -213,7 +222,7 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
   const own = (path: string, uid: number) =>
     Effect.tryPromise({
       try: async () => {
-        for (const entry of await fs.readdir(path, { recursive: true })) await fs.lchown(join(path, entry), uid, uid)
+        for await (const found of below(path)) await fs.lchown(found, uid, uid)
         await fs.lchown(path, uid, uid)
       },
       catch: (cause) =>
@@ -383,15 +392,15 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
     return stored
   }, Effect.scoped)
 
+  const named = (text: string) =>
+    Effect.mapError(Effect.fromResult(parse(text)), (reason) =>
+      refused(
+        reason,
+        "Name one as container tools do: debian:12, oci-archive:/path.tar, docker-archive:/path.tar, oci:/layout:tag."
+      ))
+
   const obtain = Effect.fnUntraced(function*(text: string) {
-    const image = yield* Effect.mapError(
-      Effect.fromResult(parse(text)),
-      (reason) =>
-        refused(
-          reason,
-          "Name one as container tools do: debian:12, oci-archive:/path.tar, docker-archive:/path.tar, oci:/layout:tag."
-        )
-    )
+    const image = yield* named(text)
     yield* opened
     const resolved = yield* resolve(image)
     const found = resolved === undefined ? undefined : yield* store.find(resolved.digest)
@@ -429,7 +438,15 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
     })
 
   return {
-    limits,
+    /** What can be said of a name without asking anybody else: whether it is one, and is there if it is of this host. */
+    check: Effect.fnUntraced(function*(text: string) {
+      const image = yield* named(text)
+      if (image._tag !== "Registry") yield* local(image)
+      yield* unpacker
+      return image._tag === "Registry" && image.digest === undefined
+        ? `${text}, asked for when its first sandbox is made`
+        : text
+    }),
     /**
      * The image, pulled if it has to be. Whoever is interrupted while waiting leaves the pull to itself. A failure is told
      * to all who ask within the next seconds, then it is tried anew.

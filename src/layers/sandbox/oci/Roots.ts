@@ -13,7 +13,7 @@ import type { SandboxClass } from "../../../schemas/SandboxClass.ts"
 import { rootsOf, SHOWN_AT } from "../../host/Watchdog.ts"
 import { once } from "../../Once.ts"
 import * as HostRoot from "../HostRoot.ts"
-import type { ProvisionFailed } from "../Sandbox.ts"
+import type { Check, ProvisionFailed } from "../Sandbox.ts"
 import { directoryIdentity } from "./DirectoryIdentity.ts"
 import type { Images } from "./Images.ts"
 import * as Tools from "./ImageTools.ts"
@@ -180,6 +180,24 @@ export const make = Effect.fnUntraced(function*(options: RootsOptions) {
       }
       const { digest, env, tree } = yield* images.get(root.image)
       return yield* mountedOnce({ name: `image-${shortHash(digest)}`, tree, env })
+    }),
+    /** What is wrong with a class's root, as far as it can be said without making anything. */
+    check: Effect.fnUntraced(function*({ name, root }: SandboxClass) {
+      if (root === undefined) return []
+      const found = yield* Effect.result(
+        "directory" in root
+          ? Effect.as(checkDirectory(root.directory, options.stateDirectory), root.directory)
+          : images.check(root.image)
+      )
+      const check: Check = found._tag === "Success"
+        ? { name: "root", status: "ok", detail: `class ${name}: ${found.success}` }
+        : {
+          name: "root",
+          status: "missing",
+          detail: `class ${name}: ${found.failure.reason}`,
+          remedy: found.failure.remedy
+        }
+      return [check]
     }),
     /** See `Driver.rootIdentity`. Of a directory: its own time and its toolchains; who changes something deep in it, touches it. */
     identity: Effect.fnUntraced(function*({ root }: SandboxClass): Effect.fn.Return<string, ProvisionFailed> {

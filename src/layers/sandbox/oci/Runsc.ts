@@ -16,7 +16,7 @@ const SYSTRAP_SINCE = 20_230_501
 /** In the cgroup beside the job: runsc that waits, the gofer, the sentry with its threads, and its stubs. */
 export const OWN_PIDS = 512
 
-/** Sentry and gofer; measured 24 MiB for an idle one. Above the job's own limit. */
+/** Sentry and gofer; about 25 MiB when idle. Above the job's own limit. */
 export const OWN_MEMORY_BYTES = 64 * 1024 * 1024
 
 const REMEDY =

@@ -5,7 +5,7 @@ import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../../schemas/Ids.ts"
 import type { SandboxClass } from "../../../schemas/SandboxClass.ts"
 import { once } from "../../Once.ts"
-import type { ProvisionFailed } from "../Sandbox.ts"
+import type { Check, ProvisionFailed } from "../Sandbox.ts"
 import * as Crun from "./Crun.ts"
 import * as Runsc from "./Runsc.ts"
 
@@ -49,6 +49,21 @@ export const runsc = (program: string, stateRoot: string) =>
     // It starts itself again by its file, and nothing of the host's is seen inside.
     sealed: false
   })))
+
+/** Whether a class's runtime is there, where it is not crun, which all need. */
+export const check = Effect.fnUntraced(function*(program: string, { name, runtime }: SandboxClass) {
+  if (runtime !== "runsc") return []
+  const found = yield* Effect.result(Runsc.version(program))
+  const check: Check = found._tag === "Success"
+    ? { name: "runtime", status: "ok", detail: `class ${name}: ${program} ${found.success}` }
+    : {
+      name: "runtime",
+      status: "missing",
+      detail: `class ${name}: ${found.failure.reason}`,
+      remedy: found.failure.remedy
+    }
+  return [check]
+})
 
 /** What one of them may have left of a sandbox. */
 export const leftovers = (
