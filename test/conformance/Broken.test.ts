@@ -220,6 +220,21 @@ const failing = <R>(cases: ReadonlyArray<Case<R>>) =>
     (names) => names.flat()
   )
 
+/** Every phase begins, says nothing and exits with 0. */
+const hollow: ExecutorTest.Script = ({ program }) => {
+  const phases = program.phases.map(({ name }) => ({ phase: name, wallMicros: 5 }))
+  const told = phases.flatMap((usage): ReadonlyArray<RunEvent> => [
+    { _tag: "PhaseStarted", phase: usage.phase },
+    { _tag: "PhaseEnded", phase: usage.phase, usage }
+  ])
+  const end = ExecutorTest.finished(Outcome.cases.Exited.make({ phase: "run", code: 0 }))
+  return Stream.make<ReadonlyArray<RunEvent>>(
+    { _tag: "Ready", place: "/fake", provisionMicros: 1000 },
+    ...told,
+    end._tag === "Finished" ? { ...end, usage: { phases } } : end
+  )
+}
+
 const state = Jobs.stateDirectory()
 
 describe("what is broken is caught", () => {
@@ -254,17 +269,17 @@ describe("what is broken is caught", () => {
         })), patience(60_000))
     }
 
-    it.effect("an executor that only says so: the stand-in of `stoker/testing` passes hardly any case", () =>
+    it.effect("an executor that only says so, in the right order, passes hardly any case", () =>
       Effect.gen(function*() {
         const host = yield* ConformanceHost
         const cases = casesFor(executorCases, host.capabilities)
         const failed = yield* failing(cases).pipe(
-          Effect.provide(ExecutorTest.layerTest(ExecutorTest.printing(""))),
+          Effect.provide(ExecutorTest.layerTest(hollow)),
           Effect.provideService(ConformanceHost, { ...host, slowness: 0.02 })
         )
         const passed = cases.map(({ name }) => name).filter((name) => !failed.includes(name))
         // What is said of those that print nothing, exit with 0 and leave nothing.
-        assert.isAtMost(passed.length, cases.length / 4, passed.join("; "))
+        assert.isAtMost(passed.length, cases.length / 5, passed.join("; "))
       }))
 
     it.effect("a driver that only says so: the stand-in passes hardly any case", () =>
@@ -277,7 +292,7 @@ describe("what is broken is caught", () => {
           Effect.provideService(ConformanceHost, { ...host, slowness: 0.02 })
         )
         const passed = cases.map(({ name }) => name).filter((name) => !failed.includes(name))
-        assert.isAtMost(passed.length, cases.length / 4, passed.join("; "))
+        assert.isAtMost(passed.length, cases.length / 5, passed.join("; "))
       }))
   })
 })

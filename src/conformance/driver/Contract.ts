@@ -16,10 +16,10 @@ const patiently = Schedule.spaced("50 millis").pipe(Schedule.upTo({ times: 200 }
 const path = (text: string) => WorkPath.make(text)
 const exited = (code: number) => ({ _tag: "Exited", code })
 
-/** TERM is heard by both, and told by whom. The child leads a group of its own, as a daemon does. */
+/** Who hears TERM says so. The child leads a group of its own, as a daemon does; its parent waits for its word. */
 const family = `
 setsid sh -c 'trap "echo child" TERM; echo ready; while :; do sleep 0.05; done' &
-trap 'echo main; exit 4' TERM
+trap 'echo main; sleep 0.5; exit 4' TERM
 echo ready
 while :; do sleep 0.05; done`
 
@@ -77,8 +77,9 @@ export const contract = [
     Effect.scoped(Effect.gen(function*() {
       const sandbox = yield* provision
       yield* done("put", sandbox.put(filesOf({ "a/file": "x", other: "y" })))
-      const { exit, stderr } = yield* run(sandbox, "echo z >> a/file && chmod 600 a/file && rm -r other && touch a/new")
-      yield* same("the exit", [exit, stderr], [exited(0), ""])
+      const script = "echo z >> a/file && chmod 600 a/file && rm -r other && touch a/new && cat a/file"
+      const { exit, stderr, stdout } = yield* run(sandbox, script)
+      yield* same("the exit, and the file", [exit, stderr, stdout], [exited(0), "", "xz\n"])
     }))
   ),
 
@@ -174,7 +175,7 @@ export const contract = [
     Effect.scoped(Effect.gen(function*() {
       const sandbox = yield* provision
       let sent = 0
-      const both = yield* run(sandbox, family.replace("exit 4", "sleep 0.5; exit 4"), {
+      const both = yield* run(sandbox, family, {
         onOutput: (text) => {
           if (sent > 0 || linesOf(text).length < 2) return Effect.void
           sent += 1

@@ -20,8 +20,8 @@ export const isolation = [
         yield* run(sandbox, "touch file .hidden; mkdir folder; (setsid sleep 1000 &); echo x > \"$HOME/home\"")
       }))
       yield* Effect.scoped(Effect.gen(function*() {
-        const { stdout } = yield* run(yield* provision, "ls -A")
-        yield* same("the workspace", stdout, "")
+        const { stdout } = yield* run(yield* provision, "ls -A; echo listed")
+        yield* same("the workspace", stdout, "listed\n")
       }))
     })
   ),
@@ -148,9 +148,9 @@ print('sought')`
     ["isolation"],
     Effect.scoped(Effect.gen(function*() {
       const sandbox = yield* provision
-      const { stdout } = yield* run(sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '")
+      const { stdout } = yield* run(sandbox, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; echo listed")
       const others = lines(stdout).filter((name) => name !== "lo")
-      yield* same("devices beside its loopback", others, [])
+      yield* same("devices beside its loopback", others, ["listed"])
     }))
   )
 ]

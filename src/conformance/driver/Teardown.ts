@@ -1,10 +1,33 @@
 /** What was made goes, however it ends: with its scope, before it was whole, after its worker's death. */
-import { Effect, Fiber } from "effect"
+import { Deferred, Effect, Fiber } from "effect"
+import type { Sandbox } from "../../layers/sandbox/Sandbox.ts"
 import { define, expect, same } from "../Case.ts"
 import { ConformanceDriver, ConformanceHost } from "../ConformanceHost.ts"
 import { nothingLeft } from "../Gone.ts"
 import { disk, provision, run } from "../Places.ts"
-import { slowly } from "../Runs.ts"
+import { type Command, slowly } from "../Runs.ts"
+
+/** Five processes, each a session of its own, that hear no signal they can be deaf to. */
+const hiding = `
+import os, signal, time
+for s in range(1, 32):
+    try: signal.signal(s, signal.SIG_IGN)
+    except (OSError, ValueError): pass
+for _ in range(5):
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(1000)
+print('up', flush=True)
+time.sleep(1000)`
+
+/** Runs on in the scope; comes back when it has said that it is up. */
+const upAndRunning = Effect.fnUntraced(function*(sandbox: Sandbox, command: Command) {
+  const isUp = yield* Deferred.make<void>()
+  const onOutput = () => Effect.asVoid(Deferred.succeed(isUp, undefined))
+  const running = yield* Effect.forkScoped(run(sandbox, command, { onOutput }))
+  yield* Effect.raceFirst(Deferred.await(isUp), Effect.asVoid(Fiber.join(running)))
+  yield* expect("the program to say that it is up", Deferred.isDoneUnsafe(isUp), "its end")
+})
 
 export const teardown = [
   define(
@@ -17,12 +40,7 @@ export const teardown = [
           sandbox,
           "mkdir -p a/b/c; echo x > a/b/c/d; mkfifo a/pipe; ln -s / a/root; chmod 500 a/b; chmod 000 a/b/c"
         )
-        const hidden = run(sandbox, {
-          python:
-            "import os, signal, time\nfor s in range(1, 32):\n  try: signal.signal(s, signal.SIG_IGN)\n  except (OSError, ValueError): pass\nfor _ in range(5):\n  if os.fork() == 0: os.setsid()\nprint('up', flush=True)\ntime.sleep(1000)"
-        })
-        yield* Effect.forkScoped(hidden)
-        yield* Effect.sleep(yield* slowly(400))
+        yield* upAndRunning(sandbox, { python: hiding })
       }))
       yield* nothingLeft
     })
@@ -95,8 +113,7 @@ export const teardown = [
     Effect.gen(function*() {
       const closing = Effect.scoped(Effect.gen(function*() {
         const sandbox = yield* provision
-        yield* Effect.forkScoped(run(sandbox, "trap '' TERM HUP INT; while :; do sleep 0.1; done"))
-        yield* Effect.sleep(yield* slowly(200))
+        yield* upAndRunning(sandbox, "trap '' TERM HUP INT; echo up; while :; do sleep 0.1; done")
       }))
       const ended = yield* Effect.timeoutOption(closing, yield* slowly(15_000))
       yield* same("its end within 15 seconds", ended._tag, "Some")

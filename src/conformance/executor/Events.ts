@@ -1,6 +1,7 @@
 /** What a run says, in order. `follow` holds every run of every case to the order itself. */
 import { Effect } from "effect"
 import { Executor } from "../../layers/executor/Executor.ts"
+import { Outcome } from "../../schemas/Outcome.ts"
 import { define, expect, same } from "../Case.ts"
 import { assignmentOf, run } from "../Runs.ts"
 
@@ -44,7 +45,8 @@ export const events = [
     "what is told in Finished is what the phases told",
     [],
     Effect.gen(function*() {
-      const { events, usage } = yield* run({ compile: "true", run: "false" })
+      const { events, outcome, usage } = yield* run({ compile: "true", run: "false" })
+      yield* same("the outcome", outcome, Outcome.cases.Exited.make({ phase: "run", code: 1 }))
       const ended = events.flatMap((event) => event._tag === "PhaseEnded" ? [event.usage] : [])
       yield* same("usage of both phases", ended, usage.phases)
     })

@@ -56,7 +56,9 @@ export const heldLimits = [
     ["pids-limit"],
     Effect.gen(function*() {
       const wallMs = yield* slowly(1000)
-      const { outcome } = yield* run({ run: "f() { f | f & }; f; sleep 100", limits: { pids: 32, wallMs } })
+      const bomb = "echo lit; f() { f | f & }; f; sleep 100"
+      const { outcome, stdout } = yield* run({ run: bomb, limits: { pids: 32, wallMs } })
+      yield* same("stdout", stdout.toString(), "lit\n")
       yield* expect("TimedOut or Exited", outcome._tag === "TimedOut" || outcome._tag === "Exited", outcome)
     })
   ),
@@ -123,10 +125,11 @@ export const heldLimits = [
     "outputBytes: where the policy is truncate, the program goes on to its end",
     [],
     Effect.gen(function*() {
-      const { outcome } = yield* run({
-        run: "head -c 3000000 /dev/zero; exit 0",
+      const { outcome, stderr } = yield* run({
+        run: "head -c 3000000 /dev/zero; echo end >&2",
         limits: { outputBytes: 1000, outputPolicy: "truncate" }
       })
+      yield* same("stderr", stderr.toString(), "end\n")
       yield* same("the outcome", outcome, exited)
     })
   ),

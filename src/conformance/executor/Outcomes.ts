@@ -113,8 +113,9 @@ export const outcomes = [
     Effect.gen(function*() {
       const cpuMs = yield* slowly(500)
       const seconds = (cpuMs * 2) / 1000
-      const { outcome } = yield* run({ run: `sleep ${seconds}`, limits: { cpuMs } })
+      const { last, outcome } = yield* run({ run: `sleep ${seconds}`, limits: { cpuMs } })
       yield* same("the outcome", outcome, Exited.make({ phase: "run", code: 0 }))
+      yield* between("elapsed microseconds", last.wallMicros, cpuMs * 2000)
     })
   ),
 
@@ -162,8 +163,9 @@ export const outcomes = [
     [],
     Effect.gen(function*() {
       const script = "head -c 65536 /dev/zero; head -c 65536 /dev/zero >&2"
-      const { outcome } = yield* run({ run: script, limits: { outputBytes: 65_536, outputPolicy: "kill" } })
-      yield* same("the outcome", outcome, Exited.make({ phase: "run", code: 0 }))
+      const ran = yield* run({ run: script, limits: { outputBytes: 65_536, outputPolicy: "kill" } })
+      yield* same("the outcome", ran.outcome, Exited.make({ phase: "run", code: 0 }))
+      yield* same("bytes of both streams", [ran.stdout.length, ran.stderr.length], [65_536, 65_536])
     })
   ),
 

@@ -1,5 +1,5 @@
 /** Who asks for an end gets one: TERM first, KILL after the grace, whenever it is asked. */
-import { Effect, Fiber } from "effect"
+import { Deferred, Effect, Fiber } from "effect"
 import { monotonicMs } from "../../layers/Now.ts"
 import { Outcome } from "../../schemas/Outcome.ts"
 import { between, define, expect, same } from "../Case.ts"
@@ -124,8 +124,11 @@ export const stops = [
       }
       yield* Effect.scoped(Effect.gen(function*() {
         const under = yield* start(wanted)
-        yield* Effect.forkScoped(follow(under))
-        yield* Effect.sleep(yield* slowly(300))
+        const isUp = yield* Deferred.make<void>()
+        yield* Effect.forkScoped(
+          follow(under, (event) => event._tag === "Output" ? Deferred.succeed(isUp, undefined) : Effect.void)
+        )
+        yield* Deferred.await(isUp)
       }))
       yield* nothingLeft
     })
@@ -147,7 +150,8 @@ export const stops = [
     "when runs are over and their scopes closed, nothing is left",
     [],
     Effect.gen(function*() {
-      yield* run({ run: "(setsid sleep 1000 &); mkdir -p a/b; echo x > a/b/c" })
+      const { stdout } = yield* run({ run: "(setsid sleep 1000 &); mkdir -p a/b; echo x > a/b/c; cat a/b/c" })
+      yield* same("stdout", stdout.toString(), "x\n")
       yield* run({ run: { argv: ["no-such-program"] } })
       yield* nothingLeft
     })

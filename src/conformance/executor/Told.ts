@@ -38,9 +38,9 @@ export const told = [
     "CPU time is the program's own count within 5 %, children and threads included",
     ["usage"],
     Effect.gen(function*() {
-      const { last, stdout } = yield* run({ run: { python: burner(0.4) }, limits: { cpus: 2 } })
+      const { last, stdout } = yield* run({ run: { python: burner(0.25) }, limits: { cpus: 2 } })
       const own = Number(stdout.toString()) * 1e6
-      yield* between("the program's own count", own, 700_000)
+      yield* between("the program's own count", own, 450_000)
       yield* between("cpuMicros", last.cpuMicros, own * 0.95, own * 1.05 + 20_000)
       if (last.cpuUserMicros === undefined && last.cpuSystemMicros === undefined) return
       const parts = (last.cpuUserMicros ?? 0) + (last.cpuSystemMicros ?? 0)
@@ -52,9 +52,9 @@ export const told = [
     "each phase is told its own CPU time",
     ["usage"],
     Effect.gen(function*() {
-      const { usage } = yield* run({ compile: { python: burner(0.4) }, run: "true" })
+      const { usage } = yield* run({ compile: { python: burner(0.25) }, run: "true" })
       const [compile, last] = usage.phases
-      yield* between("of the phase that burns", compile?.cpuMicros, 700_000)
+      yield* between("of the phase that burns", compile?.cpuMicros, 450_000)
       yield* between("of the one that does nothing", last?.cpuMicros, 0, 300_000)
     })
   ),
