@@ -14,11 +14,13 @@ const mayImport = {
   functions: ["schemas", "functions"],
   layers: ["schemas", "guest", "layers"],
   actors: ["schemas", "layers", "functions", "actors"],
+  conformance: ["schemas", "layers", "conformance"],
   cli: ["*"],
   "main.ts": ["*"],
   "wiring.ts": ["*"],
   "wiringTest.ts": ["*"],
   "index.ts": ["*"],
+  "conformance.ts": ["*"],
   "testing.ts": ["*"]
 }
 

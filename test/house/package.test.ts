@@ -217,6 +217,16 @@ describe("the examples", () => {
       assert.match(stdout, /event Received\n[^]*event Ended\n[^]*hello from .+\nit left answer.txt 42\nit succeeded\n$/)
     })
 
+    it(`hold the ${driver} driver to its contract`, async () => {
+      const state = { STOKER_STATE: inProject(`state-conformance-${driver}`) }
+      const env = { ...environment(driver), ...state }
+      const { code, stderr, stdout } = await run("node", ["conformance.ts", " exact"], { cwd: project.path, env })
+      assert.strictEqual(code, 0, stderr)
+      const lines = stdout.split("\n").filter((line) => line !== "")
+      assert.isAtLeast(lines.length, 3, stdout)
+      assert.deepStrictEqual(lines.filter((line) => !line.endsWith(": ok")), [])
+    }, 60_000)
+
     it(`embed a worker with the ${driver} driver, a function, a door and an emitter of their own`, async () => {
       const posted: Array<{ readonly id: string | undefined; readonly body: unknown }> = []
       const receiver = createServer((request, response) => {

@@ -71,6 +71,8 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
   let running: Running | undefined
   let lost: SandboxLost | undefined
   let lastSeq = 0
+  /** The request that ended a phase which nobody follows any more: its answer is for nobody. */
+  let unawaited: number | undefined
   let buffered = 0
   /** We have said farewell: the other side's end is what we asked for, not a loss. */
   let closing = false
@@ -135,6 +137,7 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
             Cause.fail(new SandboxRefused({ operation: "run", errno, reason }))
           )
         }
+        if (waiter === undefined && frame.seq === unawaited) return
         if (waiter === undefined) return lose(`its guest answered request ${frame.seq}, which was never made`)
         waiter.left -= 1
         if (waiter.left > 0) return
@@ -230,7 +233,8 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
             output.resume()
             if (mine.ended || lost !== undefined) return Effect.void
             mine.ended = true
-            return Effect.ignore(write([Protocol.encodeSignal(++lastSeq, 9, "all")]))
+            unawaited = ++lastSeq
+            return Effect.ignore(write([Protocol.encodeSignal(unawaited, 9, "all")]))
           }))
         )
       })),

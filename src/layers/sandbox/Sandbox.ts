@@ -74,7 +74,7 @@ export interface Sandbox {
    * and every byte they wrote has been given. Wall time, CPU time and output are the executor's to watch.
    */
   readonly run: (phase: Phase) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
-  /** A signal for the phase's main process (`main`) or for all of its processes. */
+  /** A signal for the phase's main process with the group that it leads (`main`), or for all of its processes. */
   readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
   /** Kills everything inside from the host, at once, without asking the guest. The sandbox is lost by it. */
   readonly kill: Effect.Effect<void>

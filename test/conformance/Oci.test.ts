@@ -1,0 +1,3 @@
+import { suite } from "./Suite.ts"
+
+await suite("oci", ["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage"])
