@@ -33,6 +33,7 @@ export interface Wanted {
   readonly files?: Readonly<Record<string, string | Uint8Array>>
   readonly executables?: Readonly<Record<string, string | Uint8Array>>
   readonly artefacts?: ReadonlyArray<string>
+  readonly artefactBytes?: number
   readonly class?: SandboxClass
   readonly onEvent?: OnEvent
 }
@@ -47,6 +48,8 @@ export interface Ran {
   readonly stdout: Buffer
   readonly stderr: Buffer
   readonly artefacts: ReadonlyMap<string, Buffer>
+  /** Files that were asked for and did not come, each with its reason. */
+  readonly missing: ReadonlyMap<string, string>
 }
 
 const bytesOf = (content: string | Uint8Array) => typeof content === "string" ? utf8.encode(content) : content
@@ -125,7 +128,8 @@ export const assignmentOf = Effect.fnUntraced(function*(wanted: Wanted) {
       phases: [first, ...others],
       artefacts: (wanted.artefacts ?? []).map((path) => WorkPath.make(path))
     },
-    class: wanted.class ?? sandboxClass
+    class: wanted.class ?? sandboxClass,
+    ...(wanted.artefactBytes === undefined ? {} : { artefactBytes: wanted.artefactBytes })
   }
   return assignment
 })
@@ -140,6 +144,10 @@ const artefactsOf = (events: ReadonlyArray<RunEvent>): ReadonlyMap<string, Buffe
   new Map(
     events.flatMap((event) => event._tag === "Artefact" ? [[event.path, Buffer.from(event.content)] as const] : [])
   )
+
+/** Why the others did not. */
+const missingOf = (events: ReadonlyArray<RunEvent>): ReadonlyMap<string, string> =>
+  new Map(events.flatMap((event) => event._tag === "ArtefactMissing" ? [[event.path, event.reason] as const] : []))
 
 /** What is wrong with the order in which they came, or nothing. */
 export const disorderOf = (events: ReadonlyArray<RunEvent>): string | undefined => {
@@ -162,10 +170,6 @@ export const disorderOf = (events: ReadonlyArray<RunEvent>): string | undefined 
         break
       case "Output":
         if (phase === undefined) return `${at}: outside a phase`
-        break
-      case "Artefact":
-      case "ArtefactMissing":
-        if (begun.length === 0 || phase !== undefined) return `${at}: before the last phase has ended`
         break
       case "PhaseEnded":
         if (phase !== event.phase || event.usage.phase !== phase) return `${at}: of ${event.phase} during ${phase}`
@@ -207,7 +211,8 @@ export const follow = Effect.fnUntraced(function*(run: Run, onEvent: OnEvent = (
     last: finished.usage.phases.at(-1) ?? { phase: "run", wallMicros: 0 },
     stdout: part("stdout"),
     stderr: part("stderr"),
-    artefacts: artefactsOf(events)
+    artefacts: artefactsOf(events),
+    missing: missingOf(events)
   }
   return ran
 })

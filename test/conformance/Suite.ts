@@ -21,7 +21,8 @@ export const suite = async (driver: DriverName, required: ReadonlyArray<Capabili
       assert.deepStrictEqual(left, { processes: 0, cgroups: 0, mounts: 0, ledger: [], crun: 0, instances: 0 })
     })
 
-    layer(Host.layer(driver, state), { excludeTestServices: true, timeout: patience(60_000) })((it) => {
+    // Named: without a name the layer closes after as many runs as there are tests, those of second tries included.
+    layer(Host.layer(driver, state), { excludeTestServices: true, timeout: patience(60_000) })("on this host", (it) => {
       it("can do what it must, wherever it runs", () => {
         assert.includeMembers([...capabilities], [...required])
       })

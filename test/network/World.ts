@@ -210,6 +210,13 @@ export const exec = Effect.fnUntraced(function*(sandbox: Sandbox, ...argv: Reado
   return { stdout: said("stdout"), stderr: said("stderr"), exit: last?._tag === "Ended" ? last.exit : undefined }
 })
 
+const ownAddress =
+  "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.connect(('1.1.1.1',9))\nprint(s.getsockname()[0],end='')"
+
+/** The address a sandbox has, as it sees it. A job has no netlink, so it asks which one it would send from. */
+export const addressOf = (sandbox: Sandbox) =>
+  Effect.map(exec(sandbox, "python3", "-c", ownAddress), ({ stdout }) => stdout)
+
 /** A job that waits six seconds for somebody at port 7000: `reached` or `alone`. */
 export const listener =
   "import socket\ns=socket.create_server(('0.0.0.0',7000))\ns.settimeout(6)\nprint('up',flush=True)\ntry:\n s.accept();print('reached')\nexcept TimeoutError: print('alone')"

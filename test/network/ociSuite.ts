@@ -13,9 +13,6 @@ import * as World from "./World.ts"
 
 const internet = World.networked("internet")
 
-/** The address a sandbox has, as it sees it. */
-const addressOf = (text: string) => /inet (\S+)\/\d+ .*eth0/.exec(text)?.[1] ?? ""
-
 /** Real jobs in real sandboxes, from within a `World`. */
 export const ociSuite = () =>
   describe("the network of an oci sandbox", () => {
@@ -158,7 +155,7 @@ export const ociSuite = () =>
         inside(Effect.gen(function*() {
           const open = World.networked({ allow: ["198.19.0.0/16"] })
           const [one, other] = yield* Effect.all([World.provision(open), World.provision(open)])
-          const address = addressOf((yield* World.exec(one, "ip", "-o", "addr")).stdout)
+          const address = yield* World.addressOf(one)
           assert.match(address, /^198\.19\./)
           const server = yield* Effect.forkScoped(World.exec(
             one,
@@ -286,7 +283,7 @@ export const ociSuite = () =>
           const sandbox = yield* World.provision(
             World.networked("internet", { cni: "fcnet", nameservers: [World.NAMESERVER] })
           )
-          assert.match((yield* World.exec(sandbox, "ip", "-o", "addr")).stdout, /192\.168\.127\.\d+\/24/)
+          assert.match(yield* World.addressOf(sandbox), /^192\.168\.127\.\d+$/)
           assert.deepStrictEqual(
             yield* World.probe(sandbox, ["tcp", World.PUBLIC, 80, 5], ["tcp", World.HOST, 8080, 1], [
               "tcp",
@@ -387,7 +384,7 @@ export const ociSuite = () =>
             const bridged = (network: NetworkPolicy) => World.provision(World.networked(network, { cni: "bridged" }))
             const one = yield* bridged({ allow: ["10.67.0.0/24"] })
             const other = yield* bridged({ allow: ["10.67.0.0/24", `${World.PUBLIC}:80/tcp`] })
-            const address = addressOf((yield* World.exec(one, "ip", "-o", "addr")).stdout)
+            const address = yield* World.addressOf(one)
             const server = yield* Effect.forkScoped(World.exec(one, "python3", "-c", World.listener))
             yield* Effect.sleep("500 millis")
             assert.deepStrictEqual(
@@ -439,7 +436,7 @@ export const ociSuite = () =>
         )
         const addresses = yield* Effect.forEach(
           all,
-          (sandbox) => Effect.map(World.exec(sandbox, "ip", "-o", "addr"), ({ stdout }) => addressOf(stdout))
+          World.addressOf
         )
         assert.strictEqual(new Set(addresses).size, 10)
         for (const sandbox of all.slice(0, 5)) {

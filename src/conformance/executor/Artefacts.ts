@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import { Outcome } from "../../schemas/Outcome.ts"
 import { define, expect, same } from "../Case.ts"
-import { run } from "../Runs.ts"
+import { run, slowly, stopAt } from "../Runs.ts"
 
 const MiB = 1024 * 1024
 
@@ -39,8 +39,50 @@ export const artefacts = [
           "mkdir d; printf hi > d/a; ln -s /etc/passwd link; ln -s /etc out; ln -s ../../../../etc up; mkfifo pipe; echo x > secret; chmod 000 secret",
         artefacts: ["absent", "link", "out/passwd", "up/passwd", "pipe", "d", "d/a"]
       })
+      yield* same("those that are missing", [...ran.missing.keys()], [
+        "absent",
+        "link",
+        "out/passwd",
+        "up/passwd",
+        "pipe",
+        "d"
+      ])
+      yield* expect("a reason for each", [...ran.missing.values()].every((reason) => reason !== ""), ran.missing)
       yield* same("the outcome", ran.outcome, Outcome.cases.Exited.make({ phase: "run", code: 0 }))
       yield* same("the artefacts", [...ran.artefacts].map(([path, bytes]) => [path, bytes.toString()]), [["d/a", "hi"]])
+    })
+  ),
+
+  define(
+    "they are bounded together, and a small one still comes after one that is too large",
+    [],
+    Effect.gen(function*() {
+      const ran = yield* run({
+        run: "head -c 600000 /dev/zero > a; head -c 600000 /dev/zero > b; head -c 400000 /dev/zero > c",
+        artefactBytes: 1_000_000,
+        artefacts: ["a", "b", "c"]
+      })
+      const came = [...ran.artefacts].map(([path, { length }]) => `${path} ${length}`)
+      yield* same("the artefacts", came, ["a 600000", "c 400000"])
+      yield* same("those that are missing", [...ran.missing.keys()], ["b"])
+    })
+  ),
+
+  define(
+    "what a job had written when its time was up, when it died or was stopped, comes back",
+    [],
+    Effect.gen(function*() {
+      const artefacts = ["out"]
+      const late = yield* run({
+        run: "echo part > out; sleep 100",
+        limits: { wallMs: yield* slowly(500) },
+        artefacts
+      })
+      const died = yield* run({ run: "echo part > out; kill -9 $$", artefacts })
+      const ended = yield* run({ run: "echo part > out; echo up; sleep 100", artefacts, onEvent: stopAt("up", 0) })
+      const all = [late, died, ended]
+      yield* same("the outcomes", all.map(({ outcome }) => outcome._tag), ["TimedOut", "Signalled", "Stopped"])
+      yield* same("out", all.map(({ artefacts }) => artefacts.get("out")?.toString()), ["part\n", "part\n", "part\n"])
     })
   ),
 

@@ -1,6 +1,6 @@
 /** Removes what a job has filled: it may be deeper than any path is long, closed to its owner, and changed by another. */
 import { execFile } from "node:child_process"
-import { readdir, rmdir, unlink } from "node:fs/promises"
+import { lstat, readdir, rmdir, unlink } from "node:fs/promises"
 import { join } from "node:path"
 import { promisify } from "node:util"
 
@@ -30,10 +30,13 @@ const unlessGone = async <A>(work: Promise<A>, otherwise: A): Promise<A> => {
 }
 
 /**
- * Removes a directory whose parent is ours alone. A flat one costs a call for each file; what has directories is left to
+ * Removes a file, or a directory, whose parent is ours alone. A flat one costs a call for each file; what has directories is left to
  * `rm`, because by paths another process of the job's user could lead us out of it with a link.
  */
 export const removeTree = async (path: string): Promise<void> => {
+  const found = await unlessGone(lstat(path), undefined)
+  if (found === undefined) return
+  if (!found.isDirectory()) return unlessGone(unlink(path), undefined)
   const entries = await unlessGone(readdir(path, { withFileTypes: true }), [])
   if (entries.some((entry) => entry.isDirectory())) return removeAll(path)
   for (const { name } of entries) await unlessGone(unlink(join(path, name)), undefined)
