@@ -184,6 +184,7 @@ export const make = Effect.gen(function*() {
             ? new SandboxRefused({ operation: "run", errno: ENOMEM, reason: error.message })
             : lost(error)
       )
+      const wasKilled = standing.killed
       const parts: HostUsage.MemoryParts = { anonBytes: 0, fileBytes: 0 }
       yield* Effect.forkScoped(HostUsage.sample(cgroup, parts))
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
@@ -235,7 +236,7 @@ export const make = Effect.gen(function*() {
         Stream.catchTag("SandboxLost", (error) =>
           Stream.unwrap(Effect.gen(function*() {
             const last = yield* ended({ _tag: "Signalled", signal: 9 }, Number.POSITIVE_INFINITY)
-            const isOwnFault = standing.killed || (last.usage.oomKills ?? 0) > 0 ||
+            const isOwnFault = (standing.killed && !wasKilled) || (last.usage.oomKills ?? 0) > 0 ||
               (recipe.hasOwnKernel === true && (last.usage.pidsRefused ?? 0) > 0)
             return isOwnFault ? Stream.succeed<PhaseEvent>(last) : Stream.fail(error)
           })))

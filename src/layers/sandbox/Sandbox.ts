@@ -76,7 +76,10 @@ export interface Sandbox {
   readonly run: (phase: Phase) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
   /** A signal for the phase's main process with the group that it leads (`main`), or for all of its processes. */
   readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
-  /** Kills everything inside from the host, at once, without asking the guest. The sandbox is lost by it. */
+  /**
+   * Kills everything inside from the host, at once, without asking the guest. The sandbox is lost by it. A phase under way
+   * fails as lost too, or ends with signal 9 and what it used, where the host's counters still tell.
+   */
   readonly kill: Effect.Effect<void>
   /** Ends, at once and with the reason, when the sandbox is lost; never while it is well. Absent: one has to ask. */
   readonly lost?: Effect.Effect<SandboxLost>
