@@ -140,6 +140,7 @@ export const resolve = Effect.fnUntraced(function*(ceiling: Limits, defaults: Li
 
 /** What a sandbox must be able to do beyond the usual limits, for these ones. */
 export const limitNeeds = ["cpu-weight", "memory-high", "swap", "oom-group", "io-weight", "io-max"] as const
+/** One of them, by its name. */
 export type LimitNeed = (typeof limitNeeds)[number]
 
 /** Needs of limits, each with the field that asks for it. A value that means what its absence means asks for nothing. */

@@ -168,71 +168,76 @@ export const suite = (group: string, attacks: ReadonlyArray<Attack>, driver: Dri
       Jobs.remove(state)
     })
 
-    layer(Jobs.layer(driver, state), { excludeTestServices: true, timeout: slowly(60_000) })((it) => {
-      const own = Effect.flatMap(
-        Drivers,
-        (drivers) => Effect.fromNullishOr(drivers.find(({ name }) => name === driver)).pipe(Effect.orDie)
-      )
-      let alone: Seen | undefined
-      let before: HostState.HostState | undefined
+    layer(Jobs.layer(driver, state), { excludeTestServices: true, timeout: slowly(60_000) })(
+      "in one executor",
+      (it) => {
+        const own = Effect.flatMap(
+          Drivers,
+          (drivers) => Effect.fromNullishOr(drivers.find(({ name }) => name === driver)).pipe(Effect.orDie)
+        )
+        let alone: Seen | undefined
+        let before: HostState.HostState | undefined
 
-      /** Once for all: what the neighbour takes when it is alone, and what the host is like. */
-      const calm = Effect.gen(function*() {
-        if (alone === undefined) {
-          const first = yield* call(driver, neighbour)
-          assert.deepStrictEqual(first.outcome, { _tag: "Exited", phase: "run", code: 0 }, `alone: ${first.stdout}`)
-          alone = first
+        /** Once for all: what the neighbour takes when it is alone, and what the host is like. */
+        const calm = Effect.gen(function*() {
+          if (alone === undefined) {
+            const first = yield* call(driver, neighbour)
+            assert.deepStrictEqual(first.outcome, { _tag: "Exited", phase: "run", code: 0 }, `alone: ${first.stdout}`)
+            alone = first
+          }
+          before ??= HostState.look(state)
+          return { alone, before }
+        })
+
+        const unharmed = Effect.fnUntraced(function*(name: string) {
+          const { before } = yield* calm
+          assert.strictEqual(doors.knocks, 0, `${name} reached the host's sockets`)
+          const after = yield* call(driver, { program: "neighbour.c", args: ["quick"] })
+          assert.deepStrictEqual(after.outcome, { _tag: "Exited", phase: "run", code: 0 }, `a job after ${name}`)
+          assert.strictEqual(after.stdout, "well\n", `a job after ${name}`)
+          // What a job leaves the kernel removes within moments, and our own release of its sandbox runs beside its end.
+          const end = performance.now() + slowly(10_000)
+          while (performance.now() < end && !HostState.isAs(HostState.look(state), before)) yield* Effect.sleep(10)
+          assert.deepStrictEqual(HostState.look(state), before, `the host after ${name}`)
+        })
+
+        for (const one of attacks) {
+          it.effect(one.name, () =>
+            Effect.gen(function*() {
+              const { capabilities } = yield* own
+              const lacking = one.needs.filter((need) => !capabilities.has(need))
+              if (lacking.length > 0) {
+                // Who cannot hold it must say so, and so that an operator hears of it.
+                const warnings = (yield* (yield* own).check).filter(({ status }) => status !== "ok")
+                assert.isNotEmpty(warnings, `${driver} lacks ${lacking.join(", ")} and says nothing`)
+                return
+              }
+              const { alone } = yield* calm
+              const [came, beside] = yield* Effect.all([attack(driver, one), call(driver, neighbour)], {
+                concurrency: 2
+              })
+              const about = JSON.stringify({
+                outcome: came.outcome,
+                usage: came.usage,
+                stdout: came.stdout.slice(0, 2000),
+                stderr: came.stderr.slice(0, 500),
+                beside: came.beside === undefined ? undefined : [came.beside.outcome, came.beside.stdout.slice(0, 1000)]
+              })
+              if (process.env["STOKER_ATTACKS_SHOW"] !== undefined) process.stderr.write(`${one.name}: ${about}\n`)
+              assert.notStrictEqual(came.outcome._tag, "SandboxFailed", about)
+              try {
+                one.expect(came)
+              } catch (error) {
+                throw new Error(`${String(error)}\n${about}`, { cause: error })
+              }
+              assert.deepStrictEqual(beside.outcome, { _tag: "Exited", phase: "run", code: 0 }, "the neighbour")
+              assert.strictEqual(beside.stdout, alone.stdout, "the neighbour's result")
+              const bound = (one.slowdown ?? 15) * alone.tookMs + slowly(2000)
+              assert.isBelow(beside.tookMs, bound, `the neighbour took ${alone.tookMs} ms alone`)
+              yield* unharmed(one.name)
+            }), { timeout: slowly(60_000) })
         }
-        before ??= HostState.look(state)
-        return { alone, before }
-      })
-
-      const unharmed = Effect.fnUntraced(function*(name: string) {
-        const { before } = yield* calm
-        assert.strictEqual(doors.knocks, 0, `${name} reached the host's sockets`)
-        const after = yield* call(driver, { program: "neighbour.c", args: ["quick"] })
-        assert.deepStrictEqual(after.outcome, { _tag: "Exited", phase: "run", code: 0 }, `a job after ${name}`)
-        assert.strictEqual(after.stdout, "well\n", `a job after ${name}`)
-        // What a job leaves the kernel removes within moments, and our own release of its sandbox runs beside its end.
-        const end = performance.now() + slowly(10_000)
-        while (performance.now() < end && !HostState.isAs(HostState.look(state), before)) yield* Effect.sleep(10)
-        assert.deepStrictEqual(HostState.look(state), before, `the host after ${name}`)
-      })
-
-      for (const one of attacks) {
-        it.effect(one.name, () =>
-          Effect.gen(function*() {
-            const { capabilities } = yield* own
-            const lacking = one.needs.filter((need) => !capabilities.has(need))
-            if (lacking.length > 0) {
-              // Who cannot hold it must say so, and so that an operator hears of it.
-              const warnings = (yield* (yield* own).check).filter(({ status }) => status !== "ok")
-              assert.isNotEmpty(warnings, `${driver} lacks ${lacking.join(", ")} and says nothing`)
-              return
-            }
-            const { alone } = yield* calm
-            const [came, beside] = yield* Effect.all([attack(driver, one), call(driver, neighbour)], { concurrency: 2 })
-            const about = JSON.stringify({
-              outcome: came.outcome,
-              usage: came.usage,
-              stdout: came.stdout.slice(0, 2000),
-              stderr: came.stderr.slice(0, 500),
-              beside: came.beside === undefined ? undefined : [came.beside.outcome, came.beside.stdout.slice(0, 1000)]
-            })
-            if (process.env["STOKER_ATTACKS_SHOW"] !== undefined) process.stderr.write(`${one.name}: ${about}\n`)
-            assert.notStrictEqual(came.outcome._tag, "SandboxFailed", about)
-            try {
-              one.expect(came)
-            } catch (error) {
-              throw new Error(`${String(error)}\n${about}`, { cause: error })
-            }
-            assert.deepStrictEqual(beside.outcome, { _tag: "Exited", phase: "run", code: 0 }, "the neighbour")
-            assert.strictEqual(beside.stdout, alone.stdout, "the neighbour's result")
-            const bound = (one.slowdown ?? 15) * alone.tookMs + slowly(2000)
-            assert.isBelow(beside.tookMs, bound, `the neighbour took ${alone.tookMs} ms alone`)
-            yield* unharmed(one.name)
-          }), { timeout: slowly(60_000) })
       }
-    })
+    )
   })
 }

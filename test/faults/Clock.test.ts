@@ -139,7 +139,7 @@ const state = Jobs.stateDirectory()
 describe("the date is set while a program runs", () => {
   afterAll(() => Jobs.remove(state))
 
-  layer(Jobs.layer("process", state), { excludeTestServices: true, timeout: "1 minute" })((it) => {
+  layer(Jobs.layer("process", state), { excludeTestServices: true, timeout: "1 minute" })("in one executor", (it) => {
     for (const [where, by] of [["forward", HOUR], ["back", -HOUR]] as const) {
       it.effect(`an hour ${where}: its times are those of its phase`, () =>
         set(({ jump }) =>

@@ -12,6 +12,7 @@ export const suites: ReadonlyArray<string> = [
   "test/pool/",
   "test/faults/Cgroups.test.ts",
   "test/faults/Compile.test.ts",
+  "test/limits/",
   "test/conformance/",
   "test/attacks/"
 ].filter((name) => existsSync(join(projectRoot, name)))

@@ -114,7 +114,23 @@ case $* in *install*) for name in python3 g++ ip; do printf '#!/bin/sh\\n' >"$ST
       "apt-cache": "exit 0",
       "apt-get": `echo "$*" >>"$CALLED"; case $* in *install*) echo no such package; exit 100 ;; esac`
     })
-    for (const name of ["crun", "cc", "unshare", "python3", "g++", "go", "ip", "musl-gcc"]) {
+    for (
+      const name of [
+        "crun",
+        "cc",
+        "unshare",
+        "python3",
+        "g++",
+        "go",
+        "ip",
+        "musl-gcc",
+        "nft",
+        "skopeo",
+        "umoci",
+        "runsc",
+        "docker-registry"
+      ]
+    ) {
       tree.write(`system/${name}`, "#!/bin/sh\n")
     }
     const without = await setup(tree, "test")

@@ -116,7 +116,7 @@ describe("roots of sandboxes", () => {
     Jobs.remove(files)
   })
 
-  layer(Jobs.layer("oci", state), { excludeTestServices: true, timeout: "1 minute" })((it) => {
+  layer(Jobs.layer("oci", state), { excludeTestServices: true, timeout: "1 minute" })("in one executor", (it) => {
     it.effect("an image gives programs, PATH and variables; the job's own variables are stronger", () =>
       Effect.gen(function*() {
         const root = { image: layout(plain()) }

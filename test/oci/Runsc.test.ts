@@ -20,7 +20,7 @@ const exited = (code: number) => Outcome.cases.Exited.make({ phase: "run", code 
 describe("sandboxes by runsc", () => {
   afterAll(() => Jobs.remove(state))
 
-  layer(Jobs.layerOf(gvisor, state), { excludeTestServices: true, timeout: "1 minute" })((it) => {
+  layer(Jobs.layerOf(gvisor, state), { excludeTestServices: true, timeout: "1 minute" })("in one executor", (it) => {
     it.effect("run on gVisor's kernel, not on the host's", () =>
       Effect.gen(function*() {
         const ran = yield* run(shell("cat /proc/version; dmesg; id -u; cat /proc/self/status"))

@@ -56,7 +56,7 @@ describe("a pool of real oci sandboxes", () => {
   afterAll(() => Jobs.remove(state))
   let groups: ReadonlyArray<string> = []
 
-  layer(pooledExecutor(state), { excludeTestServices: true, timeout: patience(60_000) })((it) => {
+  layer(pooledExecutor(state), { excludeTestServices: true, timeout: patience(60_000) })("in one executor", (it) => {
     it.effect("serves fifty jobs, each in a sandbox of its own, and counts its hits", () =>
       Effect.gen(function*() {
         yield* full
@@ -109,7 +109,7 @@ describe("a pool of real oci sandboxes", () => {
     }
   })
 
-  layer(Layer.empty)((it) => {
+  layer(Layer.empty)("in one executor", (it) => {
     it.effect("leaves nothing when it closes", () =>
       Effect.sync(() => {
         const { crun, ledger, mounts } = Jobs.held(state)

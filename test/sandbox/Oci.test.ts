@@ -13,7 +13,7 @@ const run = (wanted: Jobs.Wanted) => Jobs.run("oci", wanted)
 describe("jobs on oci", () => {
   afterAll(() => Jobs.remove(state))
 
-  layer(Jobs.layer("oci", state), { excludeTestServices: true, timeout: "1 minute" })((it) => {
+  layer(Jobs.layer("oci", state), { excludeTestServices: true, timeout: "1 minute" })("in one executor", (it) => {
     it.effect("what the kernel counts for each user, no job can take from another one or from the host", () =>
       Effect.gen(function*() {
         const map = () => run(shell("cat /proc/self/uid_map; sleep 1"))

@@ -62,7 +62,8 @@ export const roll = (dice: Dice, isV2: boolean): Bundle => {
     outputPolicy: broken === "output" ? "kill" : dice.pick(["truncate", "kill"]),
     fileBytes: broken === "fileSize" ? 64 * 1024 : 4 * MiB,
     diskBytes: kind === "warm" ? warmDisk.bytes : dice.pick([1, 2, 8]) * MiB,
-    diskInodes: kind === "warm" ? warmDisk.inodes : dice.pick([32, 1024]),
+    // With few of them the file that is to be too large might not even be there.
+    diskInodes: kind === "warm" || broken === "fileSize" ? warmDisk.inodes : dice.pick([32, 1024]),
     ...(isV2 && dice.chance(0.3) ? { oomGroup: true } : {}),
     ...(isV2 && dice.chance(0.3) ? { memoryHighBytes: memoryMiB * MiB * 4 } : {}),
     ...(dice.chance(0.3) ? { cpuWeight: dice.between(1, 100) } : {})
