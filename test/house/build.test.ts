@@ -34,6 +34,7 @@ beforeAll(async () => {
     "src/layers/journal/sqliteWorker.ts": `process.stdout.write("worker")\n`,
     "src/index.ts": `/** One. */\nexport { text } from "./Lazy.ts"\n`,
     "src/testing.ts": "export const two: number = 2\n",
+    "src/conformance.ts": "export const three: number = 3\n",
     "build/native/guest": "#!/bin/sh\n",
     "old.cjs": oldNode
   }).copy("scripts", "rolldown.config.mjs", "tsconfig.json", "tsconfig.lib.json", "package.json").linkPackages()
@@ -72,6 +73,8 @@ describe("scripts/build", () => {
     assert.deepStrictEqual(names.filter((name) => /\.(?:js|ts)$/.test(name)).toSorted(), [
       "Lazy.d.ts",
       "Lazy.js",
+      "conformance.d.ts",
+      "conformance.js",
       "index.d.ts",
       "index.js",
       "layers/journal/sqliteWorker.d.ts",
