@@ -1,10 +1,12 @@
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Scope } from "effect"
-import { spawnSync } from "node:child_process"
-import { readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { execFileSync, spawnSync } from "node:child_process"
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { createConnection } from "node:net"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Drivers } from "../../src/layers/sandbox/Sandbox.ts"
+import { WorkPath } from "../../src/schemas/Program.ts"
 import type { NetworkPolicy } from "../../src/schemas/SandboxClass.ts"
 import { standardClass } from "../../src/schemas/WorkerConfig.ts"
 import { layerDrivers } from "../../src/wiring.ts"
@@ -148,6 +150,34 @@ export const ociSuite = () =>
         ])
         assert.strictEqual((yield* World.exec(sandbox, "cat", "/etc/resolv.conf")).stdout, "")
       })), 60_000)
+
+    it.live("a root of its own has the network of its class, and its nameservers", () => {
+      const folder = mkdtempSync(join(tmpdir(), "stoker-root-"))
+      const root = join(folder, "root")
+      mkdirSync(root, { mode: 0o755 })
+      execFileSync("cc", ["-static", "-o", join(folder, "reach"), join(import.meta.dirname, "reach.c")])
+      const program = {
+        path: WorkPath.make("reach"),
+        content: Uint8Array.from(readFileSync(join(folder, "reach"))),
+        executable: true
+      }
+      return inside(Effect.gen(function*() {
+        const sandbox = yield* World.provision({
+          ...World.networked("internet", { nameservers: [World.NAMESERVER] }),
+          root: { directory: root }
+        })
+        yield* sandbox.put([program])
+        const ran = yield* World.exec(sandbox, "./reach", World.PUBLIC, "80")
+        assert.strictEqual(ran.stdout, `ok nameserver ${World.NAMESERVER}\n`, ran.stderr)
+      })).pipe(Effect.ensuring(Effect.sync(() => rmSync(folder, { recursive: true, force: true }))))
+    }, 60_000)
+
+    it.live("runsc has no network, and says so instead of a weaker one", () =>
+      inside(Effect.gen(function*() {
+        const error = yield* Effect.flip(World.provision({ ...internet, runtime: "runsc" }))
+        assert.strictEqual(error.step, "network")
+        assert.include(error.remedy, "Use crun")
+      })))
 
     it.live(
       "sandboxes do not reach each other, even if the class allows their subnet, and nobody reaches in",
