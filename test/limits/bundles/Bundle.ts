@@ -2,7 +2,7 @@
  * One random job: limits, a program that keeps them or breaks just one of them, and perhaps somebody who ends it. What it
  * does is well below a limit or well above it, so that what must come of it is known on a slow machine too.
  */
-import type { LimitsRequest } from "../../../src/schemas/Limits.ts"
+import { type LimitsRequest, standardCeiling } from "../../../src/schemas/Limits.ts"
 import type { Outcome } from "../../../src/schemas/Outcome.ts"
 import type { Dice } from "../../simulation/Dice.ts"
 import { slowness } from "../../support/Slowness.ts"
@@ -56,8 +56,9 @@ export const roll = (dice: Dice, isV2: boolean): Bundle => {
     memoryBytes: memoryMiB * MiB,
     pids,
     cpus: dice.pick([0.5, 1, 2]),
-    wallMs: (broken === "wall" ? 300 : 20_000) * slowness,
-    cpuMs: (broken === "cpu" ? 100 : 20_000) * slowness,
+    // The class gives no more.
+    wallMs: Math.min(standardCeiling.wallMs, (broken === "wall" ? 300 : 20_000) * slowness),
+    cpuMs: Math.min(standardCeiling.cpuMs, (broken === "cpu" ? 100 : 20_000) * slowness),
     outputBytes: 65_536,
     outputPolicy: broken === "output" ? "kill" : dice.pick(["truncate", "kill"]),
     fileBytes: broken === "fileSize" ? 64 * 1024 : 4 * MiB,
