@@ -150,6 +150,9 @@ share() { mount --bind "$1" "$root$2" && mount -o remount,bind,ro "$root$2"; }
 share / "" || exit 1
 for path in "$@"; do share "$path" "$path" || exit 1; done
 share checkout "$checkout" && share "$checkout/node_modules" "$checkout/node_modules" || exit 1
+# Its lock goes by the socket's name, which is the same for each machine.
+mkdir -p /run/virtiofsd
+mount -t tmpfs stoker /run/virtiofsd
 exec "$daemon" --socket-path=files.sock -o source="$root" -o cache=always -o sandbox=namespace -o log_level=err`
 
 /** Of what tests need, what does not lie on the root file system itself. */
