@@ -84,12 +84,15 @@ const memoryOf = ({ after, before, left, maxRssBytes, parts, phase }: Ended) => 
   const cached = isCompile ? 0 : before.cachedBytes
   const whole = difference(after.memoryPeakBytes, cached)
   if (whole === undefined) return { whole, anon: undefined, file: undefined }
-  // Cgroup v2 before Linux 6.12 cannot begin its peak again: then the largest process, as far as the peak bears it out.
-  const peak = before.isFresh || isCompile ? whole : Math.min(whole, Math.max(maxRssBytes, parts.anonBytes))
   const files = filesOf(left)
+  // Cgroup v2 before Linux 6.12 cannot begin its peak again. One above what it was is this phase's own; else that phase was
+  // smaller than what came before it, and what was seen of it has to do.
+  const isOwn = before.isFresh || isCompile || (after.memoryPeakBytes ?? 0) > (before.usage.memoryPeakBytes ?? 0)
+  const seen = Math.max(maxRssBytes, parts.anonBytes + parts.fileBytes, files ?? 0)
+  const peak = isOwn ? whole : Math.min(whole, seen)
   if (files === undefined) return { whole: peak, anon: undefined, file: undefined }
   const file = Math.max(0, Math.max(parts.fileBytes, files) - cached)
-  const beyond = before.isFresh ? peak - Math.max(0, files - cached) : 0
+  const beyond = isOwn ? peak - Math.max(0, files - cached) : 0
   return { whole: peak, anon: Math.min(peak, Math.max(parts.anonBytes, beyond)), file: Math.min(peak, file) }
 }
 
