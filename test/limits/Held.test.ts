@@ -45,7 +45,8 @@ const held = <E>(
 ) =>
   it.live.skipIf(onlyV2 && !isV2)(name, () =>
     Effect.suspend(() => {
-      const state = mkdtempSync(join(onDisk, "stoker-test-"))
+      // Workspaces of the process driver lie in it.
+      const state = mkdtempSync(join(sandboxClass.driver === "process" ? onDisk : tmpdir(), "stoker-test-"))
       return body.pipe(
         Effect.provide(Jobs.layerOf(sandboxClass, state)),
         Effect.ensuring(Effect.sync(() => Jobs.remove(state)))
@@ -200,6 +201,18 @@ else: print("child", os.waitstatus_to_exitcode(os.wait()[1]), flush=True)`)
 })
 
 describe("what was asked for and cannot be", () => {
+  it.live("a state directory that the runtime would not see", () =>
+    Effect.gen(function*() {
+      const state = "/mnt/stoker-test-state"
+      const sandboxClass = classOf("oci", {})
+      const { outcome } = yield* Jobs.runIn(sandboxClass, { args: { argv: ["true"] } }).pipe(
+        Effect.provide(Jobs.layerOf(sandboxClass, state)),
+        Effect.ensuring(Effect.sync(() => Jobs.remove(state)))
+      )
+      assert.strictEqual(outcome._tag, "SandboxFailed")
+      assert.match(JSON.stringify(outcome), /below \/mnt, where.*Use a state directory elsewhere/)
+    }))
+
   const small = classOf("oci", { memoryBytes: 64 * MiB })
   held(
     "weights of disks without a scheduler for them",

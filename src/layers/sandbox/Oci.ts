@@ -11,7 +11,7 @@ import type { SandboxId } from "../../schemas/Ids.ts"
 import type { SandboxClass } from "../../schemas/SandboxClass.ts"
 import type { Cgroup } from "../cgroup/Cgroup.ts"
 import { Native } from "../host/Native.ts"
-import { rootsOf, Watchdog } from "../host/Watchdog.ts"
+import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
 import type { Attachment } from "../network/Network.ts"
 import { once } from "../Once.ts"
 import * as HostSandbox from "./HostSandbox.ts"
@@ -126,6 +126,15 @@ export const make = Effect.gen(function*() {
 
   /** Once per worker: a checked crun, the skeleton, the compiled filter. What failed is tried again: crun may come, room too. */
   const prepare = yield* once(Effect.gen(function*() {
+    if (host.paths.state.startsWith(`${SHOWN_AT}/`)) {
+      return yield* new ProvisionFailed({
+        driver: "oci",
+        step: "image",
+        reason:
+          `the state directory ${host.paths.state} lies below ${SHOWN_AT}, where the runtime is shown the sandboxes' roots`,
+        remedy: `Use a state directory elsewhere, for instance a bind mount of it outside ${SHOWN_AT}.`
+      })
+    }
     const version = yield* Crun.version(crun)
     yield* io("making the root skeleton", async () => {
       for (const name of ["crun", "runsc"]) await fs.mkdir(own(name), { recursive: true, mode: 0o700 })
