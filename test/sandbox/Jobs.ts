@@ -68,9 +68,6 @@ export const layer = (driver: DriverName, state: string) => layerOf(standardClas
 /** A wall limit that a program keeps which takes so long on a plain machine; the ceiling at most. */
 export const wallOf = (millis: number) => Math.min(standardCeiling.wallMs, patience(millis))
 
-/** Of a flood no more is looked at, and on a slow machine it goes on for long. */
-const MOST_OUTPUT = 64 * 1024 * 1024
-
 /** Runs it in a sandbox of the driver's standard class, which on a slow machine has as much more time. */
 export const run = (driver: DriverName, wanted: Wanted) => {
   const usual = standardClass(driver, driver)
@@ -96,7 +93,6 @@ export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wan
     program: { ...program, artefacts: (wanted.artefacts ?? []).map((path) => WorkPath.make(path)) }
   })
   const parts: Record<"stdout" | "stderr", Array<Uint8Array>> = { stdout: [], stderr: [] }
-  let size = 0
   const phases: Array<string> = []
   const artefacts = new Map<string, Buffer>()
   const missing = new Map<string, string>()
@@ -105,7 +101,7 @@ export const runIn = Effect.fnUntraced(function*(sandboxClass: SandboxClass, wan
     Effect.suspend(() => {
       switch (event._tag) {
         case "Output":
-          if ((size += event.bytes.length) <= MOST_OUTPUT) parts[event.stream].push(event.bytes)
+          parts[event.stream].push(event.bytes)
           return wanted.onOutput?.(
             Buffer.from(event.bytes).toString(),
             started.stop({ reason: "enough", graceMs: wanted.graceMs ?? patience(500) })
