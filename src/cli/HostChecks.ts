@@ -1,10 +1,10 @@
 /** What `stoker doctor` looks at. Every finding is a line; whatever goes wrong while looking is one too. */
 import { Cause, Effect, Option, type Redacted, Stream } from "effect"
 import { execFile } from "node:child_process"
-import { accessSync, constants } from "node:fs"
 import { join } from "node:path"
 import { Amqp } from "../layers/amqp/Amqp.ts"
 import { Cgroups } from "../layers/cgroup/Cgroup.ts"
+import { isExecutable } from "../layers/host/Executable.ts"
 import { Host } from "../layers/host/Host.ts"
 import { Native } from "../layers/host/Native.ts"
 import { monotonicNanos } from "../layers/Now.ts"
@@ -72,15 +72,6 @@ const tools = [
   { name: "python3", language: "python", args: ["--version"], install: "python3" },
   { name: "go", language: "go", args: ["version"], install: "golang-go" }
 ]
-
-const isExecutable = (path: string) => {
-  try {
-    accessSync(path, constants.X_OK)
-    return true
-  } catch {
-    return false
-  }
-}
 
 /** Looked for where sandboxes see them: below /usr, whatever this shell's PATH is. */
 const languages = Effect.forEach(tools, ({ args, install, language, name }) =>

@@ -369,6 +369,7 @@ describe("roots of sandboxes", () => {
           ["/", /that is the host itself/],
           ["/proc/1/root/", /that is the host itself|cannot be found/],
           ["/proc/sys", /that is the kernel's/],
+          ["/mnt", /the runtime is shown the sandboxes' roots at \/mnt, which hides it/],
           ["/etc/passwd", /it is no directory/],
           [open, /others than root can write to it \(uid 0, mode 777\)/],
           [join(open, "below"), /others than root can write to .*\/open, so they could put another one there/],

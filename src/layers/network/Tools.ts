@@ -1,8 +1,8 @@
 /** The host's programs that make a network: where they are, and how they are run. */
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
-import { accessSync, constants, statSync } from "node:fs"
 import { isAbsolute, join } from "node:path"
+import { isExecutable } from "../host/Executable.ts"
 import { NetworkError } from "./Network.ts"
 
 /** What each program is needed for, and the Debian package that brings it. */
@@ -15,15 +15,6 @@ export type Tool = keyof typeof tools
 
 /** Usual places beside the worker's PATH: administrators' programs are often not on it. */
 const usualFolders = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin"]
-
-const isExecutable = (path: string) => {
-  try {
-    accessSync(path, constants.X_OK)
-    return statSync(path).isFile()
-  } catch {
-    return false
-  }
-}
 
 /** The first executable file of that name in these folders. */
 export const findIn = (folders: ReadonlyArray<string>, name: string): string | undefined =>

@@ -1,8 +1,8 @@
 /** crun, the OCI runtime: where it is, whether it is new enough, and its state directory's arguments. */
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
-import { accessSync, constants, statSync } from "node:fs"
 import { basename, isAbsolute, join, resolve } from "node:path"
+import { isExecutable } from "../../host/Executable.ts"
 import { ProvisionFailed } from "../Sandbox.ts"
 import * as Advisories from "./Advisories.ts"
 
@@ -22,15 +22,6 @@ const failed = (reason: string, cause?: unknown) =>
     remedy: REMEDY,
     ...(cause === undefined ? {} : { cause })
   })
-
-const isExecutable = (path: string) => {
-  try {
-    accessSync(path, constants.X_OK)
-    return statSync(path).isFile()
-  } catch {
-    return false
-  }
-}
 
 /**
  * The file that the name means to this worker, so that it is the same one everywhere: the launcher has no PATH. The name

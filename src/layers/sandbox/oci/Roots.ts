@@ -73,6 +73,9 @@ const fault = (real: string, stateDirectory: string): readonly [reason: string, 
   if (real === "/") {
     return ["that is the host itself", "Leave `root` out to have the host's /usr, or give a directory of its own."]
   }
+  if (below(real, SHOWN_AT)) {
+    return [`the runtime is shown the sandboxes' roots at ${SHOWN_AT}, which hides it`, "Give a directory elsewhere."]
+  }
   if (kernels.some((kernel) => below(real, kernel))) return ["that is the kernel's", REMEDY_DIRECTORY]
   if (below(stateDirectory, real) || below(real, stateDirectory)) {
     return [`the worker's state is in it or around it (${stateDirectory})`, "Give a directory elsewhere."]
