@@ -1,6 +1,5 @@
 /** Files that are too many, too large, too deep or not what they seem; output without end; artefacts. */
 import { assert } from "@effect/vitest"
-import { slowly } from "../support/Slowness.ts"
 import type { Attack, Seen } from "./Attack.ts"
 
 const MiB = 1024 * 1024
@@ -11,7 +10,8 @@ const exceeded = (limitBytes: number) => ({ outcome }: Seen) => {
   assert.strictEqual(outcome._tag, "OutputExceeded")
   assert.strictEqual(outcome._tag === "OutputExceeded" ? outcome.limitBytes : 0, limitBytes)
 }
-const briefly = slowly(1000)
+/** Not more on a slow machine: a test keeps all that its job writes, and a second is enough to write too much. */
+const briefly = 1000
 
 const files = (
   name: string,
