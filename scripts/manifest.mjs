@@ -12,7 +12,7 @@ const whole = join(root, "build", "package.json")
 /** Fields of ours alone. */
 const ours = ["allowScripts", "devDependencies", "scripts"]
 /** Needed to work on Stoker, and optional only because it is not made for every machine. */
-const tool = (name) => name.startsWith("@effect/tsgo")
+const tool = (name) => name.startsWith("@effect/tsgo") || name.startsWith("@bufbuild/buf")
 
 const publish = () => {
   // One that is there already is what a broken-off `npm pack` left: package.json is the part.
