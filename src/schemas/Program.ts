@@ -1,5 +1,6 @@
 /** What a function becomes: files, then phases. Pure data; a driver knows nothing else of a job. */
 import { Schema } from "effect"
+import { FunctionName } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
 
 /** An argument, name or value for `execve`, which ends strings at NUL. */
@@ -67,6 +68,10 @@ export const Phase = Schema.Struct({
 })
 export type Phase = typeof Phase.Type
 
+/** A call of a function that the sandbox's function host carries out. */
+export const Call = Schema.Struct({ function: FunctionName, args: Schema.Json })
+export type Call = typeof Call.Type
+
 /** All that is run for one job. */
 export const Program = Schema.Struct({
   files: Schema.Array(ProgramFile),
@@ -78,7 +83,9 @@ export const Program = Schema.Struct({
    * of it: with them, compiling once is enough for the same sources. Absent: it is done each time. Put back they are
    * executable (0755), but for those that are among `files`, which keep their mode.
    */
-  products: Schema.optionalKey(Schema.NonEmptyArray(WorkPath))
+  products: Schema.optionalKey(Schema.NonEmptyArray(WorkPath)),
+  /** The one phase is this call, in a function host: one that waits in the sandbox, or one that is started there. */
+  call: Schema.optionalKey(Call)
 })
 export type Program = typeof Program.Type
 
@@ -121,3 +128,17 @@ export const ofRun = ({ argv, artefacts = [], env, files = {}, limits, stdin = "
     artefacts: artefacts.map((path) => ArtefactPath.make(path))
   })
 }
+
+/** argv[0] of a phase that is a call: the executor knows what it is in the sandbox. */
+export const functionHost = "stoker-function-host"
+
+/** A program that is one call. Arguments that are no JSON are none: they have been decoded before. */
+export const ofInvocation = (
+  call: { readonly function: FunctionName; readonly args: unknown },
+  limits: Limits
+): Program => ({
+  files: [],
+  phases: [{ name: "run", argv: [functionHost], env: baseEnv, stdin: new Uint8Array(), limits }],
+  artefacts: [],
+  call: Call.make({ function: call.function, args: call.args as Schema.Json })
+})
