@@ -334,6 +334,37 @@ export const layerOperator = ({ http, version }: OperatorWiring) =>
     )
   }))
 
+/**
+ * The control plane's doors, over `layerWorker`. Loaded only where one is opened: gRPC and the HTTP server take their time
+ * and memory. They close before the worker does.
+ */
+export const layerApi = ({ grpc, identity = "CN", roles, tls, tokens, webhooks }: ApiWiring) =>
+  Layer.unwrap(Effect.promise(async () => {
+    const [JobApiLive, Access, Tls, Tokens] = await Promise.all([
+      import("./layers/api/JobApiLive.ts"),
+      import("./layers/api/Access.ts"),
+      import("./layers/api/Tls.ts"),
+      import("./layers/api/Tokens.ts")
+    ])
+    const doors = [
+      grpc === undefined
+        ? Layer.empty
+        : (await import("./layers/grpc/GrpcServer.ts")).layer({ listen: grpc, identity })
+    ] as const
+    const mayPost = webhooks === undefined
+      ? undefined
+      : (url: string) => webhooks.allow.some((start) => url.startsWith(start))
+    return Layer.mergeAll(...doors).pipe(
+      Layer.provideMerge(JobApiLive.layer(mayPost === undefined ? {} : { mayPost })),
+      Layer.provide(Layer.mergeAll(
+        roles === undefined ? Access.layerFixed() : Access.layerFile(roles),
+        tokens === undefined ? Tokens.layerNone : Tokens.layerFile(tokens),
+        Tls.layerFiles(tls, "server")
+      )),
+      Layer.provide(layerSecureRandom)
+    )
+  }))
+
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
 export const layerActors = Layer.merge(ControlLive.layer, Sampler.layer(manifest.version)).pipe(
   Layer.provideMerge(Worker.layer),

@@ -6,7 +6,7 @@ import { ConfigSource, type ReadConfig } from "../layers/config/ConfigSource.ts"
 import { Operator } from "../layers/control/Operator.ts"
 import { Host } from "../layers/host/Host.ts"
 import * as OtlpOptions from "../layers/telemetry/OtlpOptions.ts"
-import { journalOptions, layerOperator, layerPostgres, layerWorker } from "../wiring.ts"
+import { journalOptions, layerApi, layerOperator, layerPostgres, layerWorker } from "../wiring.ts"
 import { ExitWith, usageFailure } from "./CliFailure.ts"
 import { exitCode } from "./ExitCode.ts"
 import * as Loggers from "./Loggers.ts"
@@ -115,7 +115,7 @@ const life = Effect.fnUntraced(function*(
   levels: Loggers.LogLevels,
   signals: Signals.Signals
 ) {
-  const { amqp, config, http, journal, stateDirectory } = setup
+  const { amqp, api, config, http, journal, stateDirectory } = setup
   if (config.classes.some(({ driver }) => driver === "process")) yield* Effect.logWarning(noIsolation)
 
   const telemetry = yield* OtlpOptions.read
@@ -147,6 +147,7 @@ const life = Effect.fnUntraced(function*(
   })
   const whole = layerOperator({ version: manifest.version, http }).pipe(
     Layer.provide(layerSource(flags, setup, levels)),
+    Layer.merge(Option.match(api, { onNone: () => Layer.empty, onSome: layerApi })),
     Layer.provideMerge(worker)
   )
   yield* Effect.gen(function*() {
