@@ -366,8 +366,8 @@ export const layerApi = ({ grpc, identity = "CN", roles, tls, tokens, webhooks }
   }))
 
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
-export const layerActors = Layer.merge(ControlLive.layer, Sampler.layer(manifest.version)).pipe(
-  Layer.provideMerge(Worker.layer),
+export const layerActors = Layer.merge(Worker.layer, Sampler.layer(manifest.version)).pipe(
+  Layer.provideMerge(ControlLive.layer),
   Layer.provideMerge(Layer.merge(Dispatcher.layer, DiskWatch.layer)),
   Layer.provideMerge(Layer.merge(Outbox.layer, Desk.layer))
 )
