@@ -19,7 +19,7 @@ import * as CompileCacheFiles from "./layers/cache/CompileCacheFiles.ts"
 import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
 import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
-import type { Control } from "./layers/control/Control.ts"
+import { Control } from "./layers/control/Control.ts"
 import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
 import type { Executor } from "./layers/executor/Executor.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
@@ -35,7 +35,7 @@ import * as Watchdog from "./layers/host/Watchdog.ts"
 import * as Direct from "./layers/intake/Direct.ts"
 import * as Embedded from "./layers/intake/Embedded.ts"
 import { type Intake, Intakes } from "./layers/intake/Intake.ts"
-import type { Journal } from "./layers/journal/Journal.ts"
+import { Journal } from "./layers/journal/Journal.ts"
 import type { JournalOptions } from "./layers/journal/JournalBackend.ts"
 import * as JournalSqlite from "./layers/journal/JournalSqlite.ts"
 import * as LedgerFiles from "./layers/ledger/LedgerFiles.ts"
@@ -278,6 +278,31 @@ const layerBrokerControl = (amqp: AmqpWiring | undefined) =>
     const StokerControl = yield* Effect.promise(() => import("./layers/intake/StokerControl.ts"))
     const { instance } = yield* Host
     yield* StokerControl.make({ instance, user: brokerUser(amqp) }).pipe(Effect.provideContext(broker.value))
+  }))
+
+/** How long others may take to say that they have a job, and the broker to take a question. */
+const othersLimits = { answerLimit: "1 second", brokerLimit: "3 seconds" } as const
+
+/**
+ * For doors: the worker's `Control`, which with a broker also knows of the jobs of other workers there. Without one it is
+ * the worker's own.
+ */
+export const layerControlOfAll = (amqp: AmqpWiring | undefined) =>
+  Layer.unwrap(Effect.gen(function*() {
+    const broker = yield* Broker
+    if (amqp === undefined || Option.isNone(broker)) return Layer.effect(Control, Control)
+    const [ControlBrokered, StokerAmqpClientLive] = yield* Effect.promise(() =>
+      Promise.all([
+        import("./layers/control/ControlBrokered.ts"),
+        import("./layers/amqpclient/StokerAmqpClientLive.ts")
+      ])
+    )
+    const { instance } = yield* Host
+    const { scope } = yield* Journal
+    return ControlBrokered.layer({ instance, listsOthers: scope === "host" }).pipe(
+      Layer.provide(StokerAmqpClientLive.layer({ name: instance, userId: brokerUser(amqp), ...othersLimits })),
+      Layer.provide(Layer.succeedContext(broker.value))
+    )
   }))
 
 /** Loaded only where an endpoint is configured. Everything above it is traced and logged there. */
