@@ -58,6 +58,7 @@ export {
 
 // What can be added to it.
 export { type Emitter, Emitters, type Telling } from "./layers/emitter/Emitter.ts"
+export { FunctionsRefused } from "./layers/functions/FunctionHost.ts"
 export { Functions } from "./layers/functions/Functions.ts"
 export { type Delivery, type Intake, Intakes } from "./layers/intake/Intake.ts"
 export {

@@ -23,7 +23,8 @@ import { Control } from "./layers/control/Control.ts"
 import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
 import type { Executor } from "./layers/executor/Executor.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
-import * as Functions from "./layers/functions/Functions.ts"
+import * as FunctionFiles from "./layers/functions/FunctionFiles.ts"
+import type { Functions } from "./layers/functions/Functions.ts"
 import * as CgroupRecord from "./layers/host/CgroupRecord.ts"
 import type { DiskSpace } from "./layers/host/DiskSpace.ts"
 import * as DiskSpaceLive from "./layers/host/DiskSpaceLive.ts"
@@ -111,6 +112,11 @@ export interface WorkerWiring<
   readonly config?: WorkerConfig
   /** What may be run: these and no others. Absent: `code` and `command`, which run whatever a job brings. */
   readonly functions?: ReadonlyArray<Definition>
+  /**
+   * Modules of further functions, TypeScript or JavaScript, by their paths: what they export, by name or as a default list.
+   * Their handlers run in the sandboxes' function hosts.
+   */
+  readonly functionFiles?: ReadonlyArray<string>
   /** Serve the embedded queue's rows, which any process may have written. Absent: true. */
   readonly embedded?: boolean
   /** The name, in job keys, of the door that `Direct.submit` is. Absent: `direct`. */
@@ -410,7 +416,7 @@ export type WorkerServices =
   | Drivers
   | Emitters
   | Executor
-  | Functions.Functions
+  | Functions
   | Host
   | Intakes
   | Journal
@@ -428,7 +434,8 @@ const offering = <E, R>(layer: Layer.Layer<WorkerServices, E, R>): Layer.Layer<W
  * from when it is built until its scope closes. It is not built if its host lacks something (`HostError`,
  * `CgroupUnavailable`, `ProvisionFailed`), its state cannot be opened (`JournalError`, `LogError`, `LedgerError`), the
  * broker's address is none (`AmqpError`), a STOKER_ variable of the environment is none (`ConfigError`), a pool could
- * never be (`PoolMisconfigured`), or two things have one name (`DuplicateName`).
+ * never be (`PoolMisconfigured`), a file of functions cannot be used (`FunctionsRefused`), or two things have one name
+ * (`DuplicateName`).
  */
 export const layerWorker = <
   DoorsE = never,
@@ -446,13 +453,12 @@ export const layerWorker = <
   return offering(
     layerBrokerControl(options.amqp).pipe(
       Layer.provideMerge(layerActors),
-      Layer.provideMerge(Layer.merge(
+      Layer.provideMerge(
         SandboxExecutor.layer.pipe(
           Layer.provide(layerCompileCache(config)),
           Layer.provideMerge(Pools.layer(config.budget))
-        ),
-        Functions.layer(options.functions ?? [code, command])
-      )),
+        )
+      ),
       Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
       Layer.provideMerge(
         Layer.mergeAll(Direct.layer(options.direct ?? "direct"), Embedded.layer, layerBroker(options.amqp))
@@ -472,6 +478,14 @@ export const layerWorker = <
           options.drivers ?? noDrivers,
           controllersOf(config.classes)
         )
+      ),
+      // Below the drivers, which show the function host to their sandboxes.
+      Layer.provideMerge(
+        FunctionFiles.layer({
+          definitions: options.functions ?? [code, command],
+          files: options.functionFiles ?? [],
+          stateDirectory: options.stateDirectory
+        })
       )
     )
   )
