@@ -10,8 +10,7 @@ import * as Outbox from "./actors/Outbox.ts"
 import * as Pools from "./actors/Pools.ts"
 import * as Sampler from "./actors/Sampler.ts"
 import * as Worker from "./actors/Worker.ts"
-import { code } from "./functions/Code.ts"
-import { command } from "./functions/Command.ts"
+import { builtIns } from "./functions/BuiltIn.ts"
 import { Amqp, type AmqpStatus } from "./layers/amqp/Amqp.ts"
 import type { Artefacts } from "./layers/artefacts/Artefacts.ts"
 import * as ArtefactsFiles from "./layers/artefacts/ArtefactsFiles.ts"
@@ -110,7 +109,7 @@ export interface WorkerWiring<
   readonly stateDirectory: string
   /** Absent: `standardConfig`, two slots of the `oci` driver. */
   readonly config?: WorkerConfig
-  /** What may be run: these and no others. Absent: `code` and `command`, which run whatever a job brings. */
+  /** What may be run: these and no others. Absent: `builtIns`; two of them, `code` and `command`, run whatever a job brings. */
   readonly functions?: ReadonlyArray<Definition>
   /**
    * Modules of further functions, TypeScript or JavaScript, by their paths: what they export, by name or as a default list.
@@ -482,7 +481,7 @@ export const layerWorker = <
       // Below the drivers, which show the function host to their sandboxes.
       Layer.provideMerge(
         FunctionFiles.layer({
-          definitions: options.functions ?? [code, command],
+          definitions: options.functions ?? builtIns,
           files: options.functionFiles ?? [],
           stateDirectory: options.stateDirectory
         })

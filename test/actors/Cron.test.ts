@@ -42,6 +42,7 @@ const worker = (
       stop: () => unasked,
       status: () => unasked,
       list: journal.list,
+      remove: () => unasked,
       read: () => unasked,
       artefact: () => unasked,
       events: undefined as never

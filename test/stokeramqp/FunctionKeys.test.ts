@@ -77,7 +77,7 @@ describe("events that start functions, at a worker", { timeout: 60_000 }, () => 
       publish("function.say", { wrod: "hello" }, "e3")
       yield* queueIs(broker, "stoker.dead", 2)
       const outcomes = raw.events().filter(({ event }) => event === "ended").map(({ id, outcome }) => [id, outcome])
-      const reasons = new Map(outcomes as ReadonlyArray<[string, { readonly reason?: string }]>)
+      const reasons = new Map(outcomes as unknown as ReadonlyArray<[string, { readonly reason?: string }]>)
       assert.include(reasons.get("e2")?.reason, "there is no such function")
       assert.include(reasons.get("e3")?.reason, "wrod")
       yield* queueIs(broker, "stoker.jobs", 0)

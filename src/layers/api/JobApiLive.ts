@@ -9,13 +9,13 @@ import type { Job } from "../../schemas/Job.ts"
 import { resolve } from "../../schemas/Limits.ts"
 import { nearest } from "../../schemas/Nearest.ts"
 import { standardTerms } from "../../schemas/Terms.ts"
-import type { ArtefactNotFound } from "../artefacts/Artefacts.ts"
+import type { ArtefactError, ArtefactNotFound } from "../artefacts/Artefacts.ts"
 import { Settings } from "../config/Settings.ts"
-import { Control } from "../control/Control.ts"
+import { Control, type WorkerAway } from "../control/Control.ts"
 import { Functions } from "../functions/Functions.ts"
 import { requestHash } from "../intake/RequestHash.ts"
-import { JobCursor, type JobRecord } from "../journal/Journal.ts"
-import type { LogSlice, ReadOptions } from "../log/Log.ts"
+import { JobCursor, type JobRecord, type JournalError } from "../journal/Journal.ts"
+import type { LogError, LogSlice, ReadOptions } from "../log/Log.ts"
 import { Access } from "./Access.ts"
 import * as AuditTrail from "./AuditTrail.ts"
 import { internal, kinds } from "./Fault.ts"
@@ -62,6 +62,13 @@ const decodeCursor = Schema.decodeUnknownOption(JobCursor)
 const isJson = Schema.is(Schema.Json)
 
 const unavailable = ({ reason, remedy }: Inner) => new Unavailable({ reason, remedy })
+/** All that is no fault of the caller's. */
+const inner = {
+  ArtefactError: (error: ArtefactError) => Effect.fail(unavailable(error)),
+  JournalError: (error: JournalError) => Effect.fail(unavailable(error)),
+  LogError: (error: LogError) => Effect.fail(unavailable(error)),
+  WorkerAway: (error: WorkerAway) => Effect.fail(unavailable(error))
+}
 const invalid = (reason: string, remedy: string) => new InvalidRequest({ reason, remedy })
 
 const within = (what: string, value: number, minimum: number, maximum: number) =>
@@ -146,7 +153,8 @@ const make = (options: JobApiOptions): Effect.Effect<
       control.status(key).pipe(
         Effect.catchTags({
           JobNotFound: () => Effect.fail(new UnknownJob({ id: key.id })),
-          JournalError: (error) => Effect.fail(unavailable(error))
+          JournalError: inner.JournalError,
+          WorkerAway: inner.WorkerAway
         })
       )
 
@@ -272,7 +280,7 @@ const make = (options: JobApiOptions): Effect.Effect<
         { ...standardTerms, ...request.terms }
       ).pipe(Effect.catchTags({
         IdConflict: () => Effect.fail(new IdTaken({ id })),
-        JournalError: (error) => Effect.fail(unavailable(error))
+        JournalError: inner.JournalError
       }))
       return view(waitMs === 0 || record.state !== "queued" ? record : yield* awaiting(keyOfRecord(record), waitMs))
     })
@@ -312,7 +320,7 @@ const make = (options: JobApiOptions): Effect.Effect<
 
     const readOf = (key: JobKey) => (options: ReadOptions) =>
       control.read(key, options).pipe(
-        Effect.catchTag("LogError", (error) => Effect.fail(unavailable(error)))
+        Effect.catchTags({ LogError: inner.LogError, WorkerAway: inner.WorkerAway })
       )
 
     return JobApi.of({
@@ -327,7 +335,8 @@ const make = (options: JobApiOptions): Effect.Effect<
             return view(
               yield* control.stop(keyOfRecord(record), asked).pipe(Effect.catchTags({
                 JobNotFound: () => Effect.fail(new UnknownJob({ id: ref.id })),
-                JournalError: (error) => Effect.fail(unavailable(error))
+                JournalError: inner.JournalError,
+                WorkerAway: inner.WorkerAway
               }))
             )
           }))
@@ -378,9 +387,7 @@ const make = (options: JobApiOptions): Effect.Effect<
           control.remove(keyOfRecord(record)).pipe(Effect.catchTags({
             JobNotFound: () => Effect.fail(new UnknownJob({ id: ref.id })),
             JobNotEnded: () => Effect.fail(new NotEnded({ id: ref.id })),
-            JournalError: (error) => Effect.fail(unavailable(error)),
-            LogError: (error) => Effect.fail(unavailable(error)),
-            ArtefactError: (error) => Effect.fail(unavailable(error))
+            ...inner
           })))
       )
     })
