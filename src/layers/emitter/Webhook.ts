@@ -3,7 +3,18 @@
  * wait for that; the message is written down with the outcome, so that another worker goes on when this one dies.
  */
 import { NodeHttpClient } from "@effect/platform-node"
-import { Duration, Effect, Layer, Metric, Option, Redacted, Result, Schedule, Schema, Semaphore } from "effect"
+import {
+  type Duration,
+  Effect,
+  type Layer,
+  Metric,
+  Option,
+  Redacted,
+  Result,
+  Schedule,
+  Schema,
+  Semaphore
+} from "effect"
 import { HttpClient, HttpClientRequest } from "effect/http"
 import { ApiReply } from "../../schemas/dialects/Api.ts"
 import { keyOf } from "../../schemas/Job.ts"
