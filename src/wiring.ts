@@ -20,6 +20,7 @@ import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
 import { Control } from "./layers/control/Control.ts"
 import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
+import { isAllowed } from "./layers/emitter/WebhookTargets.ts"
 import type { Executor } from "./layers/executor/Executor.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
 import * as FunctionFiles from "./layers/functions/FunctionFiles.ts"
@@ -364,11 +365,21 @@ export const layerOperator = ({ http, version }: OperatorWiring) =>
     )
   }))
 
+/** For `doors` of a worker: posts outcomes to whom its jobs name. */
+export const webhookDoors = Effect.fnUntraced(function*(options: NonNullable<ApiWiring["webhooks"]>) {
+  const Webhook = yield* Effect.promise(() => import("./layers/emitter/Webhook.ts"))
+  const client = yield* Layer.build(Webhook.layerClient)
+  return { emitters: [yield* Webhook.make(options).pipe(Effect.provideContext(client))] }
+})
+
 /**
  * The control plane's doors, over `layerWorker`. Loaded only where one is opened: gRPC and the HTTP server take their time
  * and memory. They close before the worker does.
  */
-export const layerApi = ({ grpc, identity = "CN", roles, tls, tokens, webhooks }: ApiWiring) =>
+export const layerApi = (
+  { grpc, http, identity = "CN", roles, tls, tokens, webhooks }: ApiWiring,
+  amqp?: AmqpWiring
+) =>
   Layer.unwrap(Effect.promise(async () => {
     const [JobApiLive, Access, Tls, Tokens] = await Promise.all([
       import("./layers/api/JobApiLive.ts"),
@@ -376,22 +387,23 @@ export const layerApi = ({ grpc, identity = "CN", roles, tls, tokens, webhooks }
       import("./layers/api/Tls.ts"),
       import("./layers/api/Tokens.ts")
     ])
+    const mayPost = isAllowed(webhooks?.allow ?? [])
     const doors = [
       grpc === undefined
         ? Layer.empty
-        : (await import("./layers/grpc/GrpcServer.ts")).layer({ listen: grpc, identity })
+        : (await import("./layers/grpc/GrpcServer.ts")).layer({ listen: grpc, identity }),
+      http === undefined
+        ? Layer.empty
+        : (await import("./layers/http/HttpServer.ts")).layer({ listen: http, identity })
     ] as const
-    const mayPost = webhooks === undefined
-      ? undefined
-      : (url: string) => webhooks.allow.some((start) => url.startsWith(start))
     return Layer.mergeAll(...doors).pipe(
-      Layer.provideMerge(JobApiLive.layer(mayPost === undefined ? {} : { mayPost })),
+      Layer.provideMerge(JobApiLive.layer({ mayPost })),
       Layer.provide(Layer.mergeAll(
         roles === undefined ? Access.layerFixed() : Access.layerFile(roles),
         tokens === undefined ? Tokens.layerNone : Tokens.layerFile(tokens),
         Tls.layerFiles(tls, "server")
       )),
-      Layer.provide(layerSecureRandom)
+      Layer.provide(Layer.merge(layerSecureRandom, layerControlOfAll(amqp)))
     )
   }))
 

@@ -374,20 +374,23 @@ const make = (options: JobApiOptions): Effect.Effect<
           control.artefact(keyOfRecord(record), path, range).pipe(Effect.catchTags({
             JobNotFound: () =>
               Effect.fail(new UnknownJob({ id: ref.id })),
-            JournalError: (error) =>
-              Effect.fail(unavailable(error)),
-            ArtefactError: (error) =>
-              Effect.fail(unavailable(error))
+            ArtefactError: inner.ArtefactError,
+            JournalError: inner.JournalError,
+            WorkerAway: inner.WorkerAway
           })))
       ),
       functions: (caller) =>
-        entitled(caller, "functions", undefined, () => Effect.succeed(offered)),
+        entitled(caller, "functions", undefined, () =>
+          Effect.succeed(offered)),
       remove: Effect.fn("JobApi.remove")((caller, ref) =>
         withJob(caller, "delete", ref, (record) =>
           control.remove(keyOfRecord(record)).pipe(Effect.catchTags({
-            JobNotFound: () => Effect.fail(new UnknownJob({ id: ref.id })),
+            JobNotFound: () =>
+              Effect.fail(new UnknownJob({ id: ref.id })),
             JobNotEnded: () => Effect.fail(new NotEnded({ id: ref.id })),
-            ...inner
+            ArtefactError: inner.ArtefactError,
+            JournalError: inner.JournalError,
+            LogError: inner.LogError
           })))
       )
     })
