@@ -326,7 +326,7 @@ describe("cron", () => {
       ["a day that never comes", { cron: "0 0 30 2 *" }, "there is no such day"],
       ["a time zone that is none", { timeZone: "Mars/Olympus" }, "a time zone, such as Europe/Berlin"],
       ["a name that is no part of an id", { name: "Nightly run" }, "lower-case letters, digits and '-'"],
-      ["a day too long ago", { missedMs: 1e9 }, "a day at most"],
+      ["a day too long ago", { missedMs: 1e9 }, "a time of a day at most"],
       ["a function's name that is none", { function: "No" }, "a function"]
     ] as const
   ) {
