@@ -54,9 +54,20 @@ export const told = (
     }
   })
 
+const withoutSecurity = (operations: object) =>
+  Object.fromEntries(
+    Object.entries(operations).map(([method, { security: _, ...operation }]: [string, Record<string, unknown>]) => [
+      method,
+      operation
+    ])
+  )
+
 /** Who may ask: a certificate of the worker's authority, or a token where the operator gave some out. */
 export const withIdentity = (spec: Record<string, unknown>): Record<string, unknown> => ({
   ...spec,
+  paths: Object.fromEntries(
+    Object.entries(spec["paths"] as Record<string, object>).map(([path, all]) => [path, withoutSecurity(all)])
+  ),
   security: [{ certificate: [] }, { token: [] }],
   components: {
     ...(spec["components"] as object),
