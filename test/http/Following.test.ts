@@ -196,6 +196,7 @@ describe("an output that grows", () => {
             assert.isTrue((c ?? []).some((piece) => typeof piece === "number") === size > keepBytes)
           }
         }
+        for (let look = 0; look < 100 && hand.following() > 0; look++) yield* Effect.sleep("50 millis")
         assert.strictEqual(hand.following(), 0)
       }).pipe(Effect.scoped, Effect.provide([Tokens.layerNone, Memory.layer(keepBytes)])), 60_000)
   }

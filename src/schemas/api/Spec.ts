@@ -35,7 +35,8 @@ const withLines = <O extends Operation>(operation: O): O => ({
         "text/event-stream": { schema: { type: "string" } },
         "application/x-ndjson": { schema: { type: "string" } }
       }
-    }
+    },
+    204: { description: "The end was told before: Last-Event-ID is that of the end" }
   }
 })
 
