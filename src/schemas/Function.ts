@@ -102,6 +102,7 @@ export const make = <Args, Encoded>(
 ): Definition => {
   const name = FunctionName.make(options.name)
   const { check, description, handler, program } = options
+  // An argument nobody knows is a slip of the pen: dropped in silence it would be looked for in vain.
   const decodeArgs = Schema.decodeUnknownEffect(options.args, { errors: "all", onExcessProperty: "error" })
   const decode = (args: unknown) =>
     decodeArgs(args).pipe(
