@@ -306,13 +306,14 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
 const isAnswer = <Tag extends StokerAnswer["answer"]>(answer: StokerAnswer, tag: Tag): answer is Answer<Tag> =>
   answer.answer === tag
 
-const sliceOf = ({ end, entries, next, run }: Answer<"output">): LogSlice => ({
+const sliceOf = ({ available, end, entries, next, run }: Answer<"output">): LogSlice => ({
   entries: entries.map((entry): LogEntry =>
     "base64" in entry
       ? { _tag: "Bytes", stream: entry.stream, offset: entry.offset, bytes: entry.base64 }
       : { _tag: "Gap", stream: entry.stream, from: entry.gapFrom, to: entry.gapTo }
   ),
   next,
+  available: Math.max(available ?? next, next),
   run,
   ...(end === undefined ? {} : { end })
 })

@@ -128,6 +128,7 @@ export const make = Effect.fnUntraced(function*(
         from,
         entries: slice.entries.map(entryOf),
         next: slice.next,
+        available: slice.available,
         run: slice.run,
         ...(slice.end === undefined ? {} : { end: slice.end })
       }

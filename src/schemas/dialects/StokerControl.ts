@@ -90,6 +90,8 @@ export const StokerAnswer = Schema.Union([
       Schema.Struct({ stream: StreamName, gapFrom: Schema.Natural, gapTo: Schema.Natural })
     ])),
     next: Schema.Natural,
+    /** Behind the last byte there is now. Absent from older workers. */
+    available: Schema.optionalKey(Schema.Natural),
     run: Schema.String,
     end: Schema.optionalKey(Schema.Struct({ summaries: Schema.Array(StreamSummary), complete: Schema.Boolean }))
   }),
