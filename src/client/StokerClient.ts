@@ -73,6 +73,9 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>()("Conn
 /** What can come of any question. */
 export type ClientFailure = ClientError | ConnectionError
 
+/** A part of the output. How much more there is, the wire does not say. */
+export type OutputSlice = Omit<LogSlice, "available">
+
 /** What to follow, and who hears of disconnects. */
 export interface ClientFollowRequest extends FollowRequest {
   /** The connection was lost, and is made again: why, and how often that happened since the last event. */
@@ -89,7 +92,7 @@ export class StokerClient extends Context.Service<StokerClient, {
   ) => Effect.Effect<JobView, ClientFailure>
   readonly status: (job: JobRef) => Effect.Effect<JobView, ClientFailure>
   readonly list: (request?: ListRequest) => Effect.Effect<JobPage, ClientFailure>
-  readonly read: (request: ReadRequest) => Effect.Effect<LogSlice, ClientFailure>
+  readonly read: (request: ReadRequest) => Effect.Effect<OutputSlice, ClientFailure>
   /**
    * A job's output, up to its end. Goes on by itself after a disconnect where it was: every byte comes, once. Fails when
    * nothing comes for as long as ten tries take (about a minute).
