@@ -75,9 +75,14 @@ export { type Assignment, Executor, type Run, type RunEvent, type StopRequest } 
 export { Host, HostError, type HostPaths } from "./layers/host/Host.ts"
 export { Ledger, LedgerError, type LedgerRow } from "./layers/ledger/Ledger.ts"
 
-// The functions that a worker has when it is given none.
+// The functions that come with Stoker.
+export { builtIns } from "./functions/BuiltIn.ts"
 export { code, CodeArgs } from "./functions/Code.ts"
 export { command, CommandArgs } from "./functions/Command.ts"
+export { EvalArgs, evalFunction, EvaluationFailed } from "./functions/Eval.ts"
+export { fib, FibArgs } from "./functions/Fib.ts"
+export { noop, NoopArgs } from "./functions/Noop.ts"
+export { PostFailed, wait, WaitArgs } from "./functions/Wait.ts"
 
 // A worker, whole.
 export type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"

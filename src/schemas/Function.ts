@@ -97,7 +97,8 @@ export const make = <Args, Encoded>(
 ): Definition => {
   const name = FunctionName.make(options.name)
   const { check, description, handler, program } = options
-  const decodeArgs = Schema.decodeUnknownEffect(options.args, { errors: "all" })
+  // An argument nobody knows is a slip of the pen: dropped in silence it would be looked for in vain.
+  const decodeArgs = Schema.decodeUnknownEffect(options.args, { errors: "all", onExcessProperty: "error" })
   const decode = (args: unknown) =>
     decodeArgs(args).pipe(
       Effect.mapError((error) =>
