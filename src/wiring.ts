@@ -66,6 +66,24 @@ export interface JournalWiring {
   readonly connections?: number
 }
 
+/** The control plane's doors. Callers are known by the certificates they show, or by tokens over HTTP. */
+export interface ApiWiring {
+  /** HOST:PORT of the gRPC services. Absent: closed. */
+  readonly grpc?: string
+  /** HOST:PORT of the HTTP API. Absent: closed. */
+  readonly http?: string
+  /** PEM files, read again when they change: the callers' authority, what is shown to them, and its key. */
+  readonly tls: { readonly ca: string; readonly cert: string; readonly key: string }
+  /** Where a certificate has its caller's name. Absent: the common name. */
+  readonly identity?: "CN" | "L"
+  /** A file of `RolesFile`, read again when it changes. Absent: everybody sees to their own jobs. */
+  readonly roles?: string
+  /** A file of hashes of bearer tokens, read again when it changes. Absent: none is taken. */
+  readonly tokens?: string
+  /** Where outcomes may be posted to, and what signs them. Absent: nowhere. */
+  readonly webhooks?: { readonly allow: ReadonlyArray<string>; readonly secret: Redacted.Redacted<string> }
+}
+
 /** Doors beside the worker's own, and who tells their senders. */
 export interface Doors {
   readonly intakes?: ReadonlyArray<Intake>

@@ -3,6 +3,7 @@ import { Effect, Option, Redacted, Schema } from "effect"
 import { DaemonConfig } from "../schemas/DaemonConfig.ts"
 import { example } from "../schemas/DaemonExample.ts"
 import { fileOf } from "../schemas/DaemonWorker.ts"
+import type { ApiWiring } from "../wiring.ts"
 import { ExitWith, usageFailure } from "./CliFailure.ts"
 import { USUAL_PLACE } from "./ConfigFile.ts"
 import { exitCode } from "./ExitCode.ts"
@@ -22,6 +23,7 @@ const noFlags: SetupFlags = {
   state: Option.none(),
   http: Option.none(),
   logFormat: Option.none(),
+  api: { grpc: Option.none(), http: Option.none(), tls: Option.none(), roles: Option.none() },
   drivers: [],
   defaultClass: Option.none(),
   slots: Option.none(),
@@ -71,14 +73,25 @@ const masked = (url: string): string => {
   return parsed.href
 }
 
+/** Without the secret that signs webhooks. */
+const shownApi = ({ tls, webhooks, ...api }: ApiWiring): NonNullable<DaemonConfig["api"]> => {
+  const [first, ...others] = webhooks?.allow ?? []
+  return {
+    ...api,
+    ...tls,
+    ...(first === undefined ? {} : { webhooks: { allow: [first, ...others], secretFile: "****" } })
+  }
+}
+
 export const showConfig = Effect.fn("RunConfig.showConfig")(
   function*(flags: Pick<SetupFlags, "config" | "state" | "amqp">) {
-    const { amqp, config, http, log, stateDirectory } = yield* workerSetup({ ...noFlags, ...flags })
+    const { amqp, api, config, http, log, stateDirectory } = yield* workerSetup({ ...noFlags, ...flags })
     const effective: DaemonConfig = {
       stateDirectory,
       ...fileOf(config),
       ...(Option.isSome(amqp) ? { amqp: { url: masked(Redacted.value(amqp.value)) } } : {}),
       ...(Option.isSome(http) ? { http: { listen: http.value } } : {}),
+      ...(Option.isSome(api) ? { api: shownApi(api.value) } : {}),
       log
     }
     yield* print(JSON.stringify(yield* Effect.orDie(Schema.encodeEffect(DaemonConfig)(effective)), null, 2))

@@ -24,13 +24,18 @@ const QUEUES = {
   "stoker.jobs.low": "stoker.jobs.low"
 }
 
-const readConfigOf = ({ amqp, config, http, journal, log, stateDirectory }: WorkerSetup): ReadConfig => ({
+const readConfigOf = ({ amqp, api, config, http, journal, log, stateDirectory }: WorkerSetup): ReadConfig => ({
   config,
   others: {
     stateDirectory,
     amqp: Option.match(amqp, { onNone: () => "", onSome: Redacted.value }),
     journal: Option.match(journal, { onNone: () => "", onSome: Redacted.value }),
     "http.listen": Option.getOrElse(http, () => ""),
+    api: Option.match(api, {
+      onNone: () => "",
+      onSome: ({ webhooks, ...rest }) =>
+        JSON.stringify([rest, webhooks === undefined ? "" : [webhooks.allow, Redacted.value(webhooks.secret)]])
+    }),
     "log.format": log.format,
     "log.level": log.level
   }

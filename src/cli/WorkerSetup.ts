@@ -1,6 +1,8 @@
 /** What a worker is started with: flags and environment over the configuration file over the defaults. */
 import { Effect, type LogLevel, Option, type Redacted } from "effect"
 import type { WorkerConfig } from "../schemas/WorkerConfig.ts"
+import type { ApiWiring } from "../wiring.ts"
+import { type ApiFlags, apiSetup } from "./ApiSetup.ts"
 import { besideFile, configPath, readConfig, readSecret } from "./ConfigFile.ts"
 import * as Loggers from "./Loggers.ts"
 import { stateDirectory } from "./StateDirectory.ts"
@@ -14,6 +16,7 @@ export interface SetupFlags extends WorkerFlags {
   /** HOST:PORT for probes and metrics. */
   readonly http: Option.Option<string>
   readonly logFormat: Option.Option<Loggers.LogFormat>
+  readonly api: ApiFlags
 }
 
 export interface WorkerSetup {
@@ -26,6 +29,8 @@ export interface WorkerSetup {
   /** PostgreSQL, shared by several hosts. Absent: a file in the state directory. */
   readonly journal: Option.Option<Redacted.Redacted<string>>
   readonly http: Option.Option<string>
+  /** The control plane. Absent: its doors stay closed. */
+  readonly api: Option.Option<ApiWiring>
   readonly log: { readonly format: Loggers.LogFormat; readonly level: LogLevel.LogLevel }
 }
 
@@ -48,6 +53,7 @@ export const workerSetup = Effect.fnUntraced(function*(flags: SetupFlags) {
       ? Option.some(yield* readSecret(file, "journal", journal))
       : flags.journal,
     http: Option.orElse(flags.http, () => Option.fromUndefinedOr(http?.listen)),
+    api: yield* apiSetup(flags.api, file),
     log: {
       format: Option.getOrElse(flags.logFormat, () => log.format ?? "auto"),
       level: Option.getOrElse(yield* Loggers.asked, () => log.level ?? "Info")

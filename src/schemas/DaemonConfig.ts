@@ -152,6 +152,47 @@ export const FileSecret = Schema.Struct({
 )
 export type FileSecret = typeof FileSecret.Type
 
+const path = Schema.NonEmptyString
+
+/** Where outcomes may be posted to. */
+export const FileWebhooks = Schema.Struct({
+  allow: Schema.NonEmptyArray(
+    Schema.String.check(
+      Schema.isPattern(/^https?:\/\/[^\s]+$/, {
+        expected: "the beginning of addresses, such as https://hooks.example.com/"
+      })
+    )
+  ).pipe(
+    Schema.annotateKey({ description: "the beginnings of the addresses that jobs may name" })
+  ),
+  secretFile: field(path, "a file whose first line signs what is posted, readable by the worker's user only"),
+  secretEnv: field(Schema.NonEmptyString, "the environment variable that has that secret")
+}).check(
+  Schema.makeFilter(({ secretEnv, secretFile }) =>
+    (secretFile === undefined) !== (secretEnv === undefined)
+      ? undefined
+      : "exactly one of secretFile and secretEnv is expected"
+  )
+)
+export type FileWebhooks = typeof FileWebhooks.Type
+
+/** The control plane's doors. */
+export const FileApi = Schema.Struct({
+  grpc: field(HttpListen, "HOST:PORT of the gRPC services"),
+  http: field(HttpListen, "HOST:PORT of the HTTP API"),
+  ca: field(path, "the authority whose certificates callers show (PEM; `stoker certs` makes all three)"),
+  cert: field(path, "the certificate that is shown to callers"),
+  key: field(path, "its key, readable by the worker's user only"),
+  identity: field(
+    Schema.Literals(["CN", "L"]),
+    "where a certificate has its caller's name: common name, or locality as workernator had it"
+  ),
+  roles: field(path, "who may do what (default: everybody with a certificate sees to their own jobs)"),
+  tokens: field(path, "bearer tokens for the HTTP API, as hashes (default: certificates only)"),
+  webhooks: field(FileWebhooks, "outcomes may be posted (default: nowhere)")
+})
+export type FileApi = typeof FileApi.Type
+
 /** The least a worker says: as LOG_LEVEL. */
 export const FileLogLevel = Schema.Literals(["All", "Trace", "Debug", "Info", "Warn", "Error", "Fatal", "None"])
 
@@ -220,6 +261,7 @@ export const DaemonConfig = Schema.Struct({
     }),
     "probes and metrics over TCP: /livez, /readyz, /metrics (default: only the admin socket)"
   ),
+  api: field(FileApi, "gRPC and HTTP for callers with certificates (default: neither)"),
   log: field(
     Schema.Struct({
       format: field(Schema.Literals(["auto", "pretty", "json"]), "auto: pretty on a terminal, else lines of JSON"),

@@ -42,7 +42,17 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["classes.pool.charge", { memory: "256M", cpus: 0.5 }],
   ["amqp", { urlFile: "/etc/stoker/amqp-url" }],
   ["journal", { urlEnv: "STOKER_JOURNAL" }],
-  ["http", { listen: "127.0.0.1:9464" }]
+  ["http", { listen: "127.0.0.1:9464" }],
+  ["api", {
+    grpc: "127.0.0.1:7077",
+    http: "127.0.0.1:7078",
+    ca: "certs/ca.crt",
+    cert: "certs/server.crt",
+    key: "certs/server.key",
+    identity: "CN",
+    roles: "roles.json",
+    webhooks: { allow: ["https://hooks.example.com/"], secretEnv: "STOKER_WEBHOOK_SECRET" }
+  }]
 ])
 
 const isObject = Schema.is(Schema.Record(Schema.String, Schema.Unknown))

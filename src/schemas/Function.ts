@@ -3,6 +3,7 @@ import { Effect, Schema } from "effect"
 import { FunctionName } from "./Ids.ts"
 import type { Limits } from "./Limits.ts"
 import { ofInvocation, type Program } from "./Program.ts"
+import type { NetworkPolicy } from "./SandboxClass.ts"
 
 /** A function was asked for something it does not do. */
 export class InvalidArguments extends Schema.TaggedError<InvalidArguments>()("InvalidArguments", {
@@ -65,6 +66,10 @@ export interface Definition {
   /** Checks plain JSON arguments against `args` and makes the program. */
   readonly program: (args: unknown, limits: PhaseLimits) => Effect.Effect<Program, InvalidArguments>
 }
+
+/** Why a function cannot run in a class with that network; undefined if it can. */
+export const unmetNeed = ({ name, needs }: Definition, network: NetworkPolicy): string | undefined =>
+  needs.network === true && network === "none" ? `${name} needs a network, and the class has none` : undefined
 
 interface Described<Args, Encoded> {
   readonly name: string

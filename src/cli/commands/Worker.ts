@@ -52,6 +52,30 @@ export const worker = Command.make(
       Flag.withSchema(HttpListen),
       Flag.optional
     ),
+    api: {
+      grpc: Flag.String("grpc").pipe(
+        Flag.withDescription("Serve the gRPC services there, to callers with certificates (needs --tls)"),
+        Flag.withMetavar("HOST:PORT"),
+        Flag.withSchema(HttpListen),
+        Flag.optional
+      ),
+      http: Flag.String("api").pipe(
+        Flag.withDescription("Serve the HTTP API there, to callers with certificates (needs --tls)"),
+        Flag.withMetavar("HOST:PORT"),
+        Flag.withSchema(HttpListen),
+        Flag.optional
+      ),
+      tls: Flag.String("tls").pipe(
+        Flag.withDescription("Folder with ca.crt, server.crt and server.key; `stoker certs` makes it"),
+        Flag.withMetavar("DIR"),
+        Flag.optional
+      ),
+      roles: Flag.String("roles").pipe(
+        Flag.withDescription("Who may do what there (default: all see to their own jobs)"),
+        Flag.withMetavar("FILE"),
+        Flag.optional
+      )
+    },
     logFormat: Flag.Literals("log-format", ["auto", "pretty", "json"]).pipe(
       Flag.withDescription("auto: pretty on a terminal, else JSON lines. LOG_LEVEL says how much (default auto)"),
       Flag.optional

@@ -1,11 +1,10 @@
 /** What every door says to the worker. The actors implement it; gRPC, HTTP and CLI know only this tag. */
 import { Context, type Effect, Schema, type Stream } from "effect"
 import { type JobKey, JobKey as JobKeySchema } from "../../schemas/Ids.ts"
-import type { JobState } from "../../schemas/Job.ts"
 import type { JobEvent } from "../../schemas/JobEvent.ts"
 import type { Terms } from "../../schemas/Terms.ts"
 import type { ArtefactError, ArtefactNotFound, ArtefactRange, ArtefactSlice } from "../artefacts/Artefacts.ts"
-import type { IdConflict, JobRecord, JournalError, Request } from "../journal/Journal.ts"
+import type { IdConflict, JobRecord, JobsWanted, JournalError, ListedJob, Request } from "../journal/Journal.ts"
 import type { LogError, LogNotFound, LogSlice, ReadOptions } from "../log/Log.ts"
 import type { Overloaded } from "./Overloaded.ts"
 
@@ -13,6 +12,13 @@ import type { Overloaded } from "./Overloaded.ts"
 export class JobNotFound extends Schema.TaggedError<JobNotFound>()("JobNotFound", { key: JobKeySchema }) {
   override get message() {
     return `there is no job ${this.key.id}; \`stoker list\` shows the jobs there are`
+  }
+}
+
+/** Only what has ended can be removed. Nothing was done. */
+export class JobNotEnded extends Schema.TaggedError<JobNotEnded>()("JobNotEnded", { key: JobKeySchema }) {
+  override get message() {
+    return `job ${this.key.id} has not ended; stop it first`
   }
 }
 
@@ -29,9 +35,8 @@ export class Control extends Context.Service<Control, {
     options: { readonly reason: string; readonly graceMs: number }
   ) => Effect.Effect<JobRecord, JobNotFound | JournalError>
   readonly status: (key: JobKey) => Effect.Effect<JobRecord, JobNotFound | JournalError>
-  readonly list: (
-    filter: { readonly id?: string; readonly state?: JobState; readonly limit: number }
-  ) => Effect.Effect<ReadonlyArray<JobRecord>, JournalError>
+  /** Newest first. There may be more when there are as many as `limit`: `before` the last one's `cursor`. */
+  readonly list: (filter: JobsWanted) => Effect.Effect<ReadonlyArray<ListedJob>, JournalError>
   readonly read: (key: JobKey, options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | LogError>
   /** Bytes of a file that an ended job left, by the name its settlement has for it. `artefactPieces` gives all of them. */
   readonly artefact: (
@@ -39,6 +44,14 @@ export class Control extends Context.Service<Control, {
     path: string,
     range: ArtefactRange
   ) => Effect.Effect<ArtefactSlice, JobNotFound | ArtefactNotFound | ArtefactError | JournalError>
+  /**
+   * Removes what is kept of an ended job: its files, its output, its row. What its sender has still to be told is told. The
+   * id is free then: a repeat of it, also one that a broker delivers again, is a new job. After an error the row is still
+   * there, and it may be asked again. Output that lies on another worker's host goes there, with the time.
+   */
+  readonly remove: (
+    key: JobKey
+  ) => Effect.Effect<void, JobNotFound | JobNotEnded | ArtefactError | LogError | JournalError>
   /** What happens from now on, all jobs. A subscriber that lags far behind loses the oldest, never slows a job. */
   readonly events: Stream.Stream<JobEvent>
 }>()("stoker/layers/control/Control") {}
