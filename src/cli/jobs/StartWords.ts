@@ -4,7 +4,7 @@
  */
 import { Result } from "effect"
 import { type Call, entrySchema, type Field, itemSchema } from "./Fields.ts"
-import { check, describe, type Node, type Problem, typesOf } from "./JsonSchema.ts"
+import { check, type Node, type Problem, typesOf } from "./JsonSchema.ts"
 
 /** How many words an option of every job takes: none, the next one, or one that may follow `=`. */
 export type Takes = "none" | "value" | "optional"
@@ -299,12 +299,8 @@ export const assemble = (call: Call, given: Given): Result.Result<Readonly<Recor
     return args
   })
 
-/** What a field's schema says, for completion: its words, if they are few. */
-export const choicesOf = (node: Node, root: Node): ReadonlyArray<string> => {
+/** The words a field's schema has to choose from, for completion. */
+export const choicesOf = (node: Node): ReadonlyArray<string> => {
   const values = node["enum"]
-  return Array.isArray(values)
-    ? values.filter((value) => typeof value === "string")
-    : describe(node, root) === "true or false"
-    ? ["true", "false"]
-    : []
+  return Array.isArray(values) ? values.filter((value) => typeof value === "string") : []
 }
