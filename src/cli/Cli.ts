@@ -4,6 +4,7 @@ import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
 import { explain } from "./CliFailure.ts"
 import { artefacts } from "./commands/Artefacts.ts"
+import { certs } from "./commands/Certs.ts"
 import { config } from "./commands/Config.ts"
 import { context } from "./commands/Context.ts"
 import { dead } from "./commands/Dead.ts"
@@ -43,6 +44,7 @@ const stoker = Command.make("stoker").pipe(
     drain,
     reload,
     config,
+    certs,
     dead,
     doctor,
     demo

@@ -33,7 +33,8 @@ export const readConfig = Effect.fnUntraced(function*(path: string) {
       )
   })
   // Loaded only by whoever has a file.
-  const { faultLine, readDaemonConfig } = yield* Effect.promise(() => import("../schemas/DaemonText.ts"))
+  const { readDaemonConfig } = yield* Effect.promise(() => import("../schemas/DaemonText.ts"))
+  const { faultLine } = yield* Effect.promise(() => import("../schemas/JsonDocument.ts"))
   const read = readDaemonConfig(text)
   if (Result.isFailure(read)) {
     return yield* usageFailure(

@@ -51,6 +51,7 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
     key: "certs/server.key",
     identity: "CN",
     roles: "roles.json",
+    tokens: "tokens.json",
     webhooks: { allow: ["https://hooks.example.com/"], secretEnv: "STOKER_WEBHOOK_SECRET" }
   }]
 ])

@@ -2,8 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema, SchemaAST } from "effect"
 import { DaemonConfig } from "../../src/schemas/DaemonConfig.ts"
 import { example } from "../../src/schemas/DaemonExample.ts"
-import { faultLine, readDaemonConfig } from "../../src/schemas/DaemonText.ts"
+import { readDaemonConfig } from "../../src/schemas/DaemonText.ts"
 import { fileOf, workerConfigOf } from "../../src/schemas/DaemonWorker.ts"
+import { faultLine } from "../../src/schemas/JsonDocument.ts"
 import { standardConfig, WorkerConfig } from "../../src/schemas/WorkerConfig.ts"
 
 const faults = (content: unknown): ReadonlyArray<string> =>
@@ -207,7 +208,7 @@ describe("the example", () => {
     }
     collect(DaemonConfig.ast)
     // A secret's other forms, and what this version does not have.
-    for (const name of ["url", "urlEnv", "journal"]) names.delete(name)
+    for (const name of ["url", "urlEnv", "journal", "secretFile"]) names.delete(name)
     assert.isAbove(names.size, 60)
     for (const name of names) assert.include(uncommented, `"${name}":`)
     assert.notMatch(example, /\/\/ *\n/)

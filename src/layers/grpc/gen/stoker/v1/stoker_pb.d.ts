@@ -174,9 +174,11 @@ export declare type Eval = Message<"stoker.v1.Eval"> & {
   expression: string;
 
   /**
-   * @generated from field: map<string, double> variables = 2;
+   * The value of each variable of the expression, and of no other.
+   *
+   * @generated from field: map<string, double> args = 2;
    */
-  variables: { [key: string]: number };
+  args: { [key: string]: number };
 };
 
 /**
@@ -200,6 +202,13 @@ export declare type Wait = Message<"stoker.v1.Wait"> & {
    * @generated from field: uint32 seconds = 2;
    */
   seconds: number;
+
+  /**
+   * The address is not public, and the sandbox class's network allows it.
+   *
+   * @generated from field: bool private = 3;
+   */
+  private: boolean;
 };
 
 /**
