@@ -1,6 +1,6 @@
 /** A function's arguments as the command line takes them: words by their place, flags, and what is left for JSON. */
 import type { FunctionView } from "../../schemas/JobView.ts"
-import { describe, type Node, resolve, typesOf } from "./JsonSchema.ts"
+import { describe, type Node, resolve, typesOf, wholeOf } from "./JsonSchema.ts"
 
 /**
  * How a field is written. `text`: one word, read as the schema's types allow. `switch`: a flag without a value.
@@ -77,21 +77,32 @@ export const metavar = ({ kind, schema, word }: Field, root: Node): string => {
   return types.has("string") ? "string" : types.has("number") || types.has("integer") ? "number" : "value"
 }
 
+const isTold = (node: Node, root: Node) => describe(node, root).includes(" ")
+
+/** What somebody wrote about it. Without a title it is what Effect makes of its checks, which we say better. */
+const annotation = (schema: Node, root: Node): string | undefined => {
+  const { description, title } = wholeOf(schema, root)
+  return typeof title === "string" && typeof description === "string" ? description : undefined
+}
+
 /** What the field takes, in words. */
 export const fieldText = ({ kind, schema }: Field, root: Node): string => {
-  const description = resolve(schema, root)["description"]
-  if (typeof description === "string") return description
+  const about = annotation(schema, root)
+  const values = (node: Node, rest: string) =>
+    about === undefined
+      ? `${describe(node, root)}${rest}`
+      : `${about}${isTold(node, root) ? ` (${describe(node, root)}${rest})` : ""}`
   switch (kind) {
     case "switch":
-      return ""
+      return about ?? ""
     case "map":
-      return `${describe(entrySchema(schema, root) ?? {}, root)} for each name; may be repeated`
+      return values(entrySchema(schema, root) ?? {}, " for each name; may be repeated")
     case "list":
-      return `${describe(itemSchema(schema, root), root)}; may be repeated`
+      return values(itemSchema(schema, root), "; may be repeated")
     case "json":
-      return "JSON, or @FILE with it"
+      return about === undefined ? "JSON, or @FILE with it" : `${about} (JSON, or @FILE with it)`
     case "text":
-      return describe(schema, root)
+      return values(schema, "")
   }
 }
 

@@ -2,7 +2,7 @@
 import type { JobView } from "../../schemas/JobView.ts"
 import { describe, isSuccess } from "../../schemas/Outcome.ts"
 import { labelOf } from "./Fields.ts"
-import { type Node, resolve } from "./JsonSchema.ts"
+import { type Node, resolve, wholeOf } from "./JsonSchema.ts"
 
 const two = (value: number) => String(value).padStart(2, "0")
 
@@ -53,7 +53,7 @@ const valueText = (value: unknown) => oneLine(typeof value === "string" ? value 
 const titleOf = (name: string, schema: Node | undefined): string => {
   const properties = schema === undefined ? undefined : resolve(schema, schema)["properties"]
   const property = isObject(properties) ? properties[name] : undefined
-  const title = isObject(property) && schema !== undefined ? resolve(property, schema)["title"] : undefined
+  const title = isObject(property) && schema !== undefined ? wholeOf(property, schema)["title"] : undefined
   return typeof title === "string" ? title : labelOf(name)
 }
 

@@ -102,6 +102,13 @@ const integers: Readonly<Record<number, true>> = { [Number.MAX_SAFE_INTEGER]: tr
 /** Bounds that stand for "any that is exact" are nothing to tell a person. */
 const told = (bound: number | undefined) => bound === undefined || integers[bound] === true ? undefined : bound
 
+/** A schema with the parts that further checks and annotations have added to it. */
+export const wholeOf = (node: Node, root: Node): Node =>
+  nodesOf(resolve(node, root)["allOf"]).reduce<Node>(
+    (all, part) => ({ ...all, ...resolve(part, root) }),
+    resolve(node, root)
+  )
+
 /** What a value of this schema is, in words: for help texts and for whoever gave another one. */
 export const describe = (node: Node, root: Node): string => {
   const found = resolve(node, root)
@@ -113,7 +120,7 @@ export const describe = (node: Node, root: Node): string => {
   if ("const" in found) return JSON.stringify(found["const"])
   const choices = [...nodesOf(found["anyOf"]), ...nodesOf(found["oneOf"])]
   if (choices.length > 0) return listed([...new Set(choices.map((choice) => describe(choice, root)))])
-  const merged = nodesOf(found["allOf"]).reduce<Node>((all, part) => ({ ...all, ...resolve(part, root) }), found)
+  const merged = wholeOf(found, root)
   const what = listed([...typesOf(merged, root)].map((type) => articles[type] ?? type))
   const above = told(numberOf(merged["minimum"])), below = told(numberOf(merged["maximum"]))
   const over = numberOf(merged["exclusiveMinimum"]), under = numberOf(merged["exclusiveMaximum"])
@@ -237,6 +244,8 @@ export const check = (
   }
   if (one.length > 0 && one.filter((choice) => misses(choice).length === 0).length !== 1) return wrong()
   const all = nodesOf(found["allOf"]).flatMap(misses)
+  // A part's own words are not the whole of what the value should be.
+  if (all.some((problem) => problem.path.length === path.length)) return wrong()
   if (typeof value === "string" && !checkString(value, found)) return wrong()
   if (typeof value === "number" && outside(value, found)) return wrong()
   if (Array.isArray(value)) return [...all, ...checkArray(value, found, root, path)]
