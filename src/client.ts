@@ -19,6 +19,7 @@ export {
   StokerClient
 } from "./client/StokerClient.ts"
 export * as StokerClientGrpc from "./client/StokerClientGrpc.ts"
+export * as StokerClientHttp from "./client/StokerClientHttp.ts"
 export {
   type Address,
   type CredentialFiles,

@@ -85,6 +85,7 @@ export const targetOf = Effect.fnUntraced(function*(
 export const clientOf = (choice: ServerChoice): Layer.Layer<StokerClient, CliFailure | ConnectionError> =>
   Layer.unwrap(Effect.gen(function*() {
     const target = yield* targetOf(choice)
-    const module = yield* Effect.promise(() => import("../../client/StokerClientGrpc.ts"))
-    return module.layer(target)
+    return target.address.protocol === "grpc"
+      ? (yield* Effect.promise(() => import("../../client/StokerClientGrpc.ts"))).layer(target)
+      : (yield* Effect.promise(() => import("../../client/StokerClientHttp.ts"))).layer(target)
   }))

@@ -156,9 +156,12 @@ export const readWords = (
     return { operands, after, fields, json, options: rest, help }
   })
 
-/** Where the words behind `--` go if the function takes none by their place: its first list. */
+/** Lists of words for a program, by the names they usually have. */
+const programWords = ["argv", "args"]
+
+/** Where the words behind `--` go if the function takes none by their place. */
 export const restField = ({ flags, places }: Call): Field | undefined =>
-  places.length === 0 ? flags.find(({ kind }) => kind === "list") : undefined
+  places.length > 0 ? undefined : flags.find(({ kind, name }) => kind === "list" && programWords.includes(name))
 
 const INTEGER = /^[+-]?\d+$/
 const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?$/i
