@@ -12,7 +12,8 @@ const HELD_MS = 10_000
 /** Trouble of the moment. */
 const passes = (failure: ClientFailure): boolean =>
   failure._tag === "ConnectionError"
-    ? failure.problem === "lost" || failure.problem === "unreachable"
+    // A server that was there once may show anything while it is replaced; files of ours stay as they are.
+    ? failure.problem !== "credentials" && failure.problem !== "protocol"
     : failure.kind === "unavailable" || failure.kind === "overloaded"
 
 /** Where to go on, when the connection is gone. */

@@ -183,6 +183,8 @@ export const layer = (target: Target): Layer.Layer<StokerClient, ConnectionError
             ),
             (call) => Effect.sync(() => call.cancel())
           )
+          // Cancelling is told as an error too, when nobody listens any more: without a listener it would end the process.
+          call.on("error", () => undefined)
           call.on("metadata", () => {
             wasThere = true
           })

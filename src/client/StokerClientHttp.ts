@@ -12,13 +12,15 @@ import type { JobView } from "../schemas/JobView.ts"
 import { resuming } from "./Resume.ts"
 import { ClientError, type ClientFailure, ConnectionError, kindNamed, StokerClient } from "./StokerClient.ts"
 import type { Target } from "./Target.ts"
-import { troubleOf } from "./Trouble.ts"
+import { troubleOf, usable } from "./Trouble.ts"
 
 /** The server waits no longer at once. */
 const MOST_WAIT_SECONDS = 60
 
 /** What a problem document has that is told. */
-const isProblem = (value: unknown): value is { readonly type: string; readonly detail: string; readonly remedy: string } =>
+const isProblem = (
+  value: unknown
+): value is { readonly type: string; readonly detail: string; readonly remedy: string } =>
   Predicate.hasProperty(value, "type") && typeof value.type === "string" && value.type.startsWith(problemPrefix) &&
   Predicate.hasProperty(value, "detail") && typeof value.detail === "string" &&
   Predicate.hasProperty(value, "remedy") && typeof value.remedy === "string"
@@ -32,7 +34,9 @@ const kindOf: Readonly<Record<string, string>> = {
   "unknown-path": "internal"
 }
 
-const toldBy = ({ detail, remedy, type }: { readonly type: string; readonly detail: string; readonly remedy: string }) => {
+const toldBy = (
+  { detail, remedy, type }: { readonly type: string; readonly detail: string; readonly remedy: string }
+) => {
   const name = type.slice(problemPrefix.length)
   return new ClientError({ kind: kindNamed(kindOf[name] ?? name).name, reason: detail, remedy })
 }
@@ -60,12 +64,11 @@ const rootOf = (error: unknown): unknown => {
 const failureOf = (target: Target, error: unknown, wasThere = false): Effect.Effect<ClientFailure> => {
   if (error instanceof ClientError || error instanceof ConnectionError) return Effect.succeed(error)
   if (isProblem(error)) return Effect.succeed(toldBy(error))
-  if (Schema.isSchemaError(error)) return Effect.succeed(protocol(target, error))
-  if (Predicate.isTagged(error, "HttpClientError")) {
-    const reason = Predicate.hasProperty(error, "reason") ? error.reason : undefined
-    if (!Predicate.isTagged(reason, "TransportError")) return Effect.succeed(protocol(target, error))
-  }
   const root = rootOf(error)
+  if (Schema.isSchemaError(root)) return Effect.succeed(protocol(target, error))
+  const isBroken = Predicate.hasProperty(root, "code") ||
+    (Predicate.hasProperty(error, "reason") && Predicate.isTagged(error.reason, "TransportError"))
+  if (Predicate.isTagged(error, "HttpClientError") && !isBroken) return Effect.succeed(protocol(target, error))
   return wasThere
     ? Effect.succeed(
       new ConnectionError({
@@ -137,6 +140,7 @@ export const layer = (target: Target): Layer.Layer<StokerClient, ConnectionError
     ...(key === undefined ? {} : { key })
   })
   const make = Effect.gen(function*() {
+    yield* usable(target)
     const api = yield* HttpApiClient.make(StokerHttpApi, {
       baseUrl: `https://${address.host.includes(":") ? `[${address.host}]` : address.host}:${address.port}`,
       transformClient: (client) =>
@@ -161,9 +165,7 @@ export const layer = (target: Target): Layer.Layer<StokerClient, ConnectionError
       Stream.unwrap(Effect.map(told(api.events(followTo(request))), (stream) =>
         stream.pipe(
           Stream.mapEffect(eventOf),
-          Stream.catch((error) =>
-            Stream.fromEffect(Effect.flatMap(failureOf(target, error, true), Effect.fail))
-          )
+          Stream.catch((error) => Stream.fromEffect(Effect.flatMap(failureOf(target, error, true), Effect.fail)))
         )))
 
     /** What there is, as a follower is given it, up to so many bytes. */

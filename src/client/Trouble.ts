@@ -151,6 +151,21 @@ const meanings: ReadonlyArray<readonly [pattern: RegExp, words: (target: Target,
       )
   ],
   [
+    /TURNED_AWAY/,
+    ({ credentials }) =>
+      credentials.cert === undefined
+        ? words(
+          "client-certificate",
+          "the server wants a certificate, and you show none",
+          "Name yours: --cert and --key."
+        )
+        : words(
+          "client-certificate",
+          "the server ends the connection when it has seen your certificate",
+          "Have one issued by its CA: stoker certs issue. If others are sent away too, it is full: try again later."
+        )
+  ],
+  [
     /PROTOCOL_VERSION|UNSUPPORTED_PROTOCOL/,
     () => words("tls", "it speaks no TLS 1.3", "Check the address: a worker speaks TLS 1.3 and nothing older.")
   ],
@@ -166,6 +181,9 @@ const inWords = (target: Target, text: string): Words | undefined =>
 /** How long the way there is tried, and how long a server that let us in has for changing its mind (TLS 1.3 does that). */
 const PROBE_MS = 3000
 const AFTERTHOUGHT_MS = 300
+
+/** With TLS 1.3 a client is in before its certificate was looked at; some servers then end it without a word. */
+const TURNED_AWAY = new Error("TURNED_AWAY")
 
 /** What comes of a handshake, undefined if it holds. */
 const handshake = ({ address, credentials }: Target): Effect.Effect<{ readonly text: string } | undefined> =>
@@ -188,15 +206,26 @@ const handshake = ({ address, credentials }: Target): Effect.Effect<{ readonly t
       ...(cert === undefined ? {} : { cert }),
       ...(key === undefined ? {} : { key })
     })
-    socket.on("error", told)
-    socket.on("close", () => told(new Error("the server closed the connection")))
+    let isIn = false
+    socket.on("error", (error) => told(isIn && !codeOf(error).startsWith("ERR_SSL") ? TURNED_AWAY : error))
+    socket.on("close", () => told(isIn ? TURNED_AWAY : new Error("the server closed the connection")))
     socket.on("secureConnect", () => {
+      isIn = true
       settled = setTimeout(() => told(), AFTERTHOUGHT_MS)
     })
     return Effect.sync(() => {
       clearTimeout(settled)
       socket.destroy()
     })
+  })
+
+/** Fails if certificate and key of ours cannot be used, whatever is at the other end. */
+export const usable = (target: Target): Effect.Effect<void, ConnectionError> =>
+  Effect.flatMap(Clock.currentTimeMillis, (nowMs) => {
+    const own = ourCertificate(target.credentials, nowMs)
+    return own === undefined
+      ? Effect.void
+      : Effect.fail(new ConnectionError({ ...own, server: target.address.text }))
   })
 
 /** What to tell of a connection that failed; `cause` is what the client said. */

@@ -242,6 +242,7 @@ const make = Effect.gen(function*() {
         return {
           entries,
           next,
+          available: job.produced,
           run: "run-1",
           ...(hasEnded(job) && next >= job.produced ? { end: { summaries: [], complete: true } } : {})
         }
