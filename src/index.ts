@@ -31,12 +31,21 @@ export {
   type ArtefactWriter
 } from "./layers/artefacts/Artefacts.ts"
 export { ConfigSource, type ReadConfig } from "./layers/config/ConfigSource.ts"
-export { Control, JobNotFound } from "./layers/control/Control.ts"
+export { Control, JobNotEnded, JobNotFound, WorkerAway } from "./layers/control/Control.ts"
 export { Operator, ReloadRefused } from "./layers/control/Operator.ts"
 export { Overloaded } from "./layers/control/Overloaded.ts"
 export { Direct, type Parting } from "./layers/intake/Direct.ts"
 export { requestHash } from "./layers/intake/RequestHash.ts"
-export { IdConflict, type JobRecord, Journal, JournalError, type Request } from "./layers/journal/Journal.ts"
+export {
+  IdConflict,
+  JobCursor,
+  type JobRecord,
+  type JobsWanted,
+  Journal,
+  JournalError,
+  type ListedJob,
+  type Request
+} from "./layers/journal/Journal.ts"
 export {
   Log,
   type LogEnd,
@@ -49,6 +58,7 @@ export {
 
 // What can be added to it.
 export { type Emitter, Emitters, type Telling } from "./layers/emitter/Emitter.ts"
+export { FunctionsRefused } from "./layers/functions/FunctionHost.ts"
 export { Functions } from "./layers/functions/Functions.ts"
 export { type Delivery, type Intake, Intakes } from "./layers/intake/Intake.ts"
 export {

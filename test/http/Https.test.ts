@@ -1,9 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Queue, Stream } from "effect"
-import { readdirSync } from "node:fs"
+import { Effect, Layer, Queue, Stream } from "effect"
+import { createHash } from "node:crypto"
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { connect, type Socket } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { connect as connectTls } from "node:tls"
 import { clientTls, type TlsMaterial } from "../../src/layers/api/TlsMaterial.ts"
+import * as Tokens from "../../src/layers/api/Tokens.ts"
 import { certificates } from "../support/Certs.ts"
 import { Hand } from "./FakeApi.ts"
 import { call, json, open, server, tlsOf } from "./Https.ts"
@@ -20,6 +24,17 @@ const until = Effect.fnUntraced(function*(what: string, holds: () => boolean) {
   }
   assert.fail(`${what}: not within 20 s`)
 })
+
+const tokens = Layer.unwrap(Effect.gen(function*() {
+  const folder = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "stoker-http-"))),
+    (path) => Effect.sync(() => rmSync(path, { recursive: true }))
+  )
+  const file = join(folder, "tokens.json")
+  const sha256 = createHash("sha256").update("carols-secret").digest("hex")
+  writeFileSync(file, JSON.stringify({ tokens: [{ name: "carol", sha256 }] }), { mode: 0o600 })
+  return Tokens.layerFile(file)
+}))
 
 describe("the HTTP API over TLS", () => {
   it.live("who asks is who the certificate says, and nobody else gets to speak", () =>
@@ -55,24 +70,32 @@ describe("the HTTP API over TLS", () => {
       })
       assert.notInclude(plain, "200 OK")
       assert.strictEqual(yield* asking(as(certs.alice)), "answered")
-    }).pipe(Effect.scoped, Effect.provide(Memory.layer())))
+    }).pipe(Effect.scoped, Effect.provide([Tokens.layerNone, Memory.layer()])))
 
-  it.live("without a certificate where it is optional, the answer is 401, and a bad one is none", () =>
+  it.live("with tokens a certificate need not be shown; without either the answer is 401, and a bad one is none", () =>
     Effect.gen(function*() {
       const certs = yield* Effect.promise(certificates)
-      const port = yield* server({ clientCertificate: "optional" })
+      const port = yield* server()
       const as = (material: TlsMaterial | undefined) => ({ tls: tlsOf(material, certs.authority.cert) })
       assert.strictEqual((yield* call(port, "/v1/jobs", as(undefined))).status, 401)
       assert.strictEqual((yield* call(port, "/v1/jobs", as(certs.rogue))).status, 401)
       assert.strictEqual((yield* call(port, "/v1/jobs", as(certs.expired))).status, 401)
       assert.strictEqual((yield* call(port, "/v1/jobs", as(certs.alice))).status, 200)
-    }).pipe(Effect.scoped, Effect.provide(Memory.layer())))
+      const token = (secret: string) => ({ ...as(undefined), headers: { authorization: `Bearer ${secret}` } })
+      assert.strictEqual((yield* call(port, "/v1/jobs", token("wrong"))).status, 401)
+      const made = yield* call(port, "/v1/jobs", { ...body({ function: "fib" }), ...token("carols-secret") })
+      assert.deepInclude(json(made), { owner: "carol" })
+      // Who shows a certificate is who it says.
+      const both = { ...body({ function: "fib" }), ...token("carols-secret"), ...as(certs.alice) }
+      assert.deepInclude(json(yield* call(port, "/v1/jobs", both)), { owner: "alice" })
+    }).pipe(Effect.scoped, Effect.provide([tokens, Memory.layer()])))
 
   it.live("a new certificate is used from then on, and streams that are open stay", () =>
     Effect.gen(function*() {
       const certs = yield* Effect.promise(certificates)
       const renewals = yield* Queue.unbounded<TlsMaterial>()
-      const port = yield* server({ renewals: Stream.fromQueue(renewals) })
+      const changes = Stream.concat(Stream.make(certs.server), Stream.fromQueue(renewals))
+      const port = yield* server({ tls: { material: Effect.succeed(certs.server), changes } })
       const tls = clientTls(certs.alice)
       const hand = yield* Hand
       const shown = Effect.callback<string>((resume) => {
@@ -97,7 +120,7 @@ describe("the HTTP API over TLS", () => {
       yield* until("the stream goes on", () => Buffer.concat(seen).includes("still here"))
       assert.strictEqual(yield* shown, after)
       stream.destroy()
-    }).pipe(Effect.scoped, Effect.provide(Memory.layer())))
+    }).pipe(Effect.scoped, Effect.provide([Tokens.layerNone, Memory.layer()])))
 
   it.live("a stream whose reader went away, or does not read, costs nothing that grows", () =>
     Effect.gen(function*() {
@@ -123,7 +146,7 @@ describe("the HTTP API over TLS", () => {
       for (const stream of streams) stream.destroy()
       yield* until("nobody follows", () => hand.following() === 0)
       yield* until("descriptors are as before", () => descriptors() <= before)
-    }).pipe(Effect.scoped, Effect.provide(Memory.layer())), 60_000)
+    }).pipe(Effect.scoped, Effect.provide([Tokens.layerNone, Memory.layer()])), 60_000)
 
   it.live("the end of the server cuts off what is open, soon", () =>
     Effect.gen(function*() {
@@ -144,7 +167,7 @@ describe("the HTTP API over TLS", () => {
       }))
       yield* Effect.promise(() => Promise.all(ended))
       assert.strictEqual(hand.following(), 0)
-    }).pipe(Effect.scoped, Effect.provide(Memory.layer())))
+    }).pipe(Effect.scoped, Effect.provide([Tokens.layerNone, Memory.layer()])))
 
   it.live(
     "slow, many and malformed connections: the server stands, and descriptors return",
@@ -203,7 +226,7 @@ describe("the HTTP API over TLS", () => {
         yield* until("the slow ones are told, and cut off", () => sockets.every(({ destroyed }) => destroyed))
         assert.include(told.join(""), "HTTP/1.1 408")
         yield* until("descriptors are as before", () => descriptors() <= before)
-      }).pipe(Effect.scoped, Effect.provide(Memory.layer())),
+      }).pipe(Effect.scoped, Effect.provide([Tokens.layerNone, Memory.layer()])),
     90_000
   )
 })

@@ -3,36 +3,24 @@ import { Effect, Stream } from "effect"
 import { NetAddress } from "effect/net"
 import type { IncomingMessage } from "node:http"
 import { type Agent, request, type RequestOptions } from "node:https"
-import { type ConnectionOptions, TLSSocket } from "node:tls"
+import type { ConnectionOptions } from "node:tls"
+import { Tls } from "../../src/layers/api/Tls.ts"
 import { clientTls, type TlsMaterial } from "../../src/layers/api/TlsMaterial.ts"
 import { type HttpOptions, serve } from "../../src/layers/http/HttpServer.ts"
-import { Owner } from "../../src/schemas/Ids.ts"
 import { certificates } from "../support/Certs.ts"
 
-/** By the name in the verified certificate, and nothing else. */
-const identify: HttpOptions["identify"] = ({ source }) =>
-  Effect.suspend(() => {
-    const { socket } = source as IncomingMessage
-    const certificate = socket instanceof TLSSocket && socket.authorized ? socket.getPeerCertificate() : undefined
-    return certificate === undefined || Object.keys(certificate).length === 0
-      ? Effect.fail({ _tag: "Unauthenticated", reason: "no certificate", remedy: "Bring one." } as const)
-      : Effect.succeed({ name: Owner.make(String(certificate.subject.CN)), via: "certificate" } as const)
-  })
-
 /** A server at a free port of 127.0.0.1; gives the port. */
-export const server = Effect.fnUntraced(function*(options: Partial<HttpOptions> = {}) {
-  const { server: material } = yield* Effect.promise(certificates)
-  const address = yield* serve({
-    listen: "127.0.0.1:0",
-    material,
-    renewals: Stream.empty,
-    clientCertificate: "required",
-    identify,
-    rateLimit: { perSecond: 1e6, burst: 1e6 },
-    ...options
-  })
-  return NetAddress.isInetAddress(address) ? address.port : 0
-})
+export const server = Effect.fnUntraced(
+  function*(options: Partial<HttpOptions> & { readonly tls?: Tls["Service"] } = {}) {
+    const { tls, ...rest } = options
+    const { server: material } = yield* Effect.promise(certificates)
+    const fixed = { material: Effect.succeed(material), changes: Stream.make(material) }
+    const address = yield* serve({ listen: "127.0.0.1:0", rateLimit: { perSecond: 1e6, burst: 1e6 }, ...rest }).pipe(
+      Effect.provideService(Tls, tls ?? fixed)
+    )
+    return NetAddress.isInetAddress(address) ? address.port : 0
+  }
+)
 
 export interface Answer {
   readonly status: number

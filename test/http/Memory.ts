@@ -2,12 +2,13 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
 import { HttpEffect } from "effect/http"
-import { app, type HttpOptions } from "../../src/layers/http/HttpServer.ts"
+import type { GuardOptions } from "../../src/layers/http/Guard.ts"
+import { app, type HttpBounds } from "../../src/layers/http/HttpServer.ts"
 import { Owner } from "../../src/schemas/Ids.ts"
 import * as FakeApi from "./FakeApi.ts"
 
 /** Who asks is what the test says, in a header that only this double believes. */
-const identify: HttpOptions["identify"] = ({ headers }) => {
+const identify: GuardOptions["identify"] = ({ headers }) => {
   const name = headers["x-test-caller"] ?? "alice"
   return name === "nobody"
     ? Effect.fail({ _tag: "Unauthenticated", reason: "no certificate", remedy: "Bring one." } as const)
@@ -22,8 +23,8 @@ export interface Asking {
 }
 
 /** Asks the API. */
-export const make = Effect.fnUntraced(function*(options: Partial<HttpOptions> = {}) {
-  const guarded = yield* app({ identify, rateLimit: { perSecond: 1e6, burst: 1e6 }, ...options })
+export const make = Effect.fnUntraced(function*(options: HttpBounds = {}) {
+  const guarded = yield* app(identify, { rateLimit: { perSecond: 1e6, burst: 1e6 }, ...options })
   const handle = HttpEffect.toWebHandler(guarded)
   return (path: string, { as = "alice", body, headers = {}, method = "GET" }: Asking = {}) =>
     Effect.promise((signal) =>

@@ -1,5 +1,5 @@
 /** The control plane over the worker's `Control`: rights, references, checks before a job is taken, views. */
-import { Effect, Layer, Option, Schema, type Scope } from "effect"
+import { Cause, Effect, Exit, Layer, Option, Schema, type Scope } from "effect"
 import { SecureRandom } from "effect/crypto"
 import type { Caller, Method, Right } from "../../schemas/Access.ts"
 import { type ApiReply } from "../../schemas/dialects/Api.ts"
@@ -9,22 +9,28 @@ import type { Job } from "../../schemas/Job.ts"
 import { resolve } from "../../schemas/Limits.ts"
 import { nearest } from "../../schemas/Nearest.ts"
 import { standardTerms } from "../../schemas/Terms.ts"
+import type { ArtefactError, ArtefactNotFound } from "../artefacts/Artefacts.ts"
 import { Settings } from "../config/Settings.ts"
-import { Control } from "../control/Control.ts"
+import { Control, type WorkerAway } from "../control/Control.ts"
 import { Functions } from "../functions/Functions.ts"
 import { requestHash } from "../intake/RequestHash.ts"
-import { JobCursor, type JobRecord } from "../journal/Journal.ts"
-import type { ReadOptions } from "../log/Log.ts"
+import { JobCursor, type JobRecord, type JournalError } from "../journal/Journal.ts"
+import type { LogError, LogSlice, ReadOptions } from "../log/Log.ts"
 import { Access } from "./Access.ts"
+import * as AuditTrail from "./AuditTrail.ts"
+import { internal, kinds } from "./Fault.ts"
 import { follow } from "./Follow.ts"
 import {
+  type ApiError,
   Forbidden,
   IdTaken,
   type Inner,
   INTAKE,
   InvalidRequest,
   JobApi,
+  type JobPage,
   type JobRef,
+  type ListRequest,
   NotEnded,
   type StartRequest,
   Unavailable,
@@ -56,6 +62,13 @@ const decodeCursor = Schema.decodeUnknownOption(JobCursor)
 const isJson = Schema.is(Schema.Json)
 
 const unavailable = ({ reason, remedy }: Inner) => new Unavailable({ reason, remedy })
+/** All that is no fault of the caller's. */
+const inner = {
+  ArtefactError: (error: ArtefactError) => Effect.fail(unavailable(error)),
+  JournalError: (error: JournalError) => Effect.fail(unavailable(error)),
+  LogError: (error: LogError) => Effect.fail(unavailable(error)),
+  WorkerAway: (error: WorkerAway) => Effect.fail(unavailable(error))
+}
 const invalid = (reason: string, remedy: string) => new InvalidRequest({ reason, remedy })
 
 const within = (what: string, value: number, minimum: number, maximum: number) =>
@@ -77,14 +90,42 @@ const make = (options: JobApiOptions): Effect.Effect<
     const { classes, defaultClass } = yield* Settings
     const random = yield* SecureRandom.SecureRandom
     const news = yield* JobNews.make
+    const trail = yield* AuditTrail.make
     const byName = new Map<string, Definition>(definitions.map((definition) => [definition.name, definition]))
     const offered = definitions.map(functionViewOf)
 
-    /** The caller's right, which is not `none`. */
-    const entitled = Effect.fnUntraced(function*(caller: Caller, method: Method) {
-      const right = yield* access.right(caller, method)
-      return right === "none" ? yield* new Forbidden({ caller: caller.name, method }) : right
-    })
+    /**
+     * Does what the caller asks, given the right to it, which is not `none`; and writes down what was decided and how it came
+     * out. `job` is its id, which a start may only make.
+     */
+    const entitled = <A extends object | void, E extends ApiError | ArtefactNotFound>(
+      caller: Caller,
+      method: Method,
+      job: string | undefined,
+      act: (right: Right) => Effect.Effect<A, E>
+    ): Effect.Effect<A, E | Forbidden> =>
+      Effect.flatMap(access.right(caller, method), (right): Effect.Effect<A, E | Forbidden> => {
+        const decision = { caller, method, right }
+        const named = job === undefined ? {} : { job }
+        if (right === "none") {
+          const refused = new Forbidden({ caller: caller.name, method })
+          return Effect.andThen(
+            trail.record({ ...decision, ...named, allowed: false, outcome: kinds.Forbidden.name }),
+            Effect.fail(refused)
+          )
+        }
+        return Effect.onExit(act(right), (exit) => {
+          if (Exit.isSuccess(exit)) {
+            const made = job === undefined && exit.value !== undefined && "id" in exit.value
+              ? { job: String(exit.value.id) }
+              : named
+            return trail.record({ ...decision, ...made, allowed: true, outcome: "ok" })
+          }
+          const error = Cause.findErrorOption(exit.cause)
+          const outcome = Option.isSome(error) ? kinds[error.value._tag].name : internal.name
+          return trail.record({ ...decision, ...named, allowed: outcome !== kinds.Forbidden.name, outcome })
+        })
+      })
 
     const idOf = (id: string): Effect.Effect<JobId, InvalidRequest> =>
       Option.match(decodeId(id), {
@@ -112,7 +153,8 @@ const make = (options: JobApiOptions): Effect.Effect<
       control.status(key).pipe(
         Effect.catchTags({
           JobNotFound: () => Effect.fail(new UnknownJob({ id: key.id })),
-          JournalError: (error) => Effect.fail(unavailable(error))
+          JournalError: inner.JournalError,
+          WorkerAway: inner.WorkerAway
         })
       )
 
@@ -139,9 +181,13 @@ const make = (options: JobApiOptions): Effect.Effect<
       id: job.id
     })
 
-    const allowed = Effect.fnUntraced(function*(caller: Caller, method: Method, ref: JobRef) {
-      return yield* find(caller, yield* entitled(caller, method), ref)
-    })
+    /** What is done with a job that the caller may see. */
+    const withJob = <A extends object | void, E extends ApiError | ArtefactNotFound>(
+      caller: Caller,
+      method: Method,
+      ref: JobRef,
+      act: (record: JobRecord) => Effect.Effect<A, E>
+    ) => entitled(caller, method, ref.id, (right) => Effect.flatMap(find(caller, right, ref), act))
 
     const view = (record: JobRecord) => viewOf(record, { args: true })
 
@@ -207,8 +253,7 @@ const make = (options: JobApiOptions): Effect.Effect<
         }
       }).pipe(Effect.timeoutOption(waitMs), Effect.andThen(statusOf(key)))
 
-    const start = Effect.fn("JobApi.start")(function*(caller: Caller, request: StartRequest) {
-      const right = yield* entitled(caller, "start")
+    const start = Effect.fnUntraced(function*(caller: Caller, request: StartRequest, right: Right) {
       const owner = request.owner === undefined ? caller.name : yield* ownerOf(request.owner)
       if (owner !== caller.name && right !== "super") {
         return yield* new Forbidden({ caller: caller.name, method: `start jobs of ${owner}` })
@@ -235,104 +280,119 @@ const make = (options: JobApiOptions): Effect.Effect<
         { ...standardTerms, ...request.terms }
       ).pipe(Effect.catchTags({
         IdConflict: () => Effect.fail(new IdTaken({ id })),
-        JournalError: (error) => Effect.fail(unavailable(error))
+        JournalError: inner.JournalError
       }))
       return view(waitMs === 0 || record.state !== "queued" ? record : yield* awaiting(keyOfRecord(record), waitMs))
     })
 
+    const list = Effect.fnUntraced(function*(
+      caller: Caller,
+      { cursor, function: name, limit = standardPage, owner, state }: ListRequest,
+      right: Right
+    ): Effect.fn.Return<JobPage, ApiError> {
+      yield* within("the limit", limit, 1, mostPage)
+      const wanted = owner === undefined ? undefined : yield* ownerOf(owner)
+      // Another's jobs are none, as if there were not any.
+      if (right !== "super" && wanted !== undefined && wanted !== caller.name) return { jobs: [] }
+      const whose = wanted ?? (right === "super" ? undefined : caller.name)
+      const records = yield* control.list({
+        limit,
+        ...(state === undefined ? {} : { state }),
+        ...(name === undefined ? {} : { function: name }),
+        ...(whose === undefined ? {} : { owner: whose }),
+        ...(cursor === undefined ? {} : { before: yield* cursorOf(cursor) })
+      }).pipe(Effect.mapError(unavailable))
+      const jobs = records.map((record) => viewOf(record, { args: false }))
+      const last = records.at(-1)
+      return records.length < limit || last === undefined ? { jobs } : { jobs, next: last.cursor }
+    })
+
+    /** What there is of a job of which no output is kept. */
+    const nothing = ({ settlement }: JobRecord, offset: number): LogSlice => ({
+      entries: [],
+      next: offset,
+      available: 0,
+      run: "",
+      ...(settlement === undefined
+        ? {}
+        : { end: { summaries: settlement.output, complete: settlement.output.length === 0 } })
+    })
+
     const readOf = (key: JobKey) => (options: ReadOptions) =>
       control.read(key, options).pipe(
-        Effect.catchTag("LogError", (error) => Effect.fail(unavailable(error)))
+        Effect.catchTags({ LogError: inner.LogError, WorkerAway: inner.WorkerAway })
       )
 
     return JobApi.of({
-      start,
-      stop: Effect.fn("JobApi.stop")(function*(caller, { graceMs = standardGrace, reason, ...ref }) {
-        yield* within("the grace, in milliseconds,", graceMs, 0, longestGrace)
-        const record = yield* allowed(caller, "stop", ref)
-        const asked = { reason: reason ?? `stopped by ${caller.name}`, graceMs }
-        return view(
-          yield* control.stop(keyOfRecord(record), asked).pipe(Effect.catchTags({
-            JobNotFound: () => Effect.fail(new UnknownJob({ id: ref.id })),
-            JournalError: (error) => Effect.fail(unavailable(error))
-          }))
-        )
-      }),
-      status: Effect.fn("JobApi.status")(function*(caller, ref) {
-        return view(yield* allowed(caller, "status", ref))
-      }),
-      list: Effect.fn("JobApi.list")(function*(caller, { cursor, function: name, limit = standardPage, owner, state }) {
-        yield* within("the limit", limit, 1, mostPage)
-        const right = yield* entitled(caller, "list")
-        const wanted = owner === undefined ? undefined : yield* ownerOf(owner)
-        // Another's jobs are none, as if there were not any.
-        if (right !== "super" && wanted !== undefined && wanted !== caller.name) return { jobs: [] }
-        const whose = wanted ?? (right === "super" ? undefined : caller.name)
-        const records = yield* control.list({
-          limit,
-          ...(state === undefined ? {} : { state }),
-          ...(name === undefined ? {} : { function: name }),
-          ...(whose === undefined ? {} : { owner: whose }),
-          ...(cursor === undefined ? {} : { before: yield* cursorOf(cursor) })
-        }).pipe(Effect.mapError(unavailable))
-        const jobs = records.map((record) => viewOf(record, { args: false }))
-        const last = records.at(-1)
-        return records.length < limit || last === undefined ? { jobs } : { jobs, next: last.cursor }
-      }),
-      read: Effect.fn("JobApi.read")(function*(caller, { maxBytes, offset, run, stream = "all", waitMs = 0, ...ref }) {
-        yield* within("the offset", offset, 0, Number.MAX_SAFE_INTEGER)
-        yield* within("the number of bytes", maxBytes, 1, Number.MAX_SAFE_INTEGER)
-        yield* within("the time to wait, in milliseconds,", waitMs, 0, longestRead)
-        const record = yield* allowed(caller, "output", ref)
-        const wanted = { stream, offset, maxBytes: Math.min(maxBytes, mostBytes), waitMs }
-        return yield* readOf(keyOfRecord(record))({ ...wanted, ...(run === undefined ? {} : { run }) }).pipe(
-          // It has not begun, or nothing of it is kept: nothing is there to be read, which is no error.
-          Effect.catchTag("LogNotFound", () =>
-            Effect.succeed({
-              entries: [],
-              next: offset,
-              available: 0,
-              run: "",
-              ...(record.settlement === undefined
-                ? {}
-                : { end: { summaries: record.settlement.output, complete: record.settlement.output.length === 0 } })
-            }))
-        )
-      }),
-      follow: Effect.fn("JobApi.follow")(
-        function*(caller, { from = { offset: 0 }, run, stream = "all", wait = true, ...ref }) {
-          if ("offset" in from) yield* within("the offset", from.offset, 0, Number.MAX_SAFE_INTEGER)
-          if ("lastLines" in from) yield* within("the number of lines", from.lastLines, 0, 1_000_000)
-          const record = yield* allowed(caller, "output", ref)
-          const key = keyOfRecord(record)
-          return follow(
-            { key, news, status: statusOf(key), read: readOf(key), view },
-            { from, stream, wait, ...(run === undefined ? {} : { run }) }
-          )
-        }
+      start: Effect.fn("JobApi.start")((caller, request) =>
+        entitled(caller, "start", request.id, (right) => start(caller, request, right))
       ),
-      artefact: Effect.fn("JobApi.artefact")(function*(caller, ref, path, range) {
-        const record = yield* allowed(caller, "output", ref)
-        return yield* control.artefact(keyOfRecord(record), path, range).pipe(Effect.catchTags({
-          JobNotFound: () => Effect.fail(new UnknownJob({ id: ref.id })),
-          JournalError: (error) => Effect.fail(unavailable(error)),
-          ArtefactError: (error) => Effect.fail(unavailable(error))
-        }))
-      }),
-      functions: Effect.fn("JobApi.functions")(function*(caller) {
-        yield* entitled(caller, "functions")
-        return offered
-      }),
-      remove: Effect.fn("JobApi.remove")(function*(caller, ref) {
-        const record = yield* allowed(caller, "delete", ref)
-        yield* control.remove(keyOfRecord(record)).pipe(Effect.catchTags({
-          JobNotFound: () => Effect.fail(new UnknownJob({ id: ref.id })),
-          JobNotEnded: () => Effect.fail(new NotEnded({ id: ref.id })),
-          JournalError: (error) => Effect.fail(unavailable(error)),
-          LogError: (error) => Effect.fail(unavailable(error)),
-          ArtefactError: (error) => Effect.fail(unavailable(error))
-        }))
-      })
+      stop: Effect.fn("JobApi.stop")((caller, { graceMs = standardGrace, reason, ...ref }) =>
+        withJob(caller, "stop", ref, (record) =>
+          Effect.gen(function*() {
+            yield* within("the grace, in milliseconds,", graceMs, 0, longestGrace)
+            const asked = { reason: reason ?? `stopped by ${caller.name}`, graceMs }
+            return view(
+              yield* control.stop(keyOfRecord(record), asked).pipe(Effect.catchTags({
+                JobNotFound: () => Effect.fail(new UnknownJob({ id: ref.id })),
+                JournalError: inner.JournalError,
+                WorkerAway: inner.WorkerAway
+              }))
+            )
+          }))
+      ),
+      status: (caller, ref) => withJob(caller, "status", ref, (record) => Effect.succeed(view(record))),
+      list: Effect.fn("JobApi.list")((caller, request) =>
+        entitled(caller, "list", undefined, (right) => list(caller, request, right))
+      ),
+      read: (caller, { maxBytes, offset, run, stream = "all", waitMs = 0, ...ref }) =>
+        withJob(caller, "output", ref, (record) =>
+          Effect.gen(function*() {
+            yield* within("the offset", offset, 0, Number.MAX_SAFE_INTEGER)
+            yield* within("the number of bytes", maxBytes, 1, Number.MAX_SAFE_INTEGER)
+            yield* within("the time to wait, in milliseconds,", waitMs, 0, longestRead)
+            const wanted = { stream, offset, maxBytes: Math.min(maxBytes, mostBytes), waitMs }
+            return yield* readOf(keyOfRecord(record))({ ...wanted, ...(run === undefined ? {} : { run }) }).pipe(
+              // It has not begun, or nothing of it is kept: nothing is there to be read, which is no error.
+              Effect.catchTag("LogNotFound", () => Effect.succeed(nothing(record, offset)))
+            )
+          })),
+      follow: Effect.fn("JobApi.follow")((caller, { from = { offset: 0 }, run, stream = "all", wait = true, ...ref }) =>
+        withJob(caller, "output", ref, (record) =>
+          Effect.gen(function*() {
+            if ("offset" in from) yield* within("the offset", from.offset, 0, Number.MAX_SAFE_INTEGER)
+            if ("lastLines" in from) yield* within("the number of lines", from.lastLines, 0, 1_000_000)
+            const key = keyOfRecord(record)
+            return follow(
+              { key, news, status: statusOf(key), read: readOf(key), view },
+              { from, stream, wait, ...(run === undefined ? {} : { run }) }
+            )
+          }))
+      ),
+      artefact: Effect.fn("JobApi.artefact")((caller, ref, path, range) =>
+        withJob(caller, "output", ref, (record) =>
+          control.artefact(keyOfRecord(record), path, range).pipe(Effect.catchTags({
+            JobNotFound: () =>
+              Effect.fail(new UnknownJob({ id: ref.id })),
+            ArtefactError: inner.ArtefactError,
+            JournalError: inner.JournalError,
+            WorkerAway: inner.WorkerAway
+          })))
+      ),
+      functions: (caller) =>
+        entitled(caller, "functions", undefined, () =>
+          Effect.succeed(offered)),
+      remove: Effect.fn("JobApi.remove")((caller, ref) =>
+        withJob(caller, "delete", ref, (record) =>
+          control.remove(keyOfRecord(record)).pipe(Effect.catchTags({
+            JobNotFound: () =>
+              Effect.fail(new UnknownJob({ id: ref.id })),
+            JobNotEnded: () => Effect.fail(new NotEnded({ id: ref.id })),
+            ArtefactError: inner.ArtefactError,
+            JournalError: inner.JournalError,
+            LogError: inner.LogError
+          })))
+      )
     })
   })
 

@@ -7,14 +7,15 @@ import type { JobRecord } from "../journal/Journal.ts"
 
 /** A job as its record has it. Arguments may be large: lists leave them out. */
 export const viewOf = (record: JobRecord, options: { readonly args: boolean }): JobView => {
-  const { attempt, instance, receivedAtMs, request: { job }, settlement, startedAtMs, state } = record
+  const { attempt, instance, isTold = false, receivedAtMs, request: { job }, settlement, startedAtMs, state } = record
   const started = settlement === undefined ? startedAtMs : settlement.startedAtMs
   return {
     id: job.id,
     owner: job.owner,
     intake: job.intake,
     function: job.function,
-    ...(options.args ? { args: job.args } : {}),
+    // Another worker does not tell them.
+    ...(options.args && !isTold ? { args: job.args } : {}),
     ...(job.class === undefined ? {} : { class: job.class }),
     state,
     attempt,

@@ -1,6 +1,6 @@
 /** What every door says to the worker. The actors implement it; gRPC, HTTP and CLI know only this tag. */
 import { Context, type Effect, Schema, type Stream } from "effect"
-import { type JobKey, JobKey as JobKeySchema } from "../../schemas/Ids.ts"
+import { InstanceId, type JobKey, JobKey as JobKeySchema } from "../../schemas/Ids.ts"
 import type { JobEvent } from "../../schemas/JobEvent.ts"
 import type { Terms } from "../../schemas/Terms.ts"
 import type { ArtefactError, ArtefactNotFound, ArtefactRange, ArtefactSlice } from "../artefacts/Artefacts.ts"
@@ -22,6 +22,19 @@ export class JobNotEnded extends Schema.TaggedError<JobNotEnded>()("JobNotEnded"
   }
 }
 
+/** Another worker has what was asked for, or may have it, and does not answer. Only where others are asked at all. */
+export class WorkerAway extends Schema.TaggedError<WorkerAway>()("WorkerAway", {
+  key: JobKeySchema,
+  /** Absent: any of them. */
+  instance: Schema.optionalKey(InstanceId),
+  reason: Schema.String,
+  remedy: Schema.String
+}) {
+  override get message() {
+    return `${this.reason}. ${this.remedy}`
+  }
+}
+
 /** What can be asked of a worker, by whoever stands at one of its doors. */
 export class Control extends Context.Service<Control, {
   /** Durable when it returns. The same request twice is one job, on the terms of the first. Absent: the standard terms. */
@@ -29,21 +42,24 @@ export class Control extends Context.Service<Control, {
     request: Request,
     terms?: Terms
   ) => Effect.Effect<JobRecord, IdConflict | Overloaded | JournalError>
-  /** TERM, then KILL after the grace; returns when the job has ended. A job that has ended already answers the same. */
+  /**
+   * TERM, then KILL after the grace; returns when the job has ended. A job that has ended already answers the same. One
+   * that another worker runs comes back as it is, not ended, where that worker is not asked (without a broker).
+   */
   readonly stop: (
     key: JobKey,
     options: { readonly reason: string; readonly graceMs: number }
-  ) => Effect.Effect<JobRecord, JobNotFound | JournalError>
-  readonly status: (key: JobKey) => Effect.Effect<JobRecord, JobNotFound | JournalError>
+  ) => Effect.Effect<JobRecord, JobNotFound | WorkerAway | JournalError>
+  readonly status: (key: JobKey) => Effect.Effect<JobRecord, JobNotFound | WorkerAway | JournalError>
   /** Newest first. There may be more when there are as many as `limit`: `before` the last one's `cursor`. */
   readonly list: (filter: JobsWanted) => Effect.Effect<ReadonlyArray<ListedJob>, JournalError>
-  readonly read: (key: JobKey, options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | LogError>
+  readonly read: (key: JobKey, options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | WorkerAway | LogError>
   /** Bytes of a file that an ended job left, by the name its settlement has for it. `artefactPieces` gives all of them. */
   readonly artefact: (
     key: JobKey,
     path: string,
     range: ArtefactRange
-  ) => Effect.Effect<ArtefactSlice, JobNotFound | ArtefactNotFound | ArtefactError | JournalError>
+  ) => Effect.Effect<ArtefactSlice, JobNotFound | ArtefactNotFound | WorkerAway | ArtefactError | JournalError>
   /**
    * Removes what is kept of an ended job: its files, its output, its row. What its sender has still to be told is told. The
    * id is free then: a repeat of it, also one that a broker delivers again, is a new job. After an error the row is still

@@ -5,8 +5,10 @@ import { HttpApiError } from "effect/http-api"
 import { randomUUID } from "node:crypto"
 import type { Caller } from "../../schemas/Access.ts"
 import { problemType } from "../../schemas/api/Problem.ts"
+import { auditStranger } from "../api/Audit.ts"
 import type { Unauthenticated } from "../api/Fault.ts"
 import { Identified } from "./Identified.ts"
+import { fromOf } from "./Identify.ts"
 import { notDecoded } from "./JsonBody.ts"
 import {
   answer,
@@ -110,6 +112,7 @@ export const guard = <R>(
         "retry-after": String(seconds)
       }))
     }
+    if (Result.isFailure(identity)) yield* auditStranger(identity.failure, fromOf(request))
     if (Number(request.headers["content-length"] ?? 0) > maximumBodyBytes) {
       return refuse(
         tooLarge(`the body is larger than ${maximumBodyBytes} bytes`, "Send less.", { connection: "close" })

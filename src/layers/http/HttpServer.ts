@@ -1,30 +1,33 @@
 /** Serves the HTTP API over TLS until its scope closes. */
 import { NodeHttpServer } from "@effect/platform-node"
-import { Effect, Layer, type Stream } from "effect"
-import { HttpRouter, HttpServer, type HttpServerRequest } from "effect/http"
-import type { Caller } from "../../schemas/Access.ts"
-import type { Unauthenticated } from "../api/Fault.ts"
-import type { TlsMaterial } from "../api/TlsMaterial.ts"
+import { Effect, Layer } from "effect"
+import { HttpRouter, HttpServer } from "effect/http"
+import type { IdentityField } from "../api/Identity.ts"
+import { Tls } from "../api/Tls.ts"
+import { Tokens } from "../api/Tokens.ts"
 import { textOf } from "../host/Errno.ts"
 import { HostError } from "../host/Host.ts"
-import { guard } from "./Guard.ts"
+import { guard, type GuardOptions } from "./Guard.ts"
 import * as HttpsServer from "./HttpsServer.ts"
+import * as Identify from "./Identify.ts"
 import * as RateLimit from "./RateLimit.ts"
 import * as Routes from "./Routes.ts"
 
-export interface HttpOptions {
-  /** HOST:PORT; port 0 for any that is free. */
-  readonly listen: string
-  readonly material: TlsMaterial
-  readonly renewals: Stream.Stream<TlsMaterial>
-  readonly clientCertificate: "required" | "optional"
-  readonly identify: (request: HttpServerRequest.HttpServerRequest) => Effect.Effect<Caller, Unauthenticated>
+/** What every request is held to. */
+export interface HttpBounds {
   /** Arguments may hold files. Absent: 8 MiB. */
   readonly maximumBodyBytes?: number
   /** Absent: 1024. */
   readonly maximumConnections?: number
   /** Of one caller. Absent: 100 a second, 200 at once. */
   readonly rateLimit?: RateLimit.RateLimitOptions
+}
+
+export interface HttpOptions extends HttpBounds {
+  /** HOST:PORT; port 0 for any that is free. */
+  readonly listen: string
+  /** Where a certificate has its caller's name. Absent: the common name. */
+  readonly identity?: IdentityField
 }
 
 /** Answers in the making have so long when the server closes; streams are then cut off, and can be resumed. */
@@ -37,10 +40,8 @@ const placeOf = (listen: string) => {
 
 /** The API behind its guard, for whatever server. */
 export const app = Effect.fnUntraced(function*(
-  { identify, maximumBodyBytes = 8 * 1024 * 1024, rateLimit = { perSecond: 100, burst: 200 } }: Pick<
-    HttpOptions,
-    "identify" | "maximumBodyBytes" | "rateLimit"
-  >
+  identify: GuardOptions["identify"],
+  { maximumBodyBytes = 8 * 1024 * 1024, rateLimit = { perSecond: 100, burst: 200 } }: HttpBounds
 ) {
   const routes = yield* HttpRouter.toHttpEffect(Routes.layer)
   return guard(routes, { identify, maximumBodyBytes, rateLimit: RateLimit.make(rateLimit) })
@@ -48,9 +49,15 @@ export const app = Effect.fnUntraced(function*(
 
 /** Listens. Gives where, with the port it got. */
 export const serve = Effect.fnUntraced(function*(options: HttpOptions) {
-  const { clientCertificate, listen, material, maximumConnections = 1024, renewals } = options
-  const guarded = yield* app(options)
-  const { cutOff, server } = yield* HttpsServer.make({ material, renewals, clientCertificate, maximumConnections })
+  const { identity = "CN", listen, maximumConnections = 1024 } = options
+  const tokens = yield* Tokens
+  const guarded = yield* app(Identify.make(identity, tokens), options)
+  const { cutOff, server } = yield* HttpsServer.make({
+    tls: yield* Tls,
+    // Who brings a token need not have one.
+    clientCertificate: tokens.accepted ? "optional" : "required",
+    maximumConnections
+  })
   const http = yield* NodeHttpServer.make(() => server, { ...placeOf(listen), gracefulShutdownTimeout: LAST_ANSWERS })
     .pipe(Effect.mapError(({ cause }) =>
       new HostError({
@@ -69,5 +76,5 @@ export const serve = Effect.fnUntraced(function*(options: HttpOptions) {
   return http.address
 }, Effect.provide(NodeHttpServer.layerHttpServices))
 
-/** The same as a layer. */
+/** The same as a layer. Needs `JobApi`, the server's `Tls` and `Tokens`. */
 export const layer = (options: HttpOptions) => Layer.effectDiscard(serve(options))

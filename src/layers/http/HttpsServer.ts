@@ -1,17 +1,17 @@
 /** The `node:https` server below: TLS, timeouts, bounds, and what a connection that speaks no HTTP is told. */
-import { Effect, type Scope, Stream } from "effect"
+import { Effect, type Scope } from "effect"
 import { STATUS_CODES } from "node:http"
 import { createServer, type Server } from "node:https"
 import type { Socket } from "node:net"
 import type { Duplex } from "node:stream"
 import { problemType } from "../../schemas/api/Problem.ts"
-import { secureContext, serverTls, type TlsMaterial } from "../api/TlsMaterial.ts"
+import { follow, type Tls } from "../api/Tls.ts"
+import { secureContext, serverTls } from "../api/TlsMaterial.ts"
 import { largeHeaders, malformed, problemOf, slowRequest } from "./Problems.ts"
 
 export interface HttpsOptions {
-  readonly material: TlsMaterial
-  /** Each later one is used for connections from then on; those that are open stay. */
-  readonly renewals: Stream.Stream<TlsMaterial>
+  /** A later material is used for connections from then on; those that are open stay. */
+  readonly tls: Tls["Service"]
   /** `required`: who has no certificate of our authority never gets to speak. */
   readonly clientCertificate: "required" | "optional"
   readonly maximumConnections: number
@@ -55,11 +55,11 @@ const endWith = (error: Error, socket: Duplex) => {
 
 /** A server that does not listen yet, and what cuts off whatever is still open when it is to end. */
 export const make = Effect.fnUntraced(function*(
-  { clientCertificate, material, maximumConnections, renewals }: HttpsOptions
+  { clientCertificate, maximumConnections, tls }: HttpsOptions
 ): Effect.fn.Return<{ readonly server: Server; readonly cutOff: Effect.Effect<void> }, never, Scope.Scope> {
   const sockets = new Set<Socket>()
   const server = createServer({
-    ...serverTls(material),
+    ...serverTls(yield* tls.material),
     rejectUnauthorized: clientCertificate === "required",
     handshakeTimeout: HANDSHAKE,
     headersTimeout: HEADERS,
@@ -77,11 +77,6 @@ export const make = Effect.fnUntraced(function*(
   })
   server.on("clientError", endWith)
   server.on("tlsClientError", (_error, socket) => socket.destroy())
-  yield* Effect.forkScoped(
-    Stream.runForEach(renewals, (next) =>
-      Effect.try(() => server.setSecureContext(secureContext(next))).pipe(
-        Effect.catch((error) => Effect.logError("the new certificate of the HTTP API is not used", error))
-      ))
-  )
+  yield* follow(tls, (next) => server.setSecureContext(secureContext(next)))
   return { server, cutOff: Effect.sync(() => sockets.forEach((socket) => socket.destroy())) }
 })

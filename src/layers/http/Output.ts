@@ -8,7 +8,7 @@ import type { Caller } from "../../schemas/Access.ts"
 import type { ApiError, FollowEvent, JobApi, JobRef } from "../api/JobApi.ts"
 import type { LogEnd, LogEntry, LogStream } from "../log/Log.ts"
 import { type ByteRange, isCurrent, parse, within } from "./ByteRange.ts"
-import { outOfRange, type Refusal } from "./Problems.ts"
+import { outOfRange, type Refusal, replaced } from "./Problems.ts"
 
 /** Read together, sent together. Bytes. */
 const PIECE = 1024 * 1024
@@ -132,6 +132,11 @@ export const output = Effect.fnUntraced(function*(
   }
   const standing = isShort && waitMs > 0 ? yield* look : first
   const { dropped, size, state } = standing
+  if (run !== undefined && standing.run !== run) {
+    return yield* Effect.fail(
+      replaced(`the output's writing ${run} is no more`, "Read it again from the first byte, without `run`.")
+    )
+  }
   const writing = standing.run ?? run
   const read: Read = (offset, maxBytes) =>
     api.read(caller, { ...job, ...(writing === undefined ? {} : { run: writing }), stream, offset, maxBytes })

@@ -28,6 +28,7 @@ const refusal = (status: number, name: string, title: string) =>
 
 export const malformed = refusal(400, "invalid-request", "The request is not one")
 export const noRoute = refusal(404, "unknown-path", "There is nothing at this path")
+export const replaced = refusal(404, "unknown-run", "There is no such writing of the output")
 export const noMethod = refusal(405, "unknown-method", "Not with this method")
 export const slowRequest = refusal(408, "slow-request", "The request took too long to come in")
 export const tooLarge = refusal(413, "too-large", "The body is too large")

@@ -160,6 +160,8 @@ export interface JobRecord {
   readonly terms?: Terms
   /** Which try of the sender's this is. Absent: 1. */
   readonly tries?: number
+  /** It is another worker's, as that one tells it: `args` (null), `limits`, `hash` and `reply` of its request are not known. */
+  readonly isTold?: true
 }
 
 /** A place in a journal's list of jobs, opaque. Rows that come or go do not move it. */
