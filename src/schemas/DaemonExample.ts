@@ -23,6 +23,17 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["budget.memory", "8G"],
   ["budget.cpus", 8],
   ["budget.sandboxes", 100],
+  ["cron", [{
+    name: "nightly",
+    cron: "30 2 * * *",
+    timeZone: "Europe/Berlin",
+    function: "command",
+    args: { command: "echo good night" },
+    class: standardConfig.defaultClass,
+    limits: { wall: "10s" },
+    owner: "cron",
+    missed: "10m"
+  }]],
   ["classes.networkSetup", { subnet: "198.19.0.0/16", nameservers: ["9.9.9.9"] }],
   ["classes.runtime", "runsc"],
   ["classes.root", { image: "debian:12" }],

@@ -114,11 +114,11 @@ export class Connections {
 
   /** Ends those that have not come to anything; for the server's end. */
   closeShaking(): void {
-    for (const connection of [...this.#shaking]) this.#close(connection)
+    for (const connection of this.#shaking) this.#close(connection)
   }
 
   closeAll(): void {
-    for (const connection of [...this.#open.values()]) this.#close(connection)
+    for (const connection of this.#open.values()) this.#close(connection)
   }
 
   #close(connection: Connection): void {

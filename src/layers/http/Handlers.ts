@@ -122,19 +122,20 @@ export const layer = HttpApiBuilder.group(
       .handle("events", ({ headers, params: { id }, query }) =>
         asked(Effect.fnUntraced(function*(caller) {
           const resumed = yield* Effect.fromResult(resumedAt(headers["last-event-id"]))
-          // What a browser takes as: do not come again.
-          if (resumed === "ended") return HttpServerResponse.empty({ status: 204 })
           const asks = { ...query, newOnly: query.newOnly === "true" }
           const beginning = yield* Effect.fromResult(beginningOf(asks))
-          const from = resumed === undefined ? beginning : { offset: resumed.offset }
+          const again = resumed === "ended" ? undefined : resumed
+          const from = again === undefined ? beginning : { offset: again.offset }
           const events = yield* api.follow(caller, {
             ...refOf(id, query),
             ...(query.stream === undefined ? {} : { stream: query.stream }),
             ...(from === undefined ? {} : { from }),
-            ...(resumed === undefined ? {} : { run: resumed.run }),
+            ...(again === undefined ? {} : { run: again.run }),
             wait: query.wait !== "false"
           })
-          return following(events, formOf(headers.accept), resumed?.run ?? "")
+          // What a browser takes as: do not come again.
+          if (resumed === "ended") return HttpServerResponse.empty({ status: 204 })
+          return following(events, formOf(headers.accept), again?.run ?? "")
         })))
       .handle(
         "artefact",

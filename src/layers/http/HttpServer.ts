@@ -71,7 +71,7 @@ export const serve = Effect.fnUntraced(function*(options: HttpOptions) {
   yield* Effect.addFinalizer(() => cutOff)
   yield* HttpServer.serveEffect(guarded).pipe(Effect.provideService(HttpServer.HttpServer, http))
   yield* Effect.annotateLogs(Effect.logInfo("the HTTP API is served"), {
-    address: HttpServer.formatAddress(http.address)
+    address: HttpServer.formatAddress(http.address).replace(/^http:/, "https:")
   })
   return http.address
 }, Effect.provide(NodeHttpServer.layerHttpServices))

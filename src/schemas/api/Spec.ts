@@ -35,7 +35,8 @@ const withLines = <O extends Operation>(operation: O): O => ({
         "text/event-stream": { schema: { type: "string" } },
         "application/x-ndjson": { schema: { type: "string" } }
       }
-    }
+    },
+    204: { description: "The end was told before: Last-Event-ID is that of the end" }
   }
 })
 
@@ -54,9 +55,20 @@ export const told = (
     }
   })
 
+const withoutSecurity = (operations: object) =>
+  Object.fromEntries(
+    Object.entries(operations).map(([method, { security: _, ...operation }]: [string, Record<string, unknown>]) => [
+      method,
+      operation
+    ])
+  )
+
 /** Who may ask: a certificate of the worker's authority, or a token where the operator gave some out. */
 export const withIdentity = (spec: Record<string, unknown>): Record<string, unknown> => ({
   ...spec,
+  paths: Object.fromEntries(
+    Object.entries(spec["paths"] as Record<string, object>).map(([path, all]) => [path, withoutSecurity(all)])
+  ),
   security: [{ certificate: [] }, { token: [] }],
   components: {
     ...(spec["components"] as object),
