@@ -57,14 +57,14 @@ describe("stoker.v1 from Python", () => {
           assert.deepStrictEqual(told["details"], ["UNKNOWN_JOB", "stoker", "Check the id; `list` shows your jobs.", 5])
 
           // Somebody else's and nobody's are the same to a caller; what can be no id is told as that, whoever asks.
-        const ids = told["ids"] as Record<string, ReadonlyArray<unknown>>
-        for (const answers of Object.values(ids)) {
-          assert.deepStrictEqual(answers, [
-            ...["lines", "unknown"].map(unknown),
-            ...["../../etc", ""].map((id) => ["INVALID_ARGUMENT", `${id} is no job id. Check it.`])
-          ])
-        }
-        assert.strictEqual(Object.keys(ids).length, 6)
+          const ids = told["ids"] as Record<string, ReadonlyArray<unknown>>
+          for (const answers of Object.values(ids)) {
+            assert.deepStrictEqual(answers, [
+              ...["lines", "unknown"].map(unknown),
+              ...["../../etc", ""].map((id) => ["INVALID_ARGUMENT", `${id} is no job id. Check it.`])
+            ])
+          }
+          assert.strictEqual(Object.keys(ids).length, 6)
         })
       ),
     60_000

@@ -26,42 +26,50 @@ const services = [
 ]
 
 describe("gRPC's transport, from Python", () => {
-  it.live("lets in good client certificates over TLS 1.3, and nobody else", () =>
-    withDoor(({ load, port }) =>
-      Effect.gen(function*() {
-        const told: Told = yield* pythonRun("transport.py", port, "certificates")
-        assert.strictEqual(told["good"], "NOT_FOUND")
-        for (const name of ["no certificate", "expired", "rogue", "plain"]) {
-          assert.strictEqual(told[name], "UNAVAILABLE", name)
-        }
-        // Signed by the right authority, but for a server: whoever has it is nobody's user.
-        assert.include(["UNAVAILABLE", "UNAUTHENTICATED"], told["server"])
-        assert.isTrue(told["TLSv1_3"])
-        for (const name of ["TLSv1_2", "http/1.1", "no protocol"]) assert.notStrictEqual(told[name], true, name)
-        yield* becomes("connections", load, ({ connections }) => connections === 0)
-      })
-    ), 60_000)
+  it.live(
+    "lets in good client certificates over TLS 1.3, and nobody else",
+    () =>
+      withDoor(({ load, port }) =>
+        Effect.gen(function*() {
+          const told: Told = yield* pythonRun("transport.py", port, "certificates")
+          assert.strictEqual(told["good"], "NOT_FOUND")
+          for (const name of ["no certificate", "expired", "rogue", "plain"]) {
+            assert.strictEqual(told[name], "UNAVAILABLE", name)
+          }
+          // Signed by the right authority, but for a server: whoever has it is nobody's user.
+          assert.include(["UNAVAILABLE", "UNAUTHENTICATED"], told["server"])
+          assert.isTrue(told["TLSv1_3"])
+          for (const name of ["TLSv1_2", "http/1.1", "no protocol"]) assert.notStrictEqual(told[name], true, name)
+          yield* becomes("connections", load, ({ connections }) => connections === 0)
+        })
+      ),
+    60_000
+  )
 
-  it.live("ends what nobody waits for: deadlines, cancels, connections that go; all is given back", () =>
-    withDoor(({ load, port }) =>
-      Effect.gen(function*() {
-        const { waiting } = yield* JobApiMemory.Memory
-        const before = descriptors()
-        const told: Told = yield* pythonRun("transport.py", port, "calls")
-        assert.strictEqual(told["deadline"], "DEADLINE_EXCEEDED")
-        assert.isTrue(told["deadline took"])
-        assert.strictEqual(told["stream deadline"], "DEADLINE_EXCEEDED")
-        assert.deepStrictEqual(told["cancelled"], [true, "CANCELLED"])
-        assert.strictEqual(told["large"], "RESOURCE_EXHAUSTED")
-        assert.strictEqual(told["still there"], "alice")
-        assert.strictEqual(told["unknown method"], "UNIMPLEMENTED")
-        assert.strictEqual(told["unknown service"], "UNIMPLEMENTED")
-        assert.strictEqual(told["garbage"], "INTERNAL")
-        yield* becomes("followers", waiting, (count) => count === 0)
-        yield* becomes("calls", load, ({ calls, connections }) => calls === 0 && connections === 0)
-        yield* becomes("descriptors", Effect.sync(descriptors), (now) => now <= before)
-      })
-    ), 90_000)
+  it.live(
+    "ends what nobody waits for: deadlines, cancels, connections that go; all is given back",
+    () =>
+      withDoor(({ load, port }) =>
+        Effect.gen(function*() {
+          const { waiting } = yield* JobApiMemory.Memory
+          const before = descriptors()
+          const told: Told = yield* pythonRun("transport.py", port, "calls")
+          assert.strictEqual(told["deadline"], "DEADLINE_EXCEEDED")
+          assert.isTrue(told["deadline took"])
+          assert.strictEqual(told["stream deadline"], "DEADLINE_EXCEEDED")
+          assert.deepStrictEqual(told["cancelled"], [true, "CANCELLED"])
+          assert.strictEqual(told["large"], "RESOURCE_EXHAUSTED")
+          assert.strictEqual(told["still there"], "alice")
+          assert.strictEqual(told["unknown method"], "UNIMPLEMENTED")
+          assert.strictEqual(told["unknown service"], "UNIMPLEMENTED")
+          assert.strictEqual(told["garbage"], "INTERNAL")
+          yield* becomes("followers", waiting, (count) => count === 0)
+          yield* becomes("calls", load, ({ calls, connections }) => calls === 0 && connections === 0)
+          yield* becomes("descriptors", Effect.sync(descriptors), (now) => now <= before)
+        })
+      ),
+    90_000
+  )
 
   it.live("tells its health and describes itself", () =>
     withDoor(({ port }) =>
@@ -93,12 +101,16 @@ describe("gRPC's transport, from Python", () => {
       { ready: Effect.succeed(false) }
     ), 60_000)
 
-  it.live("answers others while a thousand connections are idle and hundreds never finish their handshake", () =>
-    withDoor(({ load, port }) =>
-      Effect.gen(function*() {
-        const told: Told = yield* pythonRun("transport.py", port, "crowd", "1000", "700")
-        assert.strictEqual(told["answered among them"], "NOT_FOUND")
-        yield* becomes("connections", load, ({ connections }) => connections === 0)
-      })
-    ), 120_000)
+  it.live(
+    "answers others while a thousand connections are idle and hundreds never finish their handshake",
+    () =>
+      withDoor(({ load, port }) =>
+        Effect.gen(function*() {
+          const told: Told = yield* pythonRun("transport.py", port, "crowd", "1000", "700")
+          assert.strictEqual(told["answered among them"], "NOT_FOUND")
+          yield* becomes("connections", load, ({ connections }) => connections === 0)
+        })
+      ),
+    120_000
+  )
 })
