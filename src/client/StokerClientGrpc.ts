@@ -198,7 +198,7 @@ export const layer = (target: Target): Layer.Layer<StokerClient, ConnectionError
         }))
 
       const understood = <A>(effect: Effect.Effect<A, Codec.NotUnderstood | ClientFailure>) =>
-        Effect.catch(effect, (error) => Effect.flatMap(failureOf(target, error, true), Effect.fail))
+        effect.pipe(Effect.catch((error) => Effect.flatMap(failureOf(target, error, true), Effect.fail)))
 
       const jobOf = (answer: Effect.Effect<{ readonly job?: pb.Job | undefined }, ClientFailure>) =>
         understood(Effect.flatMap(answer, ({ job }) => Codec.jobOf(job)))

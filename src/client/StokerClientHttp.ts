@@ -148,7 +148,7 @@ export const layer = (target: Target): Layer.Layer<StokerClient, ConnectionError
     })
 
     const told = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, ClientFailure> =>
-      Effect.catch(effect, (error) => Effect.flatMap(failureOf(target, error), Effect.fail))
+      effect.pipe(Effect.catch((error) => Effect.flatMap(failureOf(target, error), Effect.fail)))
 
     const status = (job: JobRef) => told(api.status({ params: { id: job.id }, query: owned(job) }))
 

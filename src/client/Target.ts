@@ -36,7 +36,7 @@ export interface CredentialFiles {
   readonly tokenFile?: string | undefined
 }
 
-const usualPorts = { grpc: 7443, https: 8443 } as const
+const usualPorts = { grpc: 7077, https: 7078 } as const
 
 /** Reads `grpc://host:port` or `https://host:port`; undefined if it is neither. */
 export const parseAddress = (text: string): Address | undefined => {

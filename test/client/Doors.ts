@@ -6,8 +6,9 @@ import type { StokerClient } from "../../src/client/StokerClient.ts"
 import * as StokerClientGrpc from "../../src/client/StokerClientGrpc.ts"
 import * as StokerClientHttp from "../../src/client/StokerClientHttp.ts"
 import { parseAddress, type Target } from "../../src/client/Target.ts"
-import { JobApi } from "../../src/layers/api/JobApi.ts"
+import type { JobApi } from "../../src/layers/api/JobApi.ts"
 import { layerFixed } from "../../src/layers/api/Tls.ts"
+import { layerNone } from "../../src/layers/api/Tokens.ts"
 import { make } from "../../src/layers/grpc/GrpcServer.ts"
 import * as JobApiMemory from "../api/JobApiMemory.ts"
 import * as Https from "../http/Https.ts"
@@ -26,7 +27,7 @@ export const clientLayer = (to: Target) =>
 /** Opens a door; gives its port. */
 export const door = (protocol: "grpc" | "https"): Effect.Effect<number, unknown, JobApi | Scope.Scope> =>
   Effect.gen(function*() {
-    if (protocol === "https") return yield* Https.server()
+    if (protocol === "https") return yield* Effect.provide(Https.server(), layerNone)
     const { server } = yield* Effect.promise(certificates)
     const served = yield* make({ listen: "127.0.0.1:0" }).pipe(
       Effect.provide(Layer.mergeAll(layerFixed(server), layerSecureRandom))
