@@ -21,6 +21,7 @@ const noFlags: SetupFlags = {
   journal: Option.none(),
   state: Option.none(),
   http: Option.none(),
+  functions: [],
   logFormat: Option.none(),
   drivers: [],
   defaultClass: Option.none(),
@@ -73,10 +74,11 @@ const masked = (url: string): string => {
 
 export const showConfig = Effect.fn("RunConfig.showConfig")(
   function*(flags: Pick<SetupFlags, "config" | "state" | "amqp">) {
-    const { amqp, config, http, log, stateDirectory } = yield* workerSetup({ ...noFlags, ...flags })
+    const { amqp, config, functions, http, log, stateDirectory } = yield* workerSetup({ ...noFlags, ...flags })
     const effective: DaemonConfig = {
       stateDirectory,
       ...fileOf(config),
+      ...(functions.length === 0 ? {} : { functions }),
       ...(Option.isSome(amqp) ? { amqp: { url: masked(Redacted.value(amqp.value)) } } : {}),
       ...(Option.isSome(http) ? { http: { listen: http.value } } : {}),
       log

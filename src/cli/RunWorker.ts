@@ -24,12 +24,13 @@ const QUEUES = {
   "stoker.jobs.low": "stoker.jobs.low"
 }
 
-const readConfigOf = ({ amqp, config, http, journal, log, stateDirectory }: WorkerSetup): ReadConfig => ({
+const readConfigOf = ({ amqp, config, functions, http, journal, log, stateDirectory }: WorkerSetup): ReadConfig => ({
   config,
   others: {
     stateDirectory,
     amqp: Option.match(amqp, { onNone: () => "", onSome: Redacted.value }),
     journal: Option.match(journal, { onNone: () => "", onSome: Redacted.value }),
+    functions: functions.join(", "),
     "http.listen": Option.getOrElse(http, () => ""),
     "log.format": log.format,
     "log.level": log.level
@@ -110,7 +111,7 @@ const life = Effect.fnUntraced(function*(
   levels: Loggers.LogLevels,
   signals: Signals.Signals
 ) {
-  const { amqp, config, http, journal, stateDirectory } = setup
+  const { amqp, config, functions, http, journal, stateDirectory } = setup
   if (config.classes.some(({ driver }) => driver === "process")) yield* Effect.logWarning(noIsolation)
 
   const telemetry = yield* OtlpOptions.read
@@ -121,6 +122,7 @@ const life = Effect.fnUntraced(function*(
   const worker = layerWorker({
     stateDirectory,
     config,
+    functionFiles: functions,
     embedded: true,
     direct: "direct",
     ...(telemetry === undefined ? {} : { telemetry }),

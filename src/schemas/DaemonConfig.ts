@@ -131,6 +131,10 @@ export const FileClass = Schema.Struct({
     SandboxClass.fields.ioDevices.schema,
     "block devices the limits of I/O are for, such as [\"/dev/vda\"] (default: every disk)"
   ),
+  functions: field(
+    Schema.Boolean,
+    "its ready sandboxes have a function host that waits, so that calls of functions with a handler begin at once"
+  ),
   ceiling: field(FileLimits, "the most a job of this class may ask for"),
   defaults: field(FileLimits, "what a job gets that asks for nothing"),
   pool: field(FilePool, "sandboxes that stand ready (default: as many as slots, at most three times as many)")
@@ -209,6 +213,10 @@ export const DaemonConfig = Schema.Struct({
   ownLongJobs: field(
     worker.ownLongJobs,
     "let this worker's own journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"
+  ),
+  functions: field(
+    Schema.Array(Schema.NonEmptyString),
+    "files of TypeScript or JavaScript with functions of your own, beside the built-in ones (paths beside this file)"
   ),
   classes: field(Schema.NonEmptyArray(FileClass), "kinds of sandboxes that jobs may ask for"),
   defaultClass: field(ClassName, "what a job gets that names no class (default: the first)"),
