@@ -16,6 +16,8 @@ const all = [
   "start",
   "compileCache",
   "functions"
+  "grpc",
+  "compileCache"
 ]
 const named = process.argv.slice(2)
 const unknown = named.filter((name) => ![...all, ...more].includes(name))

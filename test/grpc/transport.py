@@ -2,7 +2,6 @@
 import socket
 import ssl
 import sys
-import threading
 import time
 
 import grpc
@@ -39,9 +38,9 @@ def connect(credentials):
         return refused(lambda: rpc.JobServiceStub(made).Status(pb.StatusRequest(id="x"), timeout=3))[0]
 
 
-def context(protocols, version=None):
+def context(protocols, version=None, name="alice"):
     made = ssl.create_default_context(cafile=f"{folder}/certs/ca.crt")
-    made.load_cert_chain(f"{folder}/certs/alice.crt", f"{folder}/certs/alice.key")
+    made.load_cert_chain(f"{folder}/certs/{name}.crt", f"{folder}/certs/{name}.key")
     if version is not None:
         made.minimum_version = made.maximum_version = version
     if protocols:
@@ -54,7 +53,7 @@ def handshake(version, protocols):
     try:
         with socket.create_connection(("localhost", int(port)), 5) as raw:
             with context(protocols, version).wrap_socket(raw, server_hostname="localhost") as tls:
-                tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+                tls.sendall(PREFACE)
                 return len(tls.recv(1)) == 1
     except (ssl.SSLError, ConnectionError) as error:
         return type(error).__name__
@@ -143,26 +142,93 @@ def reflection():
         ]
 
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+def connected(name="alice"):
+    raw = socket.create_connection(("localhost", int(port)), 30)
+    tls = context(["h2"], name=name).wrap_socket(raw, server_hostname="localhost")
+    tls.sendall(PREFACE)
+    return tls
+
+
+def is_closed(held):
+    """Whether the other side ends the connection, before our patience ends."""
+    try:
+        held.settimeout(30)
+        while held.recv(65536):
+            pass
+        return True
+    except (ConnectionError, ssl.SSLError):
+        return True
+    except TimeoutError:
+        return False
+
+
+def frame(kind, flags, stream, payload):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def half_a_request():
+    """The answer to a call whose request begins and never goes on: seconds until HEADERS come."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "https",
+        ":path": "/stoker.v1.JobService/Status",
+        ":authority": "localhost",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
+    # HPACK: each a literal with a new name, nothing kept, no Huffman.
+    block = b"".join(
+        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields.items()
+    )
+    tls = connected()
+    tls.sendall(frame(1, 4, 1, block) + frame(0, 0, 1, bytes([0, 0, 0, 0, 100])))
+    reader = tls.makefile("rb")
+    while True:
+        head = reader.read(9)
+        if len(head) < 9:
+            return "closed"
+        length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+        reader.read(length)
+        if kind == 4 and flags == 0:
+            tls.sendall(frame(4, 1, 0, b""))
+        if kind == 1:
+            return "answered"
+
+
 def crowd():
     """Many connections that do nothing, shake hands for ever, or send half a request."""
-    held = []
-    for _ in range(int(sys.argv[4])):
-        tls = context(["h2"]).wrap_socket(socket.create_connection(("localhost", int(port)), 20), server_hostname="localhost")
-        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-        held.append(tls)
-    for _ in range(int(sys.argv[5])):
-        held.append(socket.create_connection(("localhost", int(port)), 20))
+    idle, silent = int(sys.argv[4]), int(sys.argv[5])
+    held = [connected() for _ in range(idle)]
+    mute = [socket.create_connection(("localhost", int(port)), 30) for _ in range(silent)]
     told["answered among them"] = connect(grpc.ssl_channel_credentials(*material("bob")))
-    half = context(["h2"]).wrap_socket(socket.create_connection(("localhost", int(port)), 20), server_hostname="localhost")
-    half.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-    told["half"] = half.version()
-    tell(told)
-    sys.stdout.flush()
-    for line in sys.stdin:
-        break
+    told["half"] = half_a_request()
+    told["mute ones are closed"] = all([is_closed(one) for one in mute])
+    told["held"] = len(held)
 
 
-parts = {"certificates": certificates, "calls": calls, "health": health, "reflection": reflection, "crowd": crowd}
+def too_many():
+    """More connections than one caller may have, and than there may be."""
+    mine = [connected() for _ in range(4)]
+    told["one more of mine"] = is_closed(connected())
+    told["somebody else's"] = connect(grpc.ssl_channel_credentials(*material("bob")))
+    theirs = [connected(name) for name in ("bob", "bob", "bob", "admin")]
+    # The place that is left goes to whoever came last; who says nothing makes room for who does.
+    mute = socket.create_connection(("localhost", int(port)), 30)
+    told["in a silent one's place"] = connect(grpc.ssl_channel_credentials(*material("admin")))
+    told["silent"] = is_closed(mute)
+    told["held"] = len(mine) + len(theirs)
+
+
+parts = {
+    "certificates": certificates,
+    "calls": calls,
+    "health": health,
+    "reflection": reflection,
+    "crowd": crowd,
+    "too_many": too_many,
+}
 parts[sys.argv[3]]()
-if sys.argv[3] != "crowd":
-    tell(told)
+tell(told)
