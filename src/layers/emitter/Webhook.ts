@@ -22,7 +22,7 @@ import { broughtBack, type JobEvent } from "../../schemas/JobEvent.ts"
 import { JobView } from "../../schemas/JobView.ts"
 import { type Message, messageId } from "../../schemas/Message.ts"
 import { viewOf } from "../api/Views.ts"
-import { Journal } from "../journal/Journal.ts"
+import { type JobRecord, Journal } from "../journal/Journal.ts"
 import { nowMs } from "../Now.ts"
 import * as AmqpSend from "./AmqpSend.ts"
 import type { Emitter, Telling } from "./Emitter.ts"
@@ -66,16 +66,19 @@ const verdict = (status: number): Result.Result<void, Failed> => {
   return Result.fail({ isFinal, why: `it answered with ${status}` })
 }
 
-/** The ended job, as its record will show it. */
+/**
+ * The ended job, as its record will show it, but for its arguments, which its sender has and which may be large, and for when
+ * it started, which is known only once it is written down.
+ */
 const ended = (
   event: Extract<JobEvent, { readonly _tag: "Ended" }>,
   { job, reply }: Telling,
-  record: Partial<Parameters<typeof viewOf>[0]>
+  record: JobRecord | undefined
 ) =>
   viewOf({
     request: { job, reply, hash: "" },
-    receivedAtMs: event.atMs,
-    ...record,
+    receivedAtMs: record?.receivedAtMs ?? event.atMs,
+    ...(record?.instance === undefined ? {} : { instance: record.instance }),
     state: "ended",
     attempt: event.attempt,
     settlement: {
@@ -84,12 +87,11 @@ const ended = (
       output: event.output,
       ...broughtBack(event),
       attempt: event.attempt,
-      ...(record.startedAtMs === undefined ? {} : { startedAtMs: record.startedAtMs }),
       endedAtMs: event.atMs
     }
   }, { args: false })
 
-/** The emitter. Needs the journal for when a job came and began. */
+/** The emitter. Needs the journal for when a job came. */
 export const make = Effect.fnUntraced(function*(options: WebhookOptions) {
   const { allow, giveUpAfter = "1 hour", maximumInHand = 10_000, secret } = options
   const journal = yield* Journal
@@ -146,7 +148,7 @@ export const make = Effect.fnUntraced(function*(options: WebhookOptions) {
       const url = Option.getOrUndefined(decodeReply(telling.reply))?.webhook
       if (url === undefined) return []
       const record = yield* Effect.orElseSucceed(journal.get(keyOf(telling.job)), () => undefined)
-      const body = JSON.stringify(encodeView(ended(event, telling, record ?? {})))
+      const body = JSON.stringify(encodeView(ended(event, telling, record)))
       return [{ id: messageId(event, 0), emitter: emitterName, content: { url, body } }]
     }),
     send: (message) => Effect.succeed(post(message))
