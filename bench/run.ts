@@ -15,9 +15,8 @@ const all = [
   "followers",
   "start",
   "compileCache",
-  "functions"
-  "grpc",
-  "compileCache"
+  "functions",
+  "grpc"
 ]
 const named = process.argv.slice(2)
 const unknown = named.filter((name) => ![...all, ...more].includes(name))

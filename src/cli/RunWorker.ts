@@ -33,7 +33,9 @@ const QUEUES = {
   "stoker.jobs.low": "stoker.jobs.low"
 }
 
-const readConfigOf = ({ amqp, api, config, functions, http, journal, log, stateDirectory }: WorkerSetup): ReadConfig => ({
+const readConfigOf = (
+  { amqp, api, config, functions, http, journal, log, stateDirectory }: WorkerSetup
+): ReadConfig => ({
   config,
   others: {
     stateDirectory,
