@@ -4,6 +4,7 @@
  */
 
 // Data.
+export * as Cron from "./schemas/Cron.ts"
 export * as Function from "./schemas/Function.ts"
 export * as Ids from "./schemas/Ids.ts"
 export * as Job from "./schemas/Job.ts"

@@ -380,32 +380,33 @@ export const layerApi = (
   { grpc, http, identity = "CN", roles, tls, tokens, webhooks }: ApiWiring,
   amqp?: AmqpWiring
 ) =>
-  Layer.unwrap(Effect.promise(async () => {
-    const [JobApiLive, Access, Tls, Tokens] = await Promise.all([
-      import("./layers/api/JobApiLive.ts"),
-      import("./layers/api/Access.ts"),
-      import("./layers/api/Tls.ts"),
-      import("./layers/api/Tokens.ts")
-    ])
-    const mayPost = isAllowed(webhooks?.allow ?? [])
-    const doors = [
-      grpc === undefined
-        ? Layer.empty
-        : (await import("./layers/grpc/GrpcServer.ts")).layer({ listen: grpc, identity }),
-      http === undefined
-        ? Layer.empty
-        : (await import("./layers/http/HttpServer.ts")).layer({ listen: http, identity })
-    ] as const
-    return Layer.mergeAll(...doors).pipe(
-      Layer.provideMerge(JobApiLive.layer({ mayPost })),
-      Layer.provide(Layer.mergeAll(
-        roles === undefined ? Access.layerFixed() : Access.layerFile(roles),
-        tokens === undefined ? Tokens.layerNone : Tokens.layerFile(tokens),
-        Tls.layerFiles(tls, "server")
-      )),
-      Layer.provide(Layer.merge(layerSecureRandom, layerControlOfAll(amqp)))
-    )
-  }))
+  Layer.unwrap(Effect.flatMap(Host, ({ instance }) =>
+    Effect.promise(async () => {
+      const [JobApiLive, Access, Tls, Tokens] = await Promise.all([
+        import("./layers/api/JobApiLive.ts"),
+        import("./layers/api/Access.ts"),
+        import("./layers/api/Tls.ts"),
+        import("./layers/api/Tokens.ts")
+      ])
+      const mayPost = isAllowed(webhooks?.allow ?? [])
+      const doors = [
+        grpc === undefined
+          ? Layer.empty
+          : (await import("./layers/grpc/GrpcServer.ts")).layer({ listen: grpc, identity }),
+        http === undefined
+          ? Layer.empty
+          : (await import("./layers/http/HttpServer.ts")).layer({ listen: http, identity })
+      ] as const
+      return Layer.mergeAll(...doors).pipe(
+        Layer.provideMerge(JobApiLive.layer({ mayPost, instance })),
+        Layer.provide(Layer.mergeAll(
+          roles === undefined ? Access.layerFixed() : Access.layerFile(roles),
+          tokens === undefined ? Tokens.layerNone : Tokens.layerFile(tokens),
+          Tls.layerFiles(tls, "server")
+        )),
+        Layer.provide(Layer.merge(layerSecureRandom, layerControlOfAll(amqp)))
+      )
+    })))
 
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
 export const layerActors = Layer.merge(Worker.layer, Sampler.layer(manifest.version)).pipe(

@@ -65,8 +65,9 @@ const keep = Effect.fnUntraced(function*(schedule: Schedule) {
   // What ended longer ago than that is forgotten, and would run again.
   const missedMs = Math.min(schedule.missedMs, dedupeMs)
   const bound = Math.max(missedMs, onTime)
+  const startMs = yield* nowMs
   /** Moments up to here are over. */
-  let past = (yield* nowMs) - missedMs - 1
+  let past = startMs - missedMs - 1
   let pause = firstPause
   for (;;) {
     const now = yield* nowMs
@@ -78,11 +79,12 @@ const keep = Effect.fnUntraced(function*(schedule: Schedule) {
       continue
     }
     const due = latest(cron, first, now - bound - 1, now)
-    if (due !== first) {
+    // Of what was before our start others may have taken care.
+    if (due !== first && first > startMs) {
       yield* Effect.logWarning(
         `schedule ${schedule.name}: ${dated(first)}${
           due === undefined ? "" : ` and what follows before ${dated(due)}`
-        } passed while no worker was there, and is left out`
+        } passed unseen, and is left out`
       )
     }
     if (due === undefined) {

@@ -7,13 +7,15 @@ const mostCharacters = 4096
 
 /** Why it may not be called. */
 const faultOf = (text: string): string | undefined => {
-  if (text.length > mostCharacters) return `a URL of at most ${mostCharacters} characters`
+  if (text.length > mostCharacters) return `expected a URL of at most ${mostCharacters} characters`
   const url = URL.parse(text)
-  if (url === null) return "a URL, such as https://example.org/done"
-  if (url.protocol !== "http:" && url.protocol !== "https:") return "a URL that begins with http:// or https://"
+  if (url === null) return "expected a URL, such as https://example.org/done"
+  if (url.protocol !== "http:" && url.protocol !== "https:") {
+    return "expected a URL that begins with http:// or https://"
+  }
   return url.username === "" && url.password === ""
     ? undefined
-    : "a URL without user and password: arguments are kept, and shown to whoever may see the job"
+    : "expected a URL without user and password: arguments are kept, and shown to whoever may see the job"
 }
 
 /** An http or https URL without credentials. */

@@ -18,7 +18,8 @@ const hoursOf = (expression: string) => expression.trim().split(/\s+/).at(-4) ??
 const parse = (expression: string, timeZone: string) =>
   Cron.parse(expression, timeZone, { onDstOverlap: hoursOf(expression).startsWith("*") ? "both" : "earlier" })
 
-const remedy = "five fields (minute hour day month weekday), or six with seconds first, such as \"30 2 * * 1-5\""
+const remedy =
+  "expected five fields (minute hour day month weekday), or six with seconds first, such as \"30 2 * * 1-5\""
 
 /** From any day on, or never: the 30th of February. */
 const comes = (cron: Cron.Cron) =>
@@ -37,38 +38,51 @@ export const ScheduleName = Schema.String.check(
   })
 )
 
+/** When: five fields, or six with seconds first. */
+export const CronExpression = Schema.String.check(Schema.isMaxLength(1000), Schema.makeFilter(expressionFault))
+
+/** A name of the IANA database, or an offset. */
+export const TimeZone = Schema.String.check(
+  Schema.makeFilter((zone: string) => Result.isSuccess(Cron.parse("* * * * *", zone)), {
+    expected: "a time zone, such as Europe/Berlin, +02:00 or UTC"
+  })
+)
+
+/**
+ * Milliseconds. Of the moments that passed while no worker was up, the latest is made up for if it is no longer ago;
+ * earlier ones never are. 0: none. Counts up to `retention.dedupeMs` only: as long, a job is known to have been there.
+ */
+export const MissedMs = Schema.Int.check(
+  Schema.isBetween({ minimum: 0, maximum: 86_400_000 }, { expected: "a time of a day at most" })
+)
+
 /** What is started, and when. */
 export const Schedule = Schema.Struct({
   name: ScheduleName,
-  cron: Schema.String.check(Schema.isMaxLength(1000), Schema.makeFilter(expressionFault)),
-  timeZone: Schema.String.check(
-    Schema.makeFilter((zone: string) => Result.isSuccess(Cron.parse("* * * * *", zone)), {
-      expected: "a time zone, such as Europe/Berlin, +02:00 or UTC"
-    })
-  ).pipe(Schema.withDecodingDefaultKey(Effect.succeed("UTC"))),
+  cron: CronExpression,
+  timeZone: TimeZone.pipe(Schema.withDecodingDefaultKey(Effect.succeed("UTC"))),
   function: FunctionName,
   args: Schema.Json.pipe(Schema.withDecodingDefaultKey(Effect.succeed({}))),
   class: Schema.optionalKey(ClassName),
   limits: LimitsRequest.pipe(Schema.withDecodingDefaultKey(Effect.succeed({}))),
   owner: Owner.pipe(Schema.withDecodingDefaultKey(Effect.succeed("cron"))),
-  /**
-   * Milliseconds. Of the moments that passed while no worker was up, the latest is made up for if it is no longer ago;
-   * earlier ones never are. 0: none. Counts up to `retention.dedupeMs` only: as long, a job is known to have been there.
-   */
-  missedMs: Schema.Int.check(
-    Schema.isBetween({ minimum: 0, maximum: 86_400_000 }, { expected: "milliseconds, a day at most" })
-  ).pipe(Schema.withDecodingDefaultKey(Effect.succeed(600_000)))
+  missedMs: MissedMs.pipe(Schema.withDecodingDefaultKey(Effect.succeed(600_000)))
 })
 export type Schedule = typeof Schedule.Type
 
 /** Schedules, each under a name of its own. */
-export const Schedules = Schema.Array(Schedule).check(
-  Schema.isMaxLength(1000),
-  Schema.makeFilter(
-    (schedules: ReadonlyArray<Schedule>) => new Set(schedules.map(({ name }) => name)).size === schedules.length,
-    { expected: "a different name for each schedule" }
+export const schedulesOf = <S extends Schema.Codec<{ readonly name: string }, unknown>>(schedule: S) =>
+  Schema.Array(schedule).check(
+    Schema.isMaxLength(1000),
+    Schema.makeFilter(
+      (schedules: ReadonlyArray<{ readonly name: string }>) =>
+        new Set(schedules.map(({ name }) => name)).size === schedules.length,
+      { expected: "a different name for each schedule" }
+    )
   )
-)
+
+/** All that a worker keeps. */
+export const Schedules = schedulesOf(Schedule)
 
 /** The moments a schedule means. */
 export const cronOf = ({ cron, timeZone }: Schedule): Cron.Cron => Result.getOrThrow(parse(cron, timeZone))

@@ -3,8 +3,9 @@
  * write them ("30s", "256M"); a plain number is milliseconds or bytes. Fields that are absent have their defaults.
  */
 import { Effect, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import { CronExpression, MissedMs, ScheduleName, schedulesOf, TimeZone } from "./Cron.ts"
 import { HttpListen } from "./HttpListen.ts"
-import { ClassName } from "./Ids.ts"
+import { ClassName, FunctionName, Owner } from "./Ids.ts"
 import { Limits, OutputPolicy } from "./Limits.ts"
 import { PoolCharge, PoolConfig } from "./PoolConfig.ts"
 import { DriverName, SandboxClass } from "./SandboxClass.ts"
@@ -131,11 +132,31 @@ export const FileClass = Schema.Struct({
     SandboxClass.fields.ioDevices.schema,
     "block devices the limits of I/O are for, such as [\"/dev/vda\"] (default: every disk)"
   ),
+  functions: field(
+    Schema.Boolean,
+    "its ready sandboxes have a function host that waits, so that calls of functions with a handler begin at once"
+  ),
   ceiling: field(FileLimits, "the most a job of this class may ask for"),
   defaults: field(FileLimits, "what a job gets that asks for nothing"),
   pool: field(FilePool, "sandboxes that stand ready (default: as many as slots, at most three times as many)")
 })
 export type FileClass = typeof FileClass.Type
+
+/** A job that is started by the clock. */
+export const FileSchedule = Schema.Struct({
+  name: ScheduleName.pipe(Schema.annotateKey({ description: "begins the ids of its jobs" })),
+  cron: CronExpression.pipe(
+    Schema.annotateKey({ description: "minute hour day month weekday, or with seconds before them" })
+  ),
+  timeZone: field(TimeZone, "whose time that is (default: UTC)"),
+  function: FunctionName.pipe(Schema.annotateKey({ description: "what is started" })),
+  args: field(Schema.Json, "its arguments (default: none)"),
+  class: field(ClassName, "the sandbox class (default: the worker's)"),
+  limits: field(FileLimits, "what its run may use (default: the class's)"),
+  owner: field(Owner, "whose jobs they are (default: cron)"),
+  missed: field(time(MissedMs), "the latest one missed is made up for if it is no longer ago (default: 10m; 0: none)")
+})
+export type FileSchedule = typeof FileSchedule.Type
 
 /** An address with a password in it, or where to find one. */
 export const FileSecret = Schema.Struct({
@@ -250,6 +271,11 @@ export const DaemonConfig = Schema.Struct({
   ownLongJobs: field(
     worker.ownLongJobs,
     "let this worker's own journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"
+  ),
+  cron: field(schedulesOf(FileSchedule), "jobs that are started by the clock, once on all workers of one journal"),
+  functions: field(
+    Schema.Array(Schema.NonEmptyString),
+    "files of TypeScript or JavaScript with functions of your own, beside the built-in ones (paths beside this file)"
   ),
   classes: field(Schema.NonEmptyArray(FileClass), "kinds of sandboxes that jobs may ask for"),
   defaultClass: field(ClassName, "what a job gets that names no class (default: the first)"),

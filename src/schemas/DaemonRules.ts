@@ -102,6 +102,17 @@ const rules: ReadonlyArray<Rule> = [
     }
   },
   {
+    needs: ["classes", "cron"],
+    faults: (config) => {
+      const names = classesOf(config).map(({ name }) => name)
+      return (config.cron ?? []).flatMap((schedule, index) =>
+        schedule.class === undefined || names.includes(schedule.class)
+          ? []
+          : [fault(`cron[${index}].class`, schedule.class, `the name of a class: ${names.join(", ")}`)]
+      )
+    }
+  },
+  {
     needs: ["classes"],
     faults: (config) => {
       const names = classesOf(config).map(({ name }) => name)

@@ -1,7 +1,8 @@
 /**
  * The control plane without a worker, for tests of doors: jobs live in memory, everybody sees their own and `admin` all.
  * `command` understands some words: `echo TEXT`, `err TEXT`, `exit CODE`, `sleep`, `lines N`, `flood` (as fast as it is
- * read), `drip MS` (a line now and then), `nope` (no such program), `defect`.
+ * read), `drip MS` (a line now and then), `pace BYTES MS` (the same with so many bytes), `gap` (with bytes that are not kept), `bytes N` (all values, no newline at the
+ * end), `queued` (never begins), `nope` (no such program), `defect`.
  */
 import { Clock, Context, Deferred, Effect, Layer, Option, Ref, Schema, Stream, SubscriptionRef } from "effect"
 import {
@@ -84,7 +85,8 @@ const make = Effect.gen(function*() {
     )
 
   const find = (caller: Caller, { id, owner }: { readonly id: string; readonly owner?: string }) =>
-    Effect.suspend(() => {
+    Effect.suspend((): Effect.Effect<MemoryJob, InvalidRequest | UnknownJob> => {
+      if (!isJobId(id)) return Effect.fail(new InvalidRequest({ reason: `${id} is no job id`, remedy: "Check it." }))
       const job = jobs.get(id)
       const mine = job !== undefined && (caller.name === "admin" || job.view.owner === caller.name)
       const wanted = owner === undefined || job?.view.owner === owner
@@ -129,8 +131,22 @@ const make = Effect.gen(function*() {
           ),
           exited(0)
         )
+      case "bytes": {
+        const bytes = Uint8Array.from({ length: Number(rest[0]) }, (_, n) => n % 256)
+        return Effect.as(write(job, "stdout", bytes), exited(0))
+      }
+      case "gap":
+        return write(job, "stdout", bytesOf("before")).pipe(
+          Effect.andThen(Effect.sync(() => void (job.produced += 1000))),
+          Effect.andThen(write(job, "stdout", bytesOf("after\n"))),
+          Effect.as(exited(1))
+        )
       case "drip":
         return Effect.forever(Effect.andThen(write(job, "stdout", bytesOf("drip\n")), Effect.sleep(Number(rest[0]))))
+      case "pace": {
+        const bytes = new Uint8Array(Number(rest[0])).fill(97)
+        return Effect.forever(Effect.andThen(write(job, "stdout", bytes), Effect.sleep(Number(rest[1]))))
+      }
       case "sleep":
       case "flood":
         return Effect.never
@@ -267,7 +283,14 @@ const make = Effect.gen(function*() {
           const pieces = job.pieces.filter((piece) =>
             piece.offset >= at && (stream === "all" || piece.stream === stream)
           )
-          const entries = pieces.map((piece) => ({ _tag: "Bytes" as const, ...piece }))
+          const entries = pieces.flatMap((piece, index): ReadonlyArray<FollowEvent> => {
+            const bytes = { _tag: "Bytes" as const, ...piece }
+            const former = pieces[index - 1]
+            const from = former === undefined ? piece.offset : former.offset + former.bytes.length
+            return stream !== "all" || from === piece.offset
+              ? [bytes]
+              : [{ _tag: "Gap", stream: piece.stream, from, to: piece.offset }, bytes]
+          })
           const { produced } = job
           if (hasEnded(job)) {
             return [

@@ -1,6 +1,6 @@
 /** A gRPC door over the memory's control plane, and Python's grpcio to knock at it. */
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
-import { Effect, Layer, type Scope } from "effect"
+import { Effect, Layer, Schema, type Scope } from "effect"
 import { execFile } from "node:child_process"
 import { mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -8,10 +8,21 @@ import { join } from "node:path"
 import { promisify } from "node:util"
 import type { JobApi } from "../../src/layers/api/JobApi.ts"
 import { layerFixed, type Tls } from "../../src/layers/api/Tls.ts"
+import * as Functions from "../../src/layers/functions/Functions.ts"
 import { type GrpcOptions, make } from "../../src/layers/grpc/GrpcServer.ts"
 import type { Served } from "../../src/layers/grpc/Server.ts"
+import { make as defineFunction } from "../../src/schemas/Function.ts"
 import * as JobApiMemory from "../api/JobApiMemory.ts"
 import { certificates, writeMaterial } from "../support/Certs.ts"
+
+/** For its title alone. */
+const fib = defineFunction({
+  name: "fib",
+  title: "Fibonacci",
+  description: "calculates.",
+  args: Schema.Struct({ number: Schema.Int }),
+  handler: () => Effect.void
+})
 
 const run = promisify(execFile)
 const root = join(import.meta.dirname, "../..")
@@ -47,7 +58,7 @@ const makeFolder = async () => {
 }
 
 /** What a call of a Python file printed: the JSON of its last line. */
-export const pythonRun = (file: string, port: number, ...args: ReadonlyArray<string>) =>
+export const pythonRun = <A>(file: string, port: number, ...args: ReadonlyArray<string>): Effect.Effect<A> =>
   Effect.promise(async (signal) => {
     const made = await folder()
     const { stdout } = await run(python, [join(import.meta.dirname, file), String(port), made, ...args], {
@@ -55,17 +66,23 @@ export const pythonRun = (file: string, port: number, ...args: ReadonlyArray<str
       maxBuffer: 64 * 1024 * 1024,
       env: { PATH: "/usr/bin:/bin", PYTHONDONTWRITEBYTECODE: "1" }
     })
-    return JSON.parse(stdout.trim().split("\n").at(-1) ?? "null") as never
+    return JSON.parse(stdout.trim().split("\n").at(-1) ?? "null") as A
   })
 
 /** Runs a test with a door of its own; `JobApiMemory.Memory` and `JobApi` are the same as the door's. */
 export const withDoor = <A, E>(
   use: (served: Served) => Effect.Effect<A, E, JobApiMemory.Memory | JobApi | Tls | Scope.Scope>,
-  options: Partial<GrpcOptions> = {}
+  options: Partial<GrpcOptions> = {},
+  tls?: Layer.Layer<Tls>
 ) =>
   Effect.gen(function*() {
     const { server } = yield* Effect.promise(certificates)
-    const services = Layer.mergeAll(JobApiMemory.layer, layerFixed(server), layerSecureRandom)
+    const services = Layer.mergeAll(
+      JobApiMemory.layer,
+      Functions.layer([fib]),
+      tls ?? layerFixed(server),
+      layerSecureRandom
+    )
     return yield* Effect.flatMap(make({ listen: "127.0.0.1:0", ...options }), use).pipe(
       Effect.scoped,
       Effect.provide(services)

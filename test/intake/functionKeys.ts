@@ -127,6 +127,10 @@ export const suite = (name: string, run: typeof it.live, open: Effect.Effect<Sub
           yield* delivery.ack
           const [letter] = yield* letters(1)
           assert.strictEqual(letter?.headers["x-stoker-reason"], "there is no such function")
+          assert.strictEqual(
+            letter?.headers["x-stoker-remedy"],
+            "Use one of: say. Then publish it anew, under another message id."
+          )
           // In the whole form its sender is told, and that is all.
           yield* publish({ key: "function.say", args: {} })
           const other = yield* Queue.take(arrived)

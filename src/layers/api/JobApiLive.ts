@@ -4,7 +4,7 @@ import { SecureRandom } from "effect/crypto"
 import type { Caller, Method, Right } from "../../schemas/Access.ts"
 import { type ApiReply } from "../../schemas/dialects/Api.ts"
 import { type Definition, InvalidArguments, unmetNeed } from "../../schemas/Function.ts"
-import { ClassName, type JobId, JobId as JobIdSchema, type JobKey, Owner } from "../../schemas/Ids.ts"
+import { ClassName, type InstanceId, type JobId, JobId as JobIdSchema, type JobKey, Owner } from "../../schemas/Ids.ts"
 import type { Job } from "../../schemas/Job.ts"
 import { resolve } from "../../schemas/Limits.ts"
 import { nearest } from "../../schemas/Nearest.ts"
@@ -38,11 +38,14 @@ import {
 } from "./JobApi.ts"
 import * as JobNews from "./JobNews.ts"
 import { newId } from "./NewId.ts"
+import * as RecentJobs from "./RecentJobs.ts"
 import { functionViewOf, viewOf } from "./Views.ts"
 
 export interface JobApiOptions {
   /** Whether the operator lets outcomes be posted there. Absent: nowhere. */
   readonly mayPost?: (url: string) => boolean
+  /** This worker, whose own jobs are known without asking the journal each time. */
+  readonly instance?: InstanceId
 }
 
 /** What is read at once at most. */
@@ -89,7 +92,8 @@ const make = (options: JobApiOptions): Effect.Effect<
     const { definitions } = yield* Functions
     const { classes, defaultClass } = yield* Settings
     const random = yield* SecureRandom.SecureRandom
-    const news = yield* JobNews.make
+    const recent = RecentJobs.make(options.instance)
+    const news = yield* JobNews.make(recent.forget)
     const trail = yield* AuditTrail.make
     const byName = new Map<string, Definition>(definitions.map((definition) => [definition.name, definition]))
     const offered = definitions.map(functionViewOf)
@@ -159,13 +163,14 @@ const make = (options: JobApiOptions): Effect.Effect<
       )
 
     /** Jobs of the control plane are found by their key; those of other doors by looking. */
-    const find = Effect.fnUntraced(function*(caller: Caller, right: Right, ref: JobRef) {
+    const find = Effect.fnUntraced(function*(caller: Caller, right: Right, ref: JobRef, isLook = false) {
       const id = yield* idOf(ref.id)
       const named = ref.owner === undefined ? undefined : yield* ownerOf(ref.owner)
       const unknown = new UnknownJob({ id })
       if (right !== "super" && named !== undefined && named !== caller.name) return yield* unknown
       const owner = named ?? (right === "super" ? undefined : caller.name)
-      const own = yield* statusOf({ intake: INTAKE, owner: owner ?? caller.name, id }).pipe(
+      const key: JobKey = { intake: INTAKE, owner: owner ?? caller.name, id }
+      const own = yield* (isLook ? recent.get(key, statusOf(key)) : statusOf(key)).pipe(
         Effect.catchTag("UnknownJob", () => Effect.undefined)
       )
       if (own !== undefined) return own
@@ -187,7 +192,13 @@ const make = (options: JobApiOptions): Effect.Effect<
       method: Method,
       ref: JobRef,
       act: (record: JobRecord) => Effect.Effect<A, E>
-    ) => entitled(caller, method, ref.id, (right) => Effect.flatMap(find(caller, right, ref), act))
+    ) =>
+      entitled(
+        caller,
+        method,
+        ref.id,
+        (right) => Effect.flatMap(find(caller, right, ref, method === "status"), act)
+      )
 
     const view = (record: JobRecord) => viewOf(record, { args: true })
 
@@ -384,9 +395,13 @@ const make = (options: JobApiOptions): Effect.Effect<
           Effect.succeed(offered)),
       remove: Effect.fn("JobApi.remove")((caller, ref) =>
         withJob(caller, "delete", ref, (record) =>
-          control.remove(keyOfRecord(record)).pipe(Effect.catchTags({
-            JobNotFound: () =>
-              Effect.fail(new UnknownJob({ id: ref.id })),
+          Effect.andThen(
+            Effect.sync(() =>
+              recent.forget(keyOfRecord(record))
+            ),
+            control.remove(keyOfRecord(record))
+          ).pipe(Effect.catchTags({
+            JobNotFound: () => Effect.fail(new UnknownJob({ id: ref.id })),
             JobNotEnded: () => Effect.fail(new NotEnded({ id: ref.id })),
             ArtefactError: inner.ArtefactError,
             JournalError: inner.JournalError,

@@ -20,12 +20,18 @@ interface Watched {
   waiting: number
 }
 
-/** Listens until the scope closes. */
-export const make: Effect.Effect<JobNews, never, Control | Scope.Scope> = Effect.gen(function*() {
+/** Listens until the scope closes. `heard` is told first of what happened to which job. */
+export const make = Effect.fnUntraced(function*(
+  heard: (key: JobKey) => void
+): Effect.fn.Return<JobNews, never, Control | Scope.Scope> {
   const { events } = yield* Control
   const watched = new Map<string, Watched>()
   yield* Effect.forkScoped(
-    Stream.runForEach(events, ({ key }) => Effect.sync(() => watched.get(keyText(key))?.news.announce()))
+    Stream.runForEach(events, ({ key }) =>
+      Effect.sync(() => {
+        heard(key)
+        watched.get(keyText(key))?.news.announce()
+      }))
   )
   return {
     subscribe: (key) =>

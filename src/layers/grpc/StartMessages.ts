@@ -26,10 +26,13 @@ const policyOf = (policy: OutputPolicy) =>
 const priorityOf = (priority: Priority) =>
   priority === Priority.UNSPECIFIED ? undefined : priorities[priority as Priority.HIGH] ?? priority
 
-const limitsOf = ({ $typeName: _, $unknown: __, outputPolicy, ...limits }: Limits) =>
+const limitsOf = ({ outputPolicy, ...limits }: Limits) =>
   present({
     ...Object.fromEntries(
-      Object.entries(limits).map(([name, value]) => [name, typeof value === "bigint" ? narrow(value) : value])
+      Object.entries(limits).filter(([name]) => !name.startsWith("$")).map(([name, value]) => [
+        name,
+        typeof value === "bigint" ? narrow(value) : value
+      ])
     ),
     outputPolicy: policyOf(outputPolicy)
   })

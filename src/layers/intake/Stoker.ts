@@ -140,7 +140,11 @@ export const make = Effect.fnUntraced(function*(
       const { attempt, isBare, job, retry } = submission
       if (!retry.on.includes(outcome._tag)) {
         // Who publishes events need not hear of what becomes of them.
-        if (isBare && outcome._tag === "Rejected") yield* keep(raw, outcome)
+        if (isBare && outcome._tag === "Rejected") {
+          const { reason, remedy } = outcome
+          // Its id is settled by now: the letter itself would only be answered again.
+          yield* keep(raw, { reason, remedy: `${remedy} Then publish it anew, under another message id.` })
+        }
         return false
       }
       if (attempt < retry.maxAttempts) {
