@@ -1,7 +1,6 @@
 /** Modules of functions: what a worker makes of good ones, and how it refuses the others before it starts. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Result } from "effect"
-import { Schema } from "effect"
+import { Effect, Result, Schema } from "effect"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
