@@ -26,8 +26,8 @@ const MOST_SAID = 2000
 /** The bundle of the built-in functions, made by scripts/build. In a checkout it would be older than its sources. */
 const prebuilt = {
   source: undefined,
-  modules: new URL("../../../functions.cjs", import.meta.url),
-  bundle: new URL("./functions.cjs", import.meta.url)
+  modules: fileURLToPath(new URL("../../../", import.meta.url)),
+  bundle: fileURLToPath(new URL("./", import.meta.url))
 }[built]
 
 export interface Loaded {
@@ -206,8 +206,8 @@ export const load = Effect.fn("FunctionFiles.load")(function*(options: {
   const Bundler = yield* Effect.promise(() => import("./Bundler.ts"))
   const code = files.length === 0 && prebuilt !== undefined
     ? yield* Effect.tryPromise({
-      try: () => fs.readFile(prebuilt, "utf8"),
-      catch: (cause) => refused([fileURLToPath(prebuilt)], "it is missing", "Install the package anew.", cause)
+      try: () => fs.readFile(join(prebuilt, HostProgram.BUNDLE), "utf8"),
+      catch: (cause) => refused([prebuilt], `${HostProgram.BUNDLE} is missing`, "Install the package anew.", cause)
     })
     : yield* Bundler.bundle(files)
   const directory = join(resolve(options.stateDirectory), "functions", nameOf(code))
