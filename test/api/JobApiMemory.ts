@@ -68,6 +68,7 @@ const functions = [
   view("command", "command", "runs a program.")
 ]
 
+const floodBytes = new Uint8Array(65_536).fill(97)
 const artefactText = bytesOf("what it left")
 
 const make = Effect.gen(function*() {
@@ -276,7 +277,7 @@ const make = Effect.gen(function*() {
           at: number
         ): Effect.fn.Return<readonly [ReadonlyArray<FollowEvent>, Option.Option<number>]> {
           if (job.flood) {
-            const bytes = new Uint8Array(65_536).fill(97)
+            const bytes = floodBytes
             return [[{ _tag: "Bytes", stream: "stdout", offset: at, bytes }], Option.some(at + bytes.length)]
           }
           if (wait) yield* until(job, (job) => hasEnded(job) || job.produced > at)

@@ -136,6 +136,23 @@ describe("gRPC's transport, from Python", () => {
       { limits: { connections: { all: 9, ofOne: 4, shaking: 3 }, handshakeMs: 20_000 } }
     ), 60_000)
 
+  it.live("stays whatever frames are sent", () =>
+    withDoor(
+      ({ load, port }) =>
+        Effect.gen(function*() {
+          const told = yield* pythonRun<Told>("transport.py", port, "oddities")
+          assert.strictEqual(told["after"], "NOT_FOUND")
+          // A word in a status of thousands of characters is cut, since clients refuse such headers.
+          assert.strictEqual(told["long id"], "INVALID_ARGUMENT")
+          assert.strictEqual(told["surrogate"], "OK")
+          for (const [name, answer] of Object.entries(told["odd"] as Told)) {
+            assert.include(["answered", "closed"], answer, name)
+          }
+          yield* becomes("connections", load, ({ connections }) => connections === 0)
+        }),
+      { limits: { requestMs: 1000 } }
+    ), 60_000)
+
   it.live("ends in time although somebody follows, who is told to try elsewhere", () =>
     Effect.gen(function*() {
       let told: Fiber.Fiber<ReadonlyArray<string>> | undefined

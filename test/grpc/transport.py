@@ -169,22 +169,23 @@ def frame(kind, flags, stream, payload):
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def half_a_request():
-    """The answer to a call whose request begins and never goes on: seconds until HEADERS come."""
+def by_hand(path=b"/stoker.v1.JobService/Status", body=bytes([0, 0, 0, 0, 100]), **more):
+    """What comes of a call whose frames are made here; without END_STREAM, so that it never goes on."""
     fields = {
-        ":method": "POST",
-        ":scheme": "https",
-        ":path": "/stoker.v1.JobService/Status",
-        ":authority": "localhost",
-        "content-type": "application/grpc",
-        "te": "trailers",
+        b":method": b"POST",
+        b":scheme": b"https",
+        b":path": path,
+        b":authority": b"localhost",
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+        **{name.replace("_", "-").encode(): value for name, value in more.items()},
     }
     # HPACK: each a literal with a new name, nothing kept, no Huffman.
     block = b"".join(
-        b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode() for name, value in fields.items()
+        b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields.items()
     )
     tls = connected()
-    tls.sendall(frame(1, 4, 1, block) + frame(0, 0, 1, bytes([0, 0, 0, 0, 100])))
+    tls.sendall(frame(1, 4, 1, block) + frame(0, 0, 1, body))
     reader = tls.makefile("rb")
     while True:
         head = reader.read(9)
@@ -194,7 +195,7 @@ def half_a_request():
         reader.read(length)
         if kind == 4 and flags == 0:
             tls.sendall(frame(4, 1, 0, b""))
-        if kind == 1:
+        if kind in (1, 3):
             return "answered"
 
 
@@ -204,9 +205,33 @@ def crowd():
     held = [connected() for _ in range(idle)]
     mute = [socket.create_connection(("localhost", int(port)), 30) for _ in range(silent)]
     told["answered among them"] = connect(grpc.ssl_channel_credentials(*material("bob")))
-    told["half"] = half_a_request()
+    told["half"] = by_hand()
     told["mute ones are closed"] = all([is_closed(one) for one in mute])
     told["held"] = len(held)
+
+
+def oddities():
+    """Frames that no library sends. The server must stay; what it answers is its own matter."""
+    odd = {
+        "bytes in the path": by_hand(b"/stoker.v1.JobService/\xff\xfe%\x80"),
+        "newline in the path": by_hand(b"/x\r\nset: 1"),
+        "percent": by_hand(b"/%zz/%"),
+        "no path": by_hand(b""),
+        "timeout": by_hand(grpc_timeout=b"99999999S"),
+        "bad timeout": by_hand(grpc_timeout=b"soon"),
+        "encoding": by_hand(grpc_encoding=b"rot13", body=bytes([1, 0, 0, 0, 1, 0])),
+        "length": by_hand(body=bytes([0, 255, 255, 255, 255])),
+        "content type": by_hand(content_type=b"text/plain"),
+        "binary header": by_hand(x_bin=b"\xff!"),
+    }
+    told["odd"] = odd
+    told["after"] = connect(grpc.ssl_channel_credentials(*material("bob")))
+    told["long id"] = refused(lambda: stub.Status(pb.StatusRequest(id="é" * 20_000), timeout=20))[0]
+    told["surrogate"] = refused(
+        lambda: stub.Start(
+            pb.StartRequest(id="surrogate", call=pb.Call(function="noop", args_json='{"a": "\\ud800"}')), timeout=20
+        )
+    )[0]
 
 
 def too_many():
@@ -228,6 +253,7 @@ parts = {
     "health": health,
     "reflection": reflection,
     "crowd": crowd,
+    "oddities": oddities,
     "too_many": too_many,
 }
 parts[sys.argv[3]]()
