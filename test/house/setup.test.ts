@@ -128,7 +128,9 @@ case $* in *install*) for name in python3 g++ ip; do printf '#!/bin/sh\\n' >"$ST
         "skopeo",
         "umoci",
         "runsc",
-        "docker-registry"
+        "docker-registry",
+        "protoc",
+        "grpc_python_plugin"
       ]
     ) {
       tree.write(`system/${name}`, "#!/bin/sh\n")
