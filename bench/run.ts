@@ -13,9 +13,10 @@ const all = [
   "noop",
   "memory",
   "followers",
-  "grpc",
   "start",
-  "compileCache"
+  "compileCache",
+  "functions",
+  "grpc"
 ]
 const named = process.argv.slice(2)
 const unknown = named.filter((name) => ![...all, ...more].includes(name))

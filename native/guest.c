@@ -193,7 +193,9 @@ static void dispatch(struct frame *f) {
   switch ((enum from_host)f->type) {
     case PUT: return handle_put(f);
     case STDIN: return handle_stdin(f);
-    case RUN: return handle_run(f);
+    case RUN: return handle_run(f, false);
+    case WAIT: return handle_run(f, true);
+    case FEED: return handle_feed(f);
     case SIGNAL: return handle_signal(f);
     case GET: return handle_get(f);
     case SHUTDOWN:
@@ -223,20 +225,22 @@ static _Noreturn void serve(void) {
       if (out_room() >= REPLY_ROOM && in_next(&frame)) continue;
     }
     bool full = out_pending() > OUT_HALF, deaf = out_room() < REPLY_ROOM;
-    struct pollfd fds[5] = {
+    struct pollfd fds[6] = {
       {.fd = 0, .events = deaf ? 0 : POLLIN},
       {.fd = 1, .events = out_pending() > 0 ? POLLOUT : 0},
       {.fd = child_fd, .events = POLLIN},
       {.fd = full ? -1 : phase_pipe(0), .events = POLLIN},
-      {.fd = full ? -1 : phase_pipe(1), .events = POLLIN}
+      {.fd = full ? -1 : phase_pipe(1), .events = POLLIN},
+      {.fd = phase_feeds(), .events = POLLOUT}
     };
-    if (poll(fds, 5, phase_timeout(full)) < 0 && errno != EINTR) leave(EXIT_SETUP);
+    if (poll(fds, 6, phase_timeout(full)) < 0 && errno != EINTR) leave(EXIT_SETUP);
     if (fds[1].revents & (POLLERR | POLLHUP | POLLNVAL)) leave(0);
     if (deaf ? fds[0].revents != 0 : fds[0].revents != 0 && !in_fill()) leave(0);
     if (fds[2].revents != 0) {
       forget_dead_signals();
       children_died = true;
     }
+    if (fds[5].revents != 0) phase_feed();
     for (int which = 0; which < 2; which++) {
       bool wanted = fds[3 + which].revents != 0 || phase_draining();
       if (wanted && phase_pipe(which) >= 0 && out_pending() <= OUT_HALF) phase_read(which);

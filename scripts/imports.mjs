@@ -14,12 +14,14 @@ const mayImport = {
   functions: ["schemas", "functions"],
   layers: ["schemas", "guest", "layers"],
   actors: ["schemas", "layers", "functions", "actors"],
+  client: ["schemas", "layers", "client"],
   conformance: ["schemas", "layers", "conformance"],
   cli: ["*"],
   "main.ts": ["*"],
   "wiring.ts": ["*"],
   "wiringTest.ts": ["*"],
   "index.ts": ["*"],
+  "client.ts": ["*"],
   "conformance.ts": ["*"],
   "testing.ts": ["*"]
 }

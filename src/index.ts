@@ -4,6 +4,7 @@
  */
 
 // Data.
+export * as Cron from "./schemas/Cron.ts"
 export * as Function from "./schemas/Function.ts"
 export * as Ids from "./schemas/Ids.ts"
 export * as Job from "./schemas/Job.ts"
@@ -31,12 +32,21 @@ export {
   type ArtefactWriter
 } from "./layers/artefacts/Artefacts.ts"
 export { ConfigSource, type ReadConfig } from "./layers/config/ConfigSource.ts"
-export { Control, JobNotFound } from "./layers/control/Control.ts"
+export { Control, JobNotEnded, JobNotFound, WorkerAway } from "./layers/control/Control.ts"
 export { Operator, ReloadRefused } from "./layers/control/Operator.ts"
 export { Overloaded } from "./layers/control/Overloaded.ts"
 export { Direct, type Parting } from "./layers/intake/Direct.ts"
 export { requestHash } from "./layers/intake/RequestHash.ts"
-export { IdConflict, type JobRecord, Journal, JournalError, type Request } from "./layers/journal/Journal.ts"
+export {
+  IdConflict,
+  JobCursor,
+  type JobRecord,
+  type JobsWanted,
+  Journal,
+  JournalError,
+  type ListedJob,
+  type Request
+} from "./layers/journal/Journal.ts"
 export {
   Log,
   type LogEnd,
@@ -49,6 +59,7 @@ export {
 
 // What can be added to it.
 export { type Emitter, Emitters, type Telling } from "./layers/emitter/Emitter.ts"
+export { FunctionsRefused } from "./layers/functions/FunctionHost.ts"
 export { Functions } from "./layers/functions/Functions.ts"
 export { type Delivery, type Intake, Intakes } from "./layers/intake/Intake.ts"
 export {
@@ -75,9 +86,14 @@ export { type Assignment, Executor, type Run, type RunEvent, type StopRequest } 
 export { Host, HostError, type HostPaths } from "./layers/host/Host.ts"
 export { Ledger, LedgerError, type LedgerRow } from "./layers/ledger/Ledger.ts"
 
-// The functions that a worker has when it is given none.
+// The functions that come with Stoker.
+export { builtIns } from "./functions/BuiltIn.ts"
 export { code, CodeArgs } from "./functions/Code.ts"
 export { command, CommandArgs } from "./functions/Command.ts"
+export { EvalArgs, evalFunction, EvaluationFailed } from "./functions/Eval.ts"
+export { fib, FibArgs } from "./functions/Fib.ts"
+export { noop, NoopArgs } from "./functions/Noop.ts"
+export { PostFailed, wait, WaitArgs } from "./functions/Wait.ts"
 
 // A worker, whole.
 export type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"

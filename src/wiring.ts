@@ -10,8 +10,7 @@ import * as Outbox from "./actors/Outbox.ts"
 import * as Pools from "./actors/Pools.ts"
 import * as Sampler from "./actors/Sampler.ts"
 import * as Worker from "./actors/Worker.ts"
-import { code } from "./functions/Code.ts"
-import { command } from "./functions/Command.ts"
+import { builtIns } from "./functions/BuiltIn.ts"
 import { Amqp, type AmqpStatus } from "./layers/amqp/Amqp.ts"
 import type { Artefacts } from "./layers/artefacts/Artefacts.ts"
 import * as ArtefactsFiles from "./layers/artefacts/ArtefactsFiles.ts"
@@ -19,11 +18,13 @@ import * as CompileCacheFiles from "./layers/cache/CompileCacheFiles.ts"
 import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
 import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
-import type { Control } from "./layers/control/Control.ts"
+import { Control } from "./layers/control/Control.ts"
 import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
+import { isAllowed } from "./layers/emitter/WebhookTargets.ts"
 import type { Executor } from "./layers/executor/Executor.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
-import * as Functions from "./layers/functions/Functions.ts"
+import * as FunctionFiles from "./layers/functions/FunctionFiles.ts"
+import type { Functions } from "./layers/functions/Functions.ts"
 import * as CgroupRecord from "./layers/host/CgroupRecord.ts"
 import type { DiskSpace } from "./layers/host/DiskSpace.ts"
 import * as DiskSpaceLive from "./layers/host/DiskSpaceLive.ts"
@@ -35,7 +36,7 @@ import * as Watchdog from "./layers/host/Watchdog.ts"
 import * as Direct from "./layers/intake/Direct.ts"
 import * as Embedded from "./layers/intake/Embedded.ts"
 import { type Intake, Intakes } from "./layers/intake/Intake.ts"
-import type { Journal } from "./layers/journal/Journal.ts"
+import { Journal } from "./layers/journal/Journal.ts"
 import type { JournalOptions } from "./layers/journal/JournalBackend.ts"
 import * as JournalSqlite from "./layers/journal/JournalSqlite.ts"
 import * as LedgerFiles from "./layers/ledger/LedgerFiles.ts"
@@ -66,6 +67,24 @@ export interface JournalWiring {
   readonly connections?: number
 }
 
+/** The control plane's doors. Callers are known by the certificates they show, or by tokens over HTTP. */
+export interface ApiWiring {
+  /** HOST:PORT of the gRPC services. Absent: closed. */
+  readonly grpc?: string
+  /** HOST:PORT of the HTTP API. Absent: closed. */
+  readonly http?: string
+  /** PEM files, read again when they change: the callers' authority, what is shown to them, and its key. */
+  readonly tls: { readonly ca: string; readonly cert: string; readonly key: string }
+  /** Where a certificate has its caller's name. Absent: the common name. */
+  readonly identity?: "CN" | "L"
+  /** A file of `RolesFile`, read again when it changes. Absent: everybody sees to their own jobs. */
+  readonly roles?: string
+  /** A file of hashes of bearer tokens, read again when it changes. Absent: none is taken. */
+  readonly tokens?: string
+  /** Where outcomes may be posted to, and what signs them. Absent: nowhere. */
+  readonly webhooks?: { readonly allow: ReadonlyArray<string>; readonly secret: Redacted.Redacted<string> }
+}
+
 /** Doors beside the worker's own, and who tells their senders. */
 export interface Doors {
   readonly intakes?: ReadonlyArray<Intake>
@@ -91,8 +110,13 @@ export interface WorkerWiring<
   readonly stateDirectory: string
   /** Absent: `standardConfig`, two slots of the `oci` driver. */
   readonly config?: WorkerConfig
-  /** What may be run: these and no others. Absent: `code` and `command`, which run whatever a job brings. */
+  /** What may be run: these and no others. Absent: `builtIns`; two of them, `code` and `command`, run whatever a job brings. */
   readonly functions?: ReadonlyArray<Definition>
+  /**
+   * Modules of further functions, TypeScript or JavaScript, by their paths: what they export, by name or as a default list.
+   * Their handlers run in the sandboxes' function hosts.
+   */
+  readonly functionFiles?: ReadonlyArray<string>
   /** Serve the embedded queue's rows, which any process may have written. Absent: true. */
   readonly embedded?: boolean
   /** The name, in job keys, of the door that `Direct.submit` is. Absent: `direct`. */
@@ -262,6 +286,31 @@ const layerBrokerControl = (amqp: AmqpWiring | undefined) =>
     yield* StokerControl.make({ instance, user: brokerUser(amqp) }).pipe(Effect.provideContext(broker.value))
   }))
 
+/** How long others may take to say that they have a job, and the broker to take a question. */
+const othersLimits = { answerLimit: "1 second", brokerLimit: "3 seconds" } as const
+
+/**
+ * For doors: the worker's `Control`, which with a broker also knows of the jobs of other workers there. Without one it is
+ * the worker's own.
+ */
+export const layerControlOfAll = (amqp: AmqpWiring | undefined) =>
+  Layer.unwrap(Effect.gen(function*() {
+    const broker = yield* Broker
+    if (amqp === undefined || Option.isNone(broker)) return Layer.effect(Control, Control)
+    const [ControlBrokered, StokerAmqpClientLive] = yield* Effect.promise(() =>
+      Promise.all([
+        import("./layers/control/ControlBrokered.ts"),
+        import("./layers/amqpclient/StokerAmqpClientLive.ts")
+      ])
+    )
+    const { instance } = yield* Host
+    const { scope } = yield* Journal
+    return ControlBrokered.layer({ instance, listsOthers: scope === "host" }).pipe(
+      Layer.provide(StokerAmqpClientLive.layer({ name: instance, userId: brokerUser(amqp), ...othersLimits })),
+      Layer.provide(Layer.succeedContext(broker.value))
+    )
+  }))
+
 /** Loaded only where an endpoint is configured. Everything above it is traced and logged there. */
 const layerTelemetry = (telemetry: OtlpOptions | undefined) =>
   Layer.unwrap(Effect.gen(function*() {
@@ -316,9 +365,52 @@ export const layerOperator = ({ http, version }: OperatorWiring) =>
     )
   }))
 
+/** For `doors` of a worker: posts outcomes to whom its jobs name. */
+export const webhookDoors = Effect.fnUntraced(function*(options: NonNullable<ApiWiring["webhooks"]>) {
+  const Webhook = yield* Effect.promise(() => import("./layers/emitter/Webhook.ts"))
+  const client = yield* Layer.build(Webhook.layerClient)
+  return { emitters: [yield* Webhook.make(options).pipe(Effect.provideContext(client))] }
+})
+
+/**
+ * The control plane's doors, over `layerWorker`. Loaded only where one is opened: gRPC and the HTTP server take their time
+ * and memory. They close before the worker does.
+ */
+export const layerApi = (
+  { grpc, http, identity = "CN", roles, tls, tokens, webhooks }: ApiWiring,
+  amqp?: AmqpWiring
+) =>
+  Layer.unwrap(Effect.flatMap(Host, ({ instance }) =>
+    Effect.promise(async () => {
+      const [JobApiLive, Access, Tls, Tokens] = await Promise.all([
+        import("./layers/api/JobApiLive.ts"),
+        import("./layers/api/Access.ts"),
+        import("./layers/api/Tls.ts"),
+        import("./layers/api/Tokens.ts")
+      ])
+      const mayPost = isAllowed(webhooks?.allow ?? [])
+      const doors = [
+        grpc === undefined
+          ? Layer.empty
+          : (await import("./layers/grpc/GrpcServer.ts")).layer({ listen: grpc, identity }),
+        http === undefined
+          ? Layer.empty
+          : (await import("./layers/http/HttpServer.ts")).layer({ listen: http, identity })
+      ] as const
+      return Layer.mergeAll(...doors).pipe(
+        Layer.provideMerge(JobApiLive.layer({ mayPost, instance })),
+        Layer.provide(Layer.mergeAll(
+          roles === undefined ? Access.layerFixed() : Access.layerFile(roles),
+          tokens === undefined ? Tokens.layerNone : Tokens.layerFile(tokens),
+          Tls.layerFiles(tls, "server")
+        )),
+        Layer.provide(Layer.merge(layerSecureRandom, layerControlOfAll(amqp)))
+      )
+    })))
+
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
-export const layerActors = Layer.merge(ControlLive.layer, Sampler.layer(manifest.version)).pipe(
-  Layer.provideMerge(Worker.layer),
+export const layerActors = Layer.merge(Worker.layer, Sampler.layer(manifest.version)).pipe(
+  Layer.provideMerge(ControlLive.layer),
   Layer.provideMerge(Layer.merge(Dispatcher.layer, DiskWatch.layer)),
   Layer.provideMerge(Layer.merge(Outbox.layer, Desk.layer))
 )
@@ -336,7 +428,7 @@ export type WorkerServices =
   | Drivers
   | Emitters
   | Executor
-  | Functions.Functions
+  | Functions
   | Host
   | Intakes
   | Journal
@@ -354,7 +446,8 @@ const offering = <E, R>(layer: Layer.Layer<WorkerServices, E, R>): Layer.Layer<W
  * from when it is built until its scope closes. It is not built if its host lacks something (`HostError`,
  * `CgroupUnavailable`, `ProvisionFailed`), its state cannot be opened (`JournalError`, `LogError`, `LedgerError`), the
  * broker's address is none (`AmqpError`), a STOKER_ variable of the environment is none (`ConfigError`), a pool could
- * never be (`PoolMisconfigured`), or two things have one name (`DuplicateName`).
+ * never be (`PoolMisconfigured`), a file of functions cannot be used (`FunctionsRefused`), or two things have one name
+ * (`DuplicateName`).
  */
 export const layerWorker = <
   DoorsE = never,
@@ -372,13 +465,12 @@ export const layerWorker = <
   return offering(
     layerBrokerControl(options.amqp).pipe(
       Layer.provideMerge(layerActors),
-      Layer.provideMerge(Layer.merge(
+      Layer.provideMerge(
         SandboxExecutor.layer.pipe(
           Layer.provide(layerCompileCache(config)),
           Layer.provideMerge(Pools.layer(config.budget))
-        ),
-        Functions.layer(options.functions ?? [code, command])
-      )),
+        )
+      ),
       Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
       Layer.provideMerge(
         Layer.mergeAll(Direct.layer(options.direct ?? "direct"), Embedded.layer, layerBroker(options.amqp))
@@ -398,6 +490,14 @@ export const layerWorker = <
           options.drivers ?? noDrivers,
           controllersOf(config.classes)
         )
+      ),
+      // Below the drivers, which show the function host to their sandboxes.
+      Layer.provideMerge(
+        FunctionFiles.layer({
+          definitions: options.functions ?? builtIns,
+          files: options.functionFiles ?? [],
+          stateDirectory: options.stateDirectory
+        })
       )
     )
   )

@@ -10,11 +10,15 @@
 #include <sys/types.h>
 
 /* The wire (src/guest/Protocol.ts is the other side): u32 payload length, u8 type, u32 seq, payload; little endian. */
-#define PROTOCOL_VERSION 1u
+#define PROTOCOL_VERSION 2u
 #define HEADER 9u
 #define MAX_PAYLOAD (1u << 20)
 
-enum from_host { PUT = 0x01, STDIN = 0x02, RUN = 0x03, SIGNAL = 0x04, GET = 0x05, SHUTDOWN = 0x06 };
+enum from_host {
+  PUT = 0x01, STDIN = 0x02, RUN = 0x03, SIGNAL = 0x04, GET = 0x05, SHUTDOWN = 0x06,
+  WAIT = 0x07, /* a RUN whose standard input comes later, with FEED */
+  FEED = 0x08
+};
 enum to_host {
   READY = 0x81, OK = 0x82, FAIL = 0x83, STARTED = 0x84, STDOUT = 0x85, STDERR = 0x86, EXITED = 0x87, DATA = 0x88
 };
@@ -85,10 +89,13 @@ void handle_get(struct frame *f);
 /* phase.c */
 bool phase_active(void);
 void handle_stdin(struct frame *f);
-void handle_run(struct frame *f);
+void handle_run(struct frame *f, bool waits);
+void handle_feed(struct frame *f);
 void handle_signal(struct frame *f);
 int phase_pipe(int which); /* fd of the job's stdout (0) or stderr (1) to poll, or -1 */
 void phase_read(int which);
+int phase_feeds(void); /* fd to write to while there is something for the phase's standard input, or -1 */
+void phase_feed(void);
 void phase_step(bool children_died); /* reaps, and carries an ended phase on to its EXIT */
 bool phase_draining(void);           /* the pipes are to be read to their end now, readable or not */
 int phase_timeout(bool full);        /* milliseconds until the phase wants another turn, -1 = not before an event */
@@ -101,6 +108,8 @@ struct run {
 };
 /* Starts the main process of a phase. -1 = errno says why, *what at which step (the program's name not included). */
 pid_t spawn(const struct run *run, const char **what);
+/* Lowers the limits of a process of the job that runs; those that are 0 stay. 0, or errno. */
+int lower_limits(pid_t pid, const struct run *run);
 
 /* tree.c */
 void signal_all(int signo); /* every process of the job; SIGKILL leaves a fork bomb no way to outrun it */

@@ -32,7 +32,10 @@ static struct {
   int status;
   uint64_t started, wall, user, sys, rss_kib;
   uint64_t kill_until;
-} phase = {.fd = {-1, -1}};
+  int gate;        /* its standard input, when that comes later: open until it has all of it; else -1 */
+  int feed;        /* what is on its way through the gate, or -1 */
+  off_t fed;
+} phase = {.fd = {-1, -1}, .gate = -1, .feed = -1};
 
 static int stdin_fd = -1;
 static int stdin_error;
@@ -100,15 +103,35 @@ static void close_all(const int *fds, size_t count) {
   for (size_t i = 0; i < count; i++) if (fds[i] >= 0) close(fds[i]);
 }
 
-void handle_run(struct frame *f) {
+/* Of RUN and FEED, in this order. */
+static void take_limits(struct frame *f, struct run *run) {
+  run->fsize = take_u64(f);
+  run->nofile = take_u64(f);
+  run->stack = take_u64(f);
+  run->cpu_seconds = take_u64(f);
+}
+
+/* Standard input that is a pipe of which we keep the other end. -1 = errno says why. */
+static int open_gate(int *gate) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) < 0) return -1;
+  fcntl(ends[1], F_SETFL, O_NONBLOCK);
+  *gate = ends[1];
+  return ends[0];
+}
+
+static void shut_gate(void) {
+  close_all((int[]){phase.gate, phase.feed}, 2);
+  phase.gate = phase.feed = -1;
+}
+
+void handle_run(struct frame *f, bool waits) {
   struct run run = {0};
+  int gate = -1;
   int error = 0;
   size_t used = 0;
   const char *cwd = take_string(f);
-  run.fsize = take_u64(f);
-  run.nofile = take_u64(f);
-  run.stack = take_u64(f);
-  run.cpu_seconds = take_u64(f);
+  take_limits(f, &run);
   if (cwd == NULL) error = EINVAL;
   run.argv = take_strings(f, &used, false, &error);
   if (error != E2BIG) run.envp = take_strings(f, &used, true, &error);
@@ -121,17 +144,21 @@ void handle_run(struct frame *f) {
     close_all(&input, 1);
     return reply_fail(f->seq, error, "run", error == EBUSY ? "while a phase runs" : "with these arguments");
   }
+  if (waits) {
+    close_all(&input, 1);
+    input = open_gate(&gate);
+  }
   if (input < 0) return reply_fail(f->seq, errno, "run", "standard input");
-  int fds[6] = {input, -1, -1, -1, -1, -1}, *const outs = fds + 1, *const errs = fds + 3, *const dir = fds + 5;
+  int fds[7] = {input, -1, -1, -1, -1, -1, gate}, *const outs = fds + 1, *const errs = fds + 3, *const dir = fds + 5;
   *dir = *cwd == 0 ? fcntl(work_fd, F_DUPFD_CLOEXEC, 3) : open_beneath(cwd, O_PATH | O_DIRECTORY, 0, false);
   if (*dir < 0) {
     error = errno;
-    close_all(fds, 6);
+    close_all(fds, 7);
     return reply_fail(f->seq, error, "chdir", cwd);
   }
   if (!job_pipe(outs) || !job_pipe(errs)) {
     error = errno;
-    close_all(fds, 6);
+    close_all(fds, 7);
     return reply_fail(f->seq, error, "run", "pipes");
   }
   run.cwd_fd = *dir;
@@ -143,15 +170,49 @@ void handle_run(struct frame *f) {
   pid_t pid = spawn(&run, &what);
   if (pid < 0) {
     error = errno;
-    close_all(fds, 6);
+    close_all(fds, 7);
     return reply_fail(f->seq, error, what, run.argv[0]);
   }
   close_all((int[]){input, outs[1], errs[1], *dir}, 4);
-  phase = (typeof(phase)){.seq = f->seq, .main = pid, .fd = {outs[0], errs[0]}, .started = started};
+  phase = (typeof(phase)){.seq = f->seq, .main = pid, .fd = {outs[0], errs[0]}, .started = started, .gate = gate, .feed = -1};
   state = RUNNING;
   uint8_t payload[4];
   put_u32(payload, (uint32_t)pid);
   reply(STARTED, f->seq, payload, sizeof payload);
+}
+
+/* What STDIN has collected is the whole of a waiting phase's input. Its time has begun, so these are its limits. */
+void handle_feed(struct frame *f) {
+  struct run run = {0};
+  take_limits(f, &run);
+  if (f->bad || f->at != f->end) malformed("a FEED that does not parse");
+  int input = take_stdin(), error = input < 0 ? errno : 0;
+  if (error == 0 && (state != RUNNING || phase.gate < 0 || phase.feed >= 0)) error = ESRCH;
+  if (error == 0) error = lower_limits(phase.main, &run);
+  if (error != 0) {
+    close_all(&input, 1);
+    return reply_fail(f->seq, error, "feed", error == ESRCH ? "no phase waits" : "the phase");
+  }
+  phase.feed = input;
+  phase.fed = 0;
+  reply_ok(f->seq);
+  phase_feed();
+}
+
+int phase_feeds(void) { return phase.feed >= 0 ? phase.gate : -1; }
+
+void phase_feed(void) {
+  static uint8_t piece[CHUNK];
+  while (phase.feed >= 0) {
+    ssize_t n = pread(phase.feed, piece, sizeof piece, phase.fed);
+    if (n < 0 && errno == EINTR) continue;
+    ssize_t written = n <= 0 ? 0 : write(phase.gate, piece, (size_t)n);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EAGAIN) return;
+    /* At its end; or nobody reads it any more, which is the phase's own affair. */
+    if (written <= 0) return shut_gate();
+    phase.fed += written;
+  }
 }
 
 /* The main process leads a group of its own; whatever it moved out of it is reached by scope "all" only. */
@@ -205,6 +266,7 @@ static bool reap(void) {
       phase.status = status;
       phase.wall = now - phase.started;
       phase.kill_until = now + KILL_MICROS;
+      shut_gate();
       state = KILLING;
     }
   }

@@ -119,3 +119,28 @@ pid_t spawn(const struct run *run, const char **what) {
   errno = failure.error;
   return -1;
 }
+
+static bool lower(pid_t pid, int resource, uint64_t wanted, uint64_t margin) {
+  struct rlimit now;
+  if (wanted == 0) return true;
+  if (prlimit(pid, resource, NULL, &now) < 0) return false;
+  if (wanted < now.rlim_cur) now.rlim_cur = wanted;
+  if (wanted + margin < now.rlim_max) now.rlim_max = wanted + margin;
+  return prlimit(pid, resource, &now, NULL) == 0;
+}
+
+int lower_limits(pid_t pid, const struct run *run) {
+  if (run->fsize == 0 && run->nofile == 0 && run->cpu_seconds == 0 && run->stack == 0) return 0;
+  /* Only the job's own user may, so a child becomes it. As in `spawn` it runs in our memory while we wait. */
+  volatile int error = 0;
+  pid_t child = vfork();
+  if (child == 0) {
+    bool done = become_job() && lower(pid, RLIMIT_NOFILE, run->nofile, 0) && lower(pid, RLIMIT_FSIZE, run->fsize, 0) &&
+      lower(pid, RLIMIT_STACK, run->stack, 0) && lower(pid, RLIMIT_CPU, run->cpu_seconds, 1);
+    if (!done) error = errno;
+    _exit(0);
+  }
+  if (child < 0) return errno;
+  while (waitpid(child, NULL, __WALL) < 0 && errno == EINTR) continue;
+  return error;
+}

@@ -2,7 +2,7 @@
 import { Effect, Layer, Schedule, Stream } from "effect"
 import { Artefacts, readNamed } from "../layers/artefacts/Artefacts.ts"
 import { Settings } from "../layers/config/Settings.ts"
-import { Control, JobNotFound } from "../layers/control/Control.ts"
+import { Control, JobNotEnded, JobNotFound } from "../layers/control/Control.ts"
 import type { Emitters } from "../layers/emitter/Emitter.ts"
 import type { Functions } from "../layers/functions/Functions.ts"
 import type { Host } from "../layers/host/Host.ts"
@@ -58,6 +58,16 @@ const make = Effect.gen(function*() {
     read: log.read,
     artefact: Effect.fn("Control.artefact")(function*(key, path, range) {
       return yield* readNamed(artefacts, yield* status(key), path, range)
+    }),
+    // The row goes last: as long as it is there whoever asked can ask again, and a repeat of the job is answered, not run,
+    // so no new job's output is taken for the old one's. A worker that dies in between leaves a row without output, which
+    // goes when its time is over. (With the row first, a new job of the key could begin to write what is removed next.)
+    remove: Effect.fn("Control.remove")(function*(key) {
+      if ((yield* status(key)).state !== "ended") return yield* new JobNotEnded({ key })
+      yield* log.remove(key)
+      yield* artefacts.remove(key)
+      const answer = yield* journal.remove(key)
+      if (answer === "Busy") return yield* new JobNotEnded({ key })
     }),
     events: Stream.fromPubSub(desk.watchers)
   })

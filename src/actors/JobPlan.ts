@@ -2,6 +2,7 @@
 import { Effect, Schema } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
 import { Functions } from "../layers/functions/Functions.ts"
+import { unmetNeed } from "../schemas/Function.ts"
 import type { Job } from "../schemas/Job.ts"
 import { resolve } from "../schemas/Limits.ts"
 import { ArtefactPaths, mostArtefacts, type Program } from "../schemas/Program.ts"
@@ -45,8 +46,18 @@ export const plan = Effect.fnUntraced(function*(job: Job) {
     resolve(ceiling, defaults, job.limits),
     (error) => rejected(error.message, "`stoker doctor` shows the classes and their limits.")
   )
+  const functions = yield* Functions
+  const definition = functions.definitions.find(({ name }) => name === job.function)
+  const unmet = definition === undefined ? undefined : unmetNeed(definition, sandboxClass.network)
+  if (unmet !== undefined) {
+    const others = classes.filter(({ network }) => network !== "none").map(({ name }) => name)
+    return yield* Effect.fail(rejected(
+      unmet,
+      others.length === 0 ? "Give the worker a class with a network." : `Use one of: ${others.join(", ")}.`
+    ))
+  }
   const program = yield* Effect.mapError(
-    (yield* Functions).program(job, { compile: ceiling, run }),
+    functions.program(job, { compile: ceiling, run }),
     (error) => rejected(`${error.function}: ${error.reason}`, error.remedy)
   )
   const refusal = artefactsRefused(program, artefactBytes)

@@ -17,7 +17,7 @@ export class Outbox extends Context.Service<Outbox, {
     messages: ReadonlyArray<Message>,
     settling: Effect.Effect<ReadonlyArray<Owed>, E, R>
   ) => Effect.Effect<ReadonlyArray<Owed>, E, R>
-  /** They are confirmed: struck off soon, many at a time. */
+  /** They are confirmed: struck off soon, many at a time. Those of detached emitters, which nobody told yet, are sent. */
   readonly confirmed: (owed: ReadonlyArray<Owed>) => Effect.Effect<void>
   /** Tells everything that nobody here is telling: after a crash, or after another worker's death. */
   readonly sweep: Effect.Effect<number, JournalError>
@@ -70,7 +70,15 @@ const make = Effect.gen(function*() {
         // Not written down, or not by us: nobody of ours will tell them.
         return Effect.onError(settling, () => Effect.sync(() => messages.forEach(({ id }) => busy.delete(id))))
       }),
-    confirmed: (owed) => Effect.asVoid(Queue.offerAll(struck, owed)),
+    confirmed: (owed) => {
+      const isDetached = ({ message }: Owed) => emitters.get(message.emitter)?.detached === true
+      return Effect.andThen(
+        Queue.offerAll(struck, owed.filter((one) => !isDetached(one))),
+        Effect.forEach(owed.filter(isDetached), (one) => Effect.forkIn(Effect.flatten(tell(one)), scope), {
+          discard: true
+        })
+      )
+    },
     sweep: Effect.gen(function*() {
       const left = (yield* journal.owed(PAGE + busy.size)).filter(({ message }) => !busy.has(message.id))
       const confirmations = yield* Effect.forEach(left, tell)

@@ -41,6 +41,8 @@ export const make = Effect.fnUntraced(function*(request: Request, watchers: PubS
   const key = keyOf(request.job)
   const underway = new Map<string, { readonly message: Message; readonly confirmed: Fiber.Fiber<void> }>()
   const sent = new Set<string>()
+  /** What the outbox is to send: written down with the end. */
+  const later: Array<Message> = []
   let attempt = 0
   let seq = 0
 
@@ -54,6 +56,10 @@ export const make = Effect.fnUntraced(function*(request: Request, watchers: PubS
   const send = Effect.fnUntraced(function*(message: Message) {
     const emitter = byName.get(message.emitter)
     if (emitter === undefined) return
+    if (emitter.detached === true) {
+      later.push(message)
+      return
+    }
     sent.add(message.id)
     const confirmation = yield* emitter.send(message)
     const confirmed = yield* Effect.forkIn(
@@ -76,11 +82,13 @@ export const make = Effect.fnUntraced(function*(request: Request, watchers: PubS
     conclude: Effect.fnUntraced(function*(fact) {
       const event = yield* happened(fact)
       const last = yield* render(emitters, event, request)
-      return { event, owed: [...Array.from(underway.values(), ({ message }) => message), ...last] }
+      return { event, owed: [...later, ...Array.from(underway.values(), ({ message }) => message), ...last] }
     }),
     settle: Effect.fnUntraced(function*(event, owed) {
       watched(event)
-      const fresh = owed.filter(({ message }) => !sent.has(message.id))
+      const fresh = owed.filter(({ message: { emitter, id } }) =>
+        !sent.has(id) && byName.get(emitter)?.detached !== true
+      )
       yield* Effect.forEach(fresh, ({ message }) => send(message), { discard: true })
       yield* Effect.forEach([...underway.values()], ({ confirmed }) => Fiber.join(confirmed), { discard: true })
     })

@@ -9,6 +9,7 @@ import { Launcher } from "../layers/host/Launcher.ts"
 import { Watchdog } from "../layers/host/Watchdog.ts"
 import { type Delivery, Intakes } from "../layers/intake/Intake.ts"
 import * as Actor from "./Actor.ts"
+import * as Cron from "./Cron.ts"
 import { DiskWatch } from "./DiskWatch.ts"
 import { Dispatcher } from "./Dispatcher.ts"
 import * as Janitor from "./Janitor.ts"
@@ -42,7 +43,8 @@ export class Worker extends Context.Service<Worker, {
 const intensity: Actor.RestartIntensity = { times: 10, within: "5 minutes", backoff: "200 millis" }
 
 const make = Effect.gen(function*() {
-  let { drainMs } = yield* Settings
+  const { cron = [], ...settings } = yield* Settings
+  let { drainMs } = settings
   const dispatcher = yield* Dispatcher
   const disk = yield* DiskWatch
   const outbox = yield* Outbox
@@ -67,6 +69,7 @@ const make = Effect.gen(function*() {
   yield* supervise("keeper", Keeper.rounds)
   yield* supervise("lapses", Lapses.rounds)
   yield* supervise("disk watch", disk.rounds)
+  if (cron.length > 0) yield* supervise("cron", Cron.rounds(cron))
   yield* (yield* Launcher).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* (yield* Watchdog).died.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))
   yield* pools.failure.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkIn(scope))

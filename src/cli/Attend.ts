@@ -2,6 +2,7 @@
 import { Deferred, Effect, Fiber, Stream } from "effect"
 import { Worker } from "../actors/Worker.ts"
 import { Control } from "../layers/control/Control.ts"
+import type { ReadOptions } from "../layers/log/Log.ts"
 import { type JobKey, keyText } from "../schemas/Ids.ts"
 import { broughtBack, type JobEvent } from "../schemas/JobEvent.ts"
 import { ExitWith } from "./CliFailure.ts"
@@ -53,7 +54,9 @@ export const attend = <E, R>({ driver, enter, key, signals, view }: Attended<E, 
 
     const shown = Effect.gen(function*() {
       yield* Deferred.await(hasLog)
-      yield* follow((options) => control.read(key, options), { ...view, stream: "all", wait: true }).pipe(
+      // The one worker there is asks no others.
+      const read = (options: ReadOptions) => Effect.catchTag(control.read(key, options), "WorkerAway", Effect.die)
+      yield* follow(read, { ...view, stream: "all", wait: true }).pipe(
         Effect.catchTag("LogNotFound", () => Effect.void)
       )
       const { outcome, output, usage, ...rest } = yield* Deferred.await(ended)

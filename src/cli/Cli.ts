@@ -4,10 +4,13 @@ import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
 import manifest from "../../package.json" with { type: "json" }
 import { explain } from "./CliFailure.ts"
 import { artefacts } from "./commands/Artefacts.ts"
+import { certs } from "./commands/Certs.ts"
 import { config } from "./commands/Config.ts"
+import { context } from "./commands/Context.ts"
 import { dead } from "./commands/Dead.ts"
 import { demo } from "./commands/Demo.ts"
 import { doctor } from "./commands/Doctor.ts"
+import { jobs } from "./commands/Jobs.ts"
 import { list } from "./commands/List.ts"
 import { logs } from "./commands/Logs.ts"
 import { drain, reload, stop, workers } from "./commands/Operate.ts"
@@ -16,6 +19,7 @@ import { status } from "./commands/Status.ts"
 import { submit } from "./commands/Submit.ts"
 import { top } from "./commands/Top.ts"
 import { worker } from "./commands/Worker.ts"
+import { completions } from "./Completion.ts"
 import { exitCode, exitCodeHelp } from "./ExitCode.ts"
 import { Operands, splitOperands } from "./Operands.ts"
 import { print, say, wantsColour } from "./Output.ts"
@@ -34,10 +38,13 @@ const stoker = Command.make("stoker").pipe(
     stop,
     top,
     worker,
+    jobs,
+    context,
     workers,
     drain,
     reload,
     config,
+    certs,
     dead,
     doctor,
     demo
@@ -46,11 +53,17 @@ const stoker = Command.make("stoker").pipe(
 
 const formatter = CliOutput.defaultFormatter({ colors: wantsColour("stdout") })
 
+/** In the shape it has without `--help`. */
+const helpOfJobs = Effect.promise(() => import("./jobs/StartHelp.ts")).pipe(
+  Effect.flatMap(({ jobsHelp }) => Effect.ignore(print(jobsHelp)))
+)
+
 /** Help on stdout for who asked for it; for who mistyped, what is wrong, on stderr. */
 const presenter: CliOutput.Presenter = {
   present: (event) => {
     switch (event._tag) {
       case "Help":
+        if (event.helpDoc.commandPath?.join(" ") === "stoker jobs") return helpOfJobs
         return Effect.ignore(print(formatter.formatHelpDoc(event.helpDoc)))
       case "Version":
         return Effect.ignore(print(formatter.formatVersion(event.name, event.version)))
@@ -86,6 +99,6 @@ export const main = Effect.gen(function*() {
   Effect.provideService(CliOutput.Presenter, presenter),
   Effect.provideService(
     CliConfig.CliConfig,
-    CliConfig.make({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions, GlobalFlag.LogLevel] })
+    CliConfig.make({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, completions, GlobalFlag.LogLevel] })
   )
 )

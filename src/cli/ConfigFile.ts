@@ -2,7 +2,7 @@
 import { Config, Effect, Option, Redacted, Result } from "effect"
 import { readFile } from "node:fs/promises"
 import { dirname, resolve } from "node:path"
-import type { DaemonConfig, FileSecret } from "../schemas/DaemonConfig.ts"
+import type { DaemonConfig, FileSecret, FileWebhooks } from "../schemas/DaemonConfig.ts"
 import { type CliFailure, usageFailure } from "./CliFailure.ts"
 
 /** Where a system service's file usually lies. It is read only when it is named, so that nobody gets it by accident. */
@@ -50,31 +50,46 @@ export const readConfig = Effect.fnUntraced(function*(path: string) {
 export const besideFile = (file: ConfigFile, path: string): string => resolve(dirname(file.path), path)
 
 const secretFailure = (field: string, what: string) =>
-  usageFailure(`${field}: ${what}`, "Put the address there, or name another place for it.")
+  usageFailure(`${field}: ${what}`, "Put it there, or name another place for it.")
+
+/** What the first line of a file says. */
+const firstLine = Effect.fnUntraced(function*(file: ConfigFile, field: string, name: string) {
+  const path = besideFile(file, name)
+  const text = yield* Effect.tryPromise({
+    try: () => readFile(path, "utf8"),
+    catch: (cause) => secretFailure(field, textOf(cause))
+  })
+  const [line = ""] = text.split("\n")
+  return line.trim() === ""
+    ? yield* secretFailure(field, `the first line of ${path} is empty`)
+    : Redacted.make(line.trim())
+})
+
+/** What an environment variable says. */
+const variable = Effect.fnUntraced(function*(field: string, name: string) {
+  const value = yield* Effect.orDie(Config.option(Config.NonEmptyString(name)))
+  return Option.isSome(value)
+    ? Redacted.make(value.value)
+    : yield* secretFailure(field, `the environment variable ${name} is not set`)
+})
 
 /** The address that a file has or points to. */
-export const readSecret = Effect.fnUntraced(
-  function*(
-    file: ConfigFile,
-    field: string,
-    secret: FileSecret
-  ): Effect.fn.Return<Redacted.Redacted<string>, CliFailure> {
-    if (secret.url !== undefined) return Redacted.make(secret.url)
-    if (secret.urlFile !== undefined) {
-      const path = besideFile(file, secret.urlFile)
-      const text = yield* Effect.tryPromise({
-        try: () => readFile(path, "utf8"),
-        catch: (cause) => secretFailure(`${field}.urlFile`, textOf(cause))
-      })
-      const [line = ""] = text.split("\n")
-      return line.trim() === ""
-        ? yield* secretFailure(`${field}.urlFile`, `the first line of ${path} is empty`)
-        : Redacted.make(line.trim())
-    }
-    const name = secret.urlEnv ?? ""
-    const value = yield* Effect.orDie(Config.option(Config.NonEmptyString(name)))
-    return Option.isSome(value)
-      ? Redacted.make(value.value)
-      : yield* secretFailure(`${field}.urlEnv`, `the environment variable ${name} is not set`)
-  }
-)
+export const readSecret = (
+  file: ConfigFile,
+  field: string,
+  { url, urlEnv = "", urlFile }: FileSecret
+): Effect.Effect<Redacted.Redacted<string>, CliFailure> => {
+  if (url !== undefined) return Effect.succeed(Redacted.make(url))
+  return urlFile === undefined
+    ? variable(`${field}.urlEnv`, urlEnv)
+    : firstLine(file, `${field}.urlFile`, urlFile)
+}
+
+/** The secret that signs what is posted. */
+export const readWebhookSecret = (
+  file: ConfigFile,
+  { secretEnv = "", secretFile }: FileWebhooks
+): Effect.Effect<Redacted.Redacted<string>, CliFailure> =>
+  secretFile === undefined
+    ? variable("api.webhooks.secretEnv", secretEnv)
+    : firstLine(file, "api.webhooks.secretFile", secretFile)

@@ -3,6 +3,7 @@ import { Effect, Option, Redacted, Schema } from "effect"
 import { DaemonConfig } from "../schemas/DaemonConfig.ts"
 import { example } from "../schemas/DaemonExample.ts"
 import { fileOf } from "../schemas/DaemonWorker.ts"
+import type { ApiWiring } from "../wiring.ts"
 import { ExitWith, usageFailure } from "./CliFailure.ts"
 import { USUAL_PLACE } from "./ConfigFile.ts"
 import { exitCode } from "./ExitCode.ts"
@@ -21,7 +22,9 @@ const noFlags: SetupFlags = {
   journal: Option.none(),
   state: Option.none(),
   http: Option.none(),
+  functions: [],
   logFormat: Option.none(),
+  api: { grpc: Option.none(), http: Option.none(), tls: Option.none(), roles: Option.none() },
   drivers: [],
   defaultClass: Option.none(),
   slots: Option.none(),
@@ -71,14 +74,26 @@ const masked = (url: string): string => {
   return parsed.href
 }
 
+/** Without the secret that signs webhooks. */
+const shownApi = ({ tls, webhooks, ...api }: ApiWiring): NonNullable<DaemonConfig["api"]> => {
+  const [first, ...others] = webhooks?.allow ?? []
+  return {
+    ...api,
+    ...tls,
+    ...(first === undefined ? {} : { webhooks: { allow: [first, ...others], secretFile: "****" } })
+  }
+}
+
 export const showConfig = Effect.fn("RunConfig.showConfig")(
   function*(flags: Pick<SetupFlags, "config" | "state" | "amqp">) {
-    const { amqp, config, http, log, stateDirectory } = yield* workerSetup({ ...noFlags, ...flags })
+    const { amqp, api, config, functions, http, log, stateDirectory } = yield* workerSetup({ ...noFlags, ...flags })
     const effective: DaemonConfig = {
       stateDirectory,
       ...fileOf(config),
+      ...(functions.length === 0 ? {} : { functions }),
       ...(Option.isSome(amqp) ? { amqp: { url: masked(Redacted.value(amqp.value)) } } : {}),
       ...(Option.isSome(http) ? { http: { listen: http.value } } : {}),
+      ...(Option.isSome(api) ? { api: shownApi(api.value) } : {}),
       log
     }
     yield* print(JSON.stringify(yield* Effect.orDie(Schema.encodeEffect(DaemonConfig)(effective)), null, 2))

@@ -6,7 +6,16 @@ import { ConfigSource, type ReadConfig } from "../layers/config/ConfigSource.ts"
 import { Operator } from "../layers/control/Operator.ts"
 import { Host } from "../layers/host/Host.ts"
 import * as OtlpOptions from "../layers/telemetry/OtlpOptions.ts"
-import { journalOptions, layerOperator, layerPostgres, layerWorker } from "../wiring.ts"
+import {
+  type ApiWiring,
+  journalOptions,
+  layerApi,
+  layerOperator,
+  layerPostgres,
+  layerWorker,
+  noDoors,
+  webhookDoors
+} from "../wiring.ts"
 import { ExitWith, usageFailure } from "./CliFailure.ts"
 import { exitCode } from "./ExitCode.ts"
 import * as Loggers from "./Loggers.ts"
@@ -24,13 +33,21 @@ const QUEUES = {
   "stoker.jobs.low": "stoker.jobs.low"
 }
 
-const readConfigOf = ({ amqp, config, http, journal, log, stateDirectory }: WorkerSetup): ReadConfig => ({
+const readConfigOf = (
+  { amqp, api, config, functions, http, journal, log, stateDirectory }: WorkerSetup
+): ReadConfig => ({
   config,
   others: {
     stateDirectory,
     amqp: Option.match(amqp, { onNone: () => "", onSome: Redacted.value }),
     journal: Option.match(journal, { onNone: () => "", onSome: Redacted.value }),
+    functions: functions.join(", "),
     "http.listen": Option.getOrElse(http, () => ""),
+    api: Option.match(api, {
+      onNone: () => "",
+      onSome: ({ webhooks, ...rest }) =>
+        JSON.stringify([rest, webhooks === undefined ? "" : [webhooks.allow, Redacted.value(webhooks.secret)]])
+    }),
     "log.format": log.format,
     "log.level": log.level
   }
@@ -110,7 +127,7 @@ const life = Effect.fnUntraced(function*(
   levels: Loggers.LogLevels,
   signals: Signals.Signals
 ) {
-  const { amqp, config, http, journal, stateDirectory } = setup
+  const { amqp, api, config, functions, http, journal, stateDirectory } = setup
   if (config.classes.some(({ driver }) => driver === "process")) yield* Effect.logWarning(noIsolation)
 
   const telemetry = yield* OtlpOptions.read
@@ -118,11 +135,14 @@ const life = Effect.fnUntraced(function*(
   const hangup = Option.isSome(setup.file) ? yield* Signals.hangups : Effect.never
   const connected = yield* Deferred.make<void>()
   if (Option.isNone(amqp)) yield* Deferred.succeed(connected, undefined)
+  const { webhooks } = Option.getOrElse(api, (): Partial<ApiWiring> => ({}))
   const worker = layerWorker({
     stateDirectory,
     config,
+    functionFiles: functions,
     embedded: true,
     direct: "direct",
+    doors: webhooks === undefined ? noDoors : webhookDoors(webhooks),
     ...(telemetry === undefined ? {} : { telemetry }),
     ...(Option.isNone(journal) ? {} : {
       journal: layerPostgres(
@@ -142,6 +162,10 @@ const life = Effect.fnUntraced(function*(
   })
   const whole = layerOperator({ version: manifest.version, http }).pipe(
     Layer.provide(layerSource(flags, setup, levels)),
+    Layer.merge(Option.match(api, {
+      onNone: () => Layer.empty,
+      onSome: (wiring) => layerApi(wiring, Option.getOrUndefined(Option.map(amqp, (url) => ({ url }))))
+    })),
     Layer.provideMerge(worker)
   )
   yield* Effect.gen(function*() {

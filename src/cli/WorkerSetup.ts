@@ -1,6 +1,9 @@
 /** What a worker is started with: flags and environment over the configuration file over the defaults. */
 import { Effect, type LogLevel, Option, type Redacted } from "effect"
+import { resolve } from "node:path"
 import type { WorkerConfig } from "../schemas/WorkerConfig.ts"
+import type { ApiWiring } from "../wiring.ts"
+import { type ApiFlags, apiSetup } from "./ApiSetup.ts"
 import { besideFile, configPath, readConfig, readSecret } from "./ConfigFile.ts"
 import * as Loggers from "./Loggers.ts"
 import { stateDirectory } from "./StateDirectory.ts"
@@ -13,7 +16,10 @@ export interface SetupFlags extends WorkerFlags {
   readonly state: Option.Option<string>
   /** HOST:PORT for probes and metrics. */
   readonly http: Option.Option<string>
+  /** Modules of functions, from the working directory. */
+  readonly functions: ReadonlyArray<string>
   readonly logFormat: Option.Option<Loggers.LogFormat>
+  readonly api: ApiFlags
 }
 
 export interface WorkerSetup {
@@ -26,6 +32,10 @@ export interface WorkerSetup {
   /** PostgreSQL, shared by several hosts. Absent: a file in the state directory. */
   readonly journal: Option.Option<Redacted.Redacted<string>>
   readonly http: Option.Option<string>
+  /** The control plane. Absent: its doors stay closed. */
+  readonly api: Option.Option<ApiWiring>
+  /** Modules of functions, absolute: the file's and the flags'. */
+  readonly functions: ReadonlyArray<string>
   readonly log: { readonly format: Loggers.LogFormat; readonly level: LogLevel.LogLevel }
 }
 
@@ -33,7 +43,7 @@ export interface WorkerSetup {
 export const workerSetup = Effect.fnUntraced(function*(flags: SetupFlags) {
   const path = yield* configPath(flags.config)
   const file = Option.isSome(path) ? yield* readConfig(path.value) : { path: "", content: {} }
-  const { amqp, http, journal, log = {}, stateDirectory: directory } = file.content
+  const { amqp, functions = [], http, journal, log = {}, stateDirectory: directory } = file.content
   const setup: WorkerSetup = {
     file: path,
     stateDirectory: yield* stateDirectory(
@@ -47,7 +57,12 @@ export const workerSetup = Effect.fnUntraced(function*(flags: SetupFlags) {
     journal: Option.isNone(flags.journal) && journal !== undefined
       ? Option.some(yield* readSecret(file, "journal", journal))
       : flags.journal,
+    functions: [
+      ...functions.map((path) => besideFile(file, path)),
+      ...flags.functions.map((path) => resolve(path))
+    ],
     http: Option.orElse(flags.http, () => Option.fromUndefinedOr(http?.listen)),
+    api: yield* apiSetup(flags.api, file),
     log: {
       format: Option.getOrElse(flags.logFormat, () => log.format ?? "auto"),
       level: Option.getOrElse(yield* Loggers.asked, () => log.level ?? "Info")

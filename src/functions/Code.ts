@@ -2,29 +2,35 @@
 import { Effect, Result, Schema } from "effect"
 import { InvalidArguments, make, type PhaseLimits } from "../schemas/Function.ts"
 import { ExecString, type Phase, type Program, type ProgramFile, WorkPath } from "../schemas/Program.ts"
-import { ancestors, environment, inputFields, InputFile, programFiles, standardInput, textFile } from "./Inputs.ts"
+import {
+  ancestors,
+  environment,
+  field,
+  inputFields,
+  InputFile,
+  optional,
+  programFiles,
+  standardInput,
+  textFile
+} from "./Inputs.ts"
 import { type Language, languageNames, languages } from "./Languages.ts"
 
 /** The arguments of `code`. Exactly one of `source` and `files`. */
 export const CodeArgs = Schema.Struct({
-  language: Schema.Literals(languageNames),
-  /** The compiler or interpreter; absent is the language's usual one. */
-  variant: Schema.optionalKey(Schema.String),
-  /** One source file's text. */
-  source: Schema.optionalKey(Schema.String),
-  files: Schema.optionalKey(Schema.NonEmptyArray(InputFile)),
-  /** Python: the file to run. Go: a file of the package to build. */
-  entry: Schema.optionalKey(WorkPath),
+  language: field(Schema.Literals(languageNames), "Language", "what the sources are written in"),
+  variant: optional(Schema.String, "Variant", "the compiler or interpreter (default: the language's usual one)"),
+  source: optional(Schema.String, "Source", "one source file's text"),
+  files: optional(Schema.NonEmptyArray(InputFile), "Files", "source files, and others for the workspace"),
+  entry: optional(WorkPath, "Entry", "Python: the file to run; Go: a file of the package to build"),
   ...inputFields,
-  /** For the program; `env` is the program's alone too, the compiler has its own. */
-  args: Schema.optionalKey(Schema.Array(ExecString)),
-  /** For the compiler. It runs in the same sandbox as the program, so they can do no more than the program can. */
-  compilerArgs: Schema.optionalKey(Schema.Array(ExecString)),
-  /**
-   * False: compiled also when the same owner had the same sources compiled before. For programs that tell when they were
-   * compiled (`__DATE__`, `__TIME__`). Default: true.
-   */
-  cache: Schema.optionalKey(Schema.Boolean)
+  args: optional(Schema.Array(ExecString), "Arguments", "for the program"),
+  /** The compiler runs in the same sandbox as the program, so it can do no more than the program can. */
+  compilerArgs: optional(Schema.Array(ExecString), "Compiler arguments", "for the compiler"),
+  cache: optional(
+    Schema.Boolean,
+    "Cache",
+    "false: compiled although the same owner had the same sources compiled before, for programs that tell when that was"
+  )
 })
 export type CodeArgs = typeof CodeArgs.Type
 

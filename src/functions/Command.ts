@@ -2,15 +2,17 @@
 import { Effect, Result, Schema } from "effect"
 import { InvalidArguments, make, type PhaseLimits } from "../schemas/Function.ts"
 import { ExecString, type Program } from "../schemas/Program.ts"
-import { environment, inputFields, InputFile, programFiles, type Refusal, standardInput } from "./Inputs.ts"
+import { environment, inputFields, InputFile, optional, programFiles, type Refusal, standardInput } from "./Inputs.ts"
 
 /** The arguments of `command`. Exactly one of `argv` and `command`. */
 export const CommandArgs = Schema.Struct({
-  /** Program and arguments, as they are. */
-  argv: Schema.optionalKey(Schema.NonEmptyArray(ExecString)),
-  /** One line for `/bin/sh -c`. */
-  command: Schema.optionalKey(ExecString.check(Schema.isNonEmpty({ expected: "a command that is not empty" }))),
-  files: Schema.optionalKey(Schema.Array(InputFile)),
+  argv: optional(Schema.NonEmptyArray(ExecString), "Program", "program and arguments, as they are"),
+  command: optional(
+    ExecString.check(Schema.isNonEmpty({ expected: "a command that is not empty" })),
+    "Command",
+    "one line for /bin/sh -c"
+  ),
+  files: optional(Schema.Array(InputFile), "Files", "files for the workspace"),
   ...inputFields
 })
 export type CommandArgs = typeof CommandArgs.Type

@@ -8,13 +8,24 @@ export interface Refusal {
   readonly remedy: string
 }
 
+/** A field with what people call it and what it is for: shown in help texts and in the function's JSON Schema. */
+export const field = <S extends Schema.Top>(schema: S, title: string, description: string) =>
+  schema.pipe(Schema.annotateKey({ title, description }))
+
+/** One that may be absent. */
+export const optional = <S extends Schema.Top>(schema: S, title: string, description: string) =>
+  field(Schema.optionalKey(schema), title, description)
+
+/** Bytes that are written as base64. What is said of them is said of the text too, which is what a JSON Schema shows. */
+const bytes = (title: string, description: string) =>
+  optional(Schema.flip(Schema.flip(Schema.Uint8ArrayFromBase64).annotate({ title, description })), title, description)
+
 /** A file for the workspace, as text (UTF-8) or as base64. Exactly one of the two. */
 export const InputFile = Schema.Struct({
-  path: WorkPath,
-  content: Schema.optionalKey(Schema.String),
-  contentBase64: Schema.optionalKey(Schema.Uint8ArrayFromBase64),
-  /** Mode 0755 instead of 0644. */
-  executable: Schema.optionalKey(Schema.Boolean)
+  path: field(WorkPath, "Path", "where it lies in the workspace"),
+  content: optional(Schema.String, "Content", "its text"),
+  contentBase64: bytes("Content", "its bytes, in base64"),
+  executable: optional(Schema.Boolean, "Executable", "mode 0755 instead of 0644")
 })
 export type InputFile = typeof InputFile.Type
 
@@ -29,11 +40,10 @@ const Environment = Schema.Record(Schema.String, ExecString).check(
 
 /** The argument fields every program can have. Standard input is text or base64, not both; absent is empty. */
 export const inputFields = {
-  stdin: Schema.optionalKey(Schema.String),
-  stdinBase64: Schema.optionalKey(Schema.Uint8ArrayFromBase64),
-  env: Schema.optionalKey(Environment),
-  /** Files to bring back when it has ended, however that was. */
-  artefacts: Schema.optionalKey(ArtefactPaths)
+  stdin: optional(Schema.String, "Standard input", "what the program reads, as text"),
+  stdinBase64: bytes("Standard input", "what the program reads, in base64"),
+  env: optional(Environment, "Environment", "variables for the program, on top of the usual ones"),
+  artefacts: optional(ArtefactPaths, "Artefacts", "files to bring back when it has ended, however that was")
 }
 
 const utf8 = new TextEncoder()

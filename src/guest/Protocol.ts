@@ -8,7 +8,7 @@
 import { Result, Schema } from "effect"
 
 /** Spoken by both sides; a guest that speaks another one is refused. */
-export const version = 1
+export const version = 2
 
 /** Bytes before every payload. */
 export const headerBytes = 9
@@ -28,7 +28,16 @@ export const maxGetBytes = 128 * 1024
 /** Longest path, in bytes of UTF-8. */
 export const maxPathBytes = 4095
 
-const hostType = { put: 0x01, stdin: 0x02, run: 0x03, signal: 0x04, get: 0x05, shutdown: 0x06 } as const
+const hostType = {
+  put: 0x01,
+  stdin: 0x02,
+  run: 0x03,
+  signal: 0x04,
+  get: 0x05,
+  shutdown: 0x06,
+  wait: 0x07,
+  feed: 0x08
+} as const
 
 /** A request that cannot be put into a frame. It was not sent; the guest is unharmed. */
 export class RequestInvalid extends Schema.TaggedError<RequestInvalid>()("RequestInvalid", {
@@ -169,7 +178,7 @@ export const encodePut = (seq: number, file: FileRequest): Result.Result<PutFram
   return Result.succeed({ parts, replies: Math.ceil(offset / chunkBytes) })
 }
 
-/** Standard input of the next RUN, more than once if you like. There is no answer: a failure fails that RUN. */
+/** Standard input of the next RUN or FEED, more than once if you like. There is no answer: a failure fails that one. */
 export const encodeStdin = (seq: number, data: Uint8Array): ReadonlyArray<Uint8Array> => {
   const parts: Array<Uint8Array> = []
   for (let offset = 0; offset < data.length; offset += chunkBytes) {
@@ -179,12 +188,26 @@ export const encodeStdin = (seq: number, data: Uint8Array): ReadonlyArray<Uint8A
   return parts
 }
 
-/** Starts a phase: answered by `Started` (or `Fail`), then output, then `Exit`. */
-export const encodeRun = (seq: number, run: RunRequest): Result.Result<Uint8Array, RequestInvalid> => {
-  const limits = [run.limits.fileBytes, run.limits.openFiles, run.limits.stackBytes, run.limits.cpuSeconds]
-  if (!limits.every((limit) => Number.isSafeInteger(limit) && limit >= 0)) {
-    return invalid("run", `its limits ${limits.join(", ")} are not all whole numbers`, "Use 0 for no limit.")
-  }
+/** As they lie in a RUN and a FEED. */
+const limitWords = ({ cpuSeconds, fileBytes, openFiles, stackBytes }: RunLimits) => {
+  const limits = [fileBytes, openFiles, stackBytes, cpuSeconds]
+  return limits.every((limit) => Number.isSafeInteger(limit) && limit >= 0)
+    ? Result.succeed(limits)
+    : invalid("run", `its limits ${limits.join(", ")} are not all whole numbers`, "Use 0 for no limit.")
+}
+
+/**
+ * Starts a phase: answered by `Started` (or `Fail`), then output, then `Exit`. One that waits (`wait`) begins without its
+ * standard input, which is open until a FEED has brought all of it.
+ */
+export const encodeRun = (
+  seq: number,
+  run: RunRequest,
+  kind: "run" | "wait" = "run"
+): Result.Result<Uint8Array, RequestInvalid> => {
+  const words = limitWords(run.limits)
+  if (Result.isFailure(words)) return Result.fail(words.failure)
+  const limits = words.success
   const env = Object.entries(run.env).map(([name, value]) => `${name}=${value}`)
   const strings = [run.cwd, ...run.argv, ...env]
   const payloadBytes = strings.reduce((sum, string) => sum + 4 + Buffer.byteLength(string), 8 * limits.length + 8)
@@ -195,7 +218,7 @@ export const encodeRun = (seq: number, run: RunRequest): Result.Result<Uint8Arra
       "Put the data into a file or into standard input."
     )
   }
-  const buffer = frame(hostType.run, seq, payloadBytes)
+  const buffer = frame(hostType[kind], seq, payloadBytes)
   let at = headerBytes
   const u32 = (value: number) => {
     at = buffer.writeUInt32LE(value, at)
@@ -213,6 +236,17 @@ export const encodeRun = (seq: number, run: RunRequest): Result.Result<Uint8Arra
   env.forEach(string)
   return Result.succeed(buffer)
 }
+
+/**
+ * What STDIN has brought is the standard input of the phase that waits, and these are its limits from now on: they can only
+ * be lowered, and 0 leaves one as it is. Answered by `Ok`, or by `Fail` when no phase waits.
+ */
+export const encodeFeed = (seq: number, limits: RunLimits): Result.Result<Uint8Array, RequestInvalid> =>
+  Result.map(limitWords(limits), (words) => {
+    const buffer = frame(hostType.feed, seq, 8 * words.length)
+    words.forEach((limit, index) => buffer.writeBigUInt64LE(BigInt(limit), headerBytes + 8 * index))
+    return buffer
+  })
 
 /** Signals the group of the phase's main process (`main`) or every process of the job (`all`). */
 export const encodeSignal = (seq: number, signal: number, scope: "main" | "all"): Uint8Array => {

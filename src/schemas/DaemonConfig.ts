@@ -3,8 +3,9 @@
  * write them ("30s", "256M"); a plain number is milliseconds or bytes. Fields that are absent have their defaults.
  */
 import { Effect, Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
+import { CronExpression, MissedMs, ScheduleName, schedulesOf, TimeZone } from "./Cron.ts"
 import { HttpListen } from "./HttpListen.ts"
-import { ClassName } from "./Ids.ts"
+import { ClassName, FunctionName, Owner } from "./Ids.ts"
 import { Limits, OutputPolicy } from "./Limits.ts"
 import { PoolCharge, PoolConfig } from "./PoolConfig.ts"
 import { DriverName, SandboxClass } from "./SandboxClass.ts"
@@ -131,11 +132,31 @@ export const FileClass = Schema.Struct({
     SandboxClass.fields.ioDevices.schema,
     "block devices the limits of I/O are for, such as [\"/dev/vda\"] (default: every disk)"
   ),
+  functions: field(
+    Schema.Boolean,
+    "its ready sandboxes have a function host that waits, so that calls of functions with a handler begin at once"
+  ),
   ceiling: field(FileLimits, "the most a job of this class may ask for"),
   defaults: field(FileLimits, "what a job gets that asks for nothing"),
   pool: field(FilePool, "sandboxes that stand ready (default: as many as slots, at most three times as many)")
 })
 export type FileClass = typeof FileClass.Type
+
+/** A job that is started by the clock. */
+export const FileSchedule = Schema.Struct({
+  name: ScheduleName.pipe(Schema.annotateKey({ description: "begins the ids of its jobs" })),
+  cron: CronExpression.pipe(
+    Schema.annotateKey({ description: "minute hour day month weekday, or with seconds before them" })
+  ),
+  timeZone: field(TimeZone, "whose time that is (default: UTC)"),
+  function: FunctionName.pipe(Schema.annotateKey({ description: "what is started" })),
+  args: field(Schema.Json, "its arguments (default: none)"),
+  class: field(ClassName, "the sandbox class (default: the worker's)"),
+  limits: field(FileLimits, "what its run may use (default: the class's)"),
+  owner: field(Owner, "whose jobs they are (default: cron)"),
+  missed: field(time(MissedMs), "the latest one missed is made up for if it is no longer ago (default: 10m; 0: none)")
+})
+export type FileSchedule = typeof FileSchedule.Type
 
 /** An address with a password in it, or where to find one. */
 export const FileSecret = Schema.Struct({
@@ -151,6 +172,47 @@ export const FileSecret = Schema.Struct({
   )
 )
 export type FileSecret = typeof FileSecret.Type
+
+const path = Schema.NonEmptyString
+
+/** Where outcomes may be posted to. */
+export const FileWebhooks = Schema.Struct({
+  allow: Schema.NonEmptyArray(
+    Schema.String.check(
+      Schema.isPattern(/^https?:\/\/[^\s]+$/, {
+        expected: "the beginning of addresses, such as https://hooks.example.com/"
+      })
+    )
+  ).pipe(
+    Schema.annotateKey({ description: "the beginnings of the addresses that jobs may name" })
+  ),
+  secretFile: field(path, "a file whose first line signs what is posted, readable by the worker's user only"),
+  secretEnv: field(Schema.NonEmptyString, "the environment variable that has that secret")
+}).check(
+  Schema.makeFilter(({ secretEnv, secretFile }) =>
+    (secretFile === undefined) !== (secretEnv === undefined)
+      ? undefined
+      : "exactly one of secretFile and secretEnv is expected"
+  )
+)
+export type FileWebhooks = typeof FileWebhooks.Type
+
+/** The control plane's doors. */
+export const FileApi = Schema.Struct({
+  grpc: field(HttpListen, "HOST:PORT of the gRPC services"),
+  http: field(HttpListen, "HOST:PORT of the HTTP API"),
+  ca: field(path, "the authority whose certificates callers show (PEM; `stoker certs` makes all three)"),
+  cert: field(path, "the certificate that is shown to callers"),
+  key: field(path, "its key, readable by the worker's user only"),
+  identity: field(
+    Schema.Literals(["CN", "L"]),
+    "where a certificate has its caller's name: common name, or locality as workernator had it"
+  ),
+  roles: field(path, "who may do what (default: everybody with a certificate sees to their own jobs)"),
+  tokens: field(path, "bearer tokens for the HTTP API, as hashes (default: certificates only)"),
+  webhooks: field(FileWebhooks, "outcomes may be posted (default: nowhere)")
+})
+export type FileApi = typeof FileApi.Type
 
 /** The least a worker says: as LOG_LEVEL. */
 export const FileLogLevel = Schema.Literals(["All", "Trace", "Debug", "Info", "Warn", "Error", "Fatal", "None"])
@@ -210,6 +272,11 @@ export const DaemonConfig = Schema.Struct({
     worker.ownLongJobs,
     "let this worker's own journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"
   ),
+  cron: field(schedulesOf(FileSchedule), "jobs that are started by the clock, once on all workers of one journal"),
+  functions: field(
+    Schema.Array(Schema.NonEmptyString),
+    "files of TypeScript or JavaScript with functions of your own, beside the built-in ones (paths beside this file)"
+  ),
   classes: field(Schema.NonEmptyArray(FileClass), "kinds of sandboxes that jobs may ask for"),
   defaultClass: field(ClassName, "what a job gets that names no class (default: the first)"),
   amqp: field(FileSecret, "RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; without: none)"),
@@ -220,6 +287,7 @@ export const DaemonConfig = Schema.Struct({
     }),
     "probes and metrics over TCP: /livez, /readyz, /metrics (default: only the admin socket)"
   ),
+  api: field(FileApi, "gRPC and HTTP for callers with certificates (default: neither)"),
   log: field(
     Schema.Struct({
       format: field(Schema.Literals(["auto", "pretty", "json"]), "auto: pretty on a terminal, else lines of JSON"),

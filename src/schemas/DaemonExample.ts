@@ -23,11 +23,23 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["budget.memory", "8G"],
   ["budget.cpus", 8],
   ["budget.sandboxes", 100],
+  ["cron", [{
+    name: "nightly",
+    cron: "30 2 * * *",
+    timeZone: "Europe/Berlin",
+    function: "command",
+    args: { command: "echo good night" },
+    class: standardConfig.defaultClass,
+    limits: { wall: "10s" },
+    owner: "cron",
+    missed: "10m"
+  }]],
   ["classes.networkSetup", { subnet: "198.19.0.0/16", nameservers: ["9.9.9.9"] }],
   ["classes.runtime", "runsc"],
   ["classes.root", { image: "debian:12" }],
   ["classes.cpuset", "0-3"],
   ["classes.ioDevices", ["/dev/vda"]],
+  ["classes.functions", true],
   ...["classes.ceiling", "classes.defaults"].flatMap((at): ReadonlyArray<readonly [string, unknown]> => [
     [`${at}.cpuWeight`, 100],
     [`${at}.memoryHigh`, "200M"],
@@ -40,9 +52,21 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
     [`${at}.ioWrites`, 500]
   ]),
   ["classes.pool.charge", { memory: "256M", cpus: 0.5 }],
+  ["functions", ["my-functions.ts"]],
   ["amqp", { urlFile: "/etc/stoker/amqp-url" }],
   ["journal", { urlEnv: "STOKER_JOURNAL" }],
-  ["http", { listen: "127.0.0.1:9464" }]
+  ["http", { listen: "127.0.0.1:9464" }],
+  ["api", {
+    grpc: "127.0.0.1:7077",
+    http: "127.0.0.1:7078",
+    ca: "certs/ca.crt",
+    cert: "certs/server.crt",
+    key: "certs/server.key",
+    identity: "CN",
+    roles: "roles.json",
+    tokens: "tokens.json",
+    webhooks: { allow: ["https://hooks.example.com/"], secretEnv: "STOKER_WEBHOOK_SECRET" }
+  }]
 ])
 
 const isObject = Schema.is(Schema.Record(Schema.String, Schema.Unknown))

@@ -55,6 +55,28 @@ const limitFaults = (file: FileClass, slots: number, path: string): ReadonlyArra
 
 const rules: ReadonlyArray<Rule> = [
   {
+    needs: ["api"],
+    faults: ({ api }) => {
+      if (api === undefined) return []
+      const missing = (["ca", "cert", "key"] as const).filter((name) => api[name] === undefined)
+      return [
+        ...missing.map((name): ConfigFault => ({
+          path: `api.${name}`,
+          problem: "expected a PEM file: callers are known by their certificates; `stoker certs` makes them"
+        })),
+        ...(api.grpc === undefined && api.http === undefined
+          ? [{ path: "api", problem: "expected grpc, http or both: without them nothing is served" }]
+          : []),
+        ...(api.http === undefined && api.tokens !== undefined
+          ? [fault("api.tokens", api.tokens, "nothing without api.http: tokens are for the HTTP API")]
+          : []),
+        ...(api.grpc !== undefined && api.grpc === api.http && !api.grpc.endsWith(":0")
+          ? [fault("api.http", api.http, "another port than api.grpc's")]
+          : [])
+      ]
+    }
+  },
+  {
     needs: ["slots", "ownerSlots"],
     faults: (config) =>
       config.ownerSlots !== undefined && config.ownerSlots > slotsOf(config)
@@ -77,6 +99,17 @@ const rules: ReadonlyArray<Rule> = [
       return config.defaultClass === undefined || names.includes(config.defaultClass)
         ? []
         : [fault("defaultClass", config.defaultClass, `the name of a class: ${names.join(", ")}`)]
+    }
+  },
+  {
+    needs: ["classes", "cron"],
+    faults: (config) => {
+      const names = classesOf(config).map(({ name }) => name)
+      return (config.cron ?? []).flatMap((schedule, index) =>
+        schedule.class === undefined || names.includes(schedule.class)
+          ? []
+          : [fault(`cron[${index}].class`, schedule.class, `the name of a class: ${names.join(", ")}`)]
+      )
     }
   },
   {

@@ -1,6 +1,7 @@
 /** A worker as its configuration file means it, and a configuration file as it would be written for a worker. */
 import { Schema } from "effect"
-import type { DaemonConfig, FileClass, FileLimits, FilePool } from "./DaemonConfig.ts"
+import { Schedule } from "./Cron.ts"
+import type { DaemonConfig, FileClass, FileLimits, FilePool, FileSchedule } from "./DaemonConfig.ts"
 import { Limits, standardCeiling, standardDefaults } from "./Limits.ts"
 import { type HostBudget, PoolConfig, standardPool } from "./PoolConfig.ts"
 import type { SandboxClass } from "./SandboxClass.ts"
@@ -58,6 +59,7 @@ const reversed = (names: Names): Names =>
 
 // Each field was checked when the file was read.
 const decodeLimits = Schema.decodeUnknownSync(Limits)
+const decodeSchedule = Schema.decodeUnknownSync(Schedule)
 const decodePool = Schema.decodeUnknownSync(Schema.Struct(PoolConfig.fields))
 
 const limitsOf = (file: FileLimits | undefined, usual: Limits): Limits =>
@@ -103,6 +105,7 @@ export const classOf = (file: FileClass, slots: number): SandboxClass => {
     ...(file.root === undefined ? {} : { root: file.root }),
     ...(file.cpuset === undefined ? {} : { cpuset: file.cpuset }),
     ...(file.ioDevices === undefined ? {} : { ioDevices: file.ioDevices }),
+    ...(file.functions === undefined ? {} : { functions: file.functions }),
     ceiling: limitsOf(file.ceiling, standardCeiling),
     defaults: limitsOf(file.defaults, standardDefaults),
     ...(pool.maximum === 0 ? {} : { pool })
@@ -117,6 +120,13 @@ export const budgetOf = ({ budget = {} }: DaemonConfig): HostBudget => ({
   ...(budget.cpus === undefined ? {} : { cpus: budget.cpus }),
   ...(budget.sandboxes === undefined ? {} : { sandboxes: budget.sandboxes })
 })
+
+const scheduleOf = ({ limits = {}, missed, ...file }: FileSchedule): Schedule =>
+  decodeSchedule({
+    ...file,
+    limits: renamed(limitNames, limits),
+    ...(missed === undefined ? {} : { missedMs: missed })
+  })
 
 /** The worker that a checked file describes. */
 export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
@@ -144,6 +154,7 @@ export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
     compileCacheBytes: file.compileCache ?? standardConfig.compileCacheBytes,
     artefactBytes: file.artefacts ?? standardConfig.artefactBytes,
     ownLongJobs: file.ownLongJobs ?? standardConfig.ownLongJobs,
+    ...(file.cron === undefined ? {} : { cron: file.cron.map(scheduleOf) }),
     classes: [classOf(first, slots), ...others.map((other) => classOf(other, slots))],
     defaultClass: file.defaultClass ?? first.name
   }
@@ -163,6 +174,12 @@ export const fileClassOf = ({ ceiling, defaults, pool, ...place }: SandboxClass)
   }
 }
 
+const fileScheduleOf = ({ limits, missedMs, ...schedule }: Schedule): FileSchedule => ({
+  ...schedule,
+  limits: renamed(reversed(limitNames), limits),
+  missed: missedMs
+})
+
 /** The file that describes this worker, with every default said. */
 export const fileOf = (config: WorkerConfig): DaemonConfig => {
   const { budget: { memoryBytes, ...budget }, classes: [first, ...others], retention } = config
@@ -181,6 +198,7 @@ export const fileOf = (config: WorkerConfig): DaemonConfig => {
     compileCache: config.compileCacheBytes,
     artefacts: config.artefactBytes,
     ownLongJobs: config.ownLongJobs,
+    ...(config.cron === undefined ? {} : { cron: config.cron.map(fileScheduleOf) }),
     classes: [fileClassOf(first), ...others.map(fileClassOf)],
     defaultClass: config.defaultClass
   }

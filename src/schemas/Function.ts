@@ -3,6 +3,7 @@ import { Effect, Schema } from "effect"
 import { FunctionName } from "./Ids.ts"
 import type { Limits } from "./Limits.ts"
 import { ofInvocation, type Program } from "./Program.ts"
+import type { NetworkPolicy } from "./SandboxClass.ts"
 
 /** A function was asked for something it does not do. */
 export class InvalidArguments extends Schema.TaggedError<InvalidArguments>()("InvalidArguments", {
@@ -66,6 +67,10 @@ export interface Definition {
   readonly program: (args: unknown, limits: PhaseLimits) => Effect.Effect<Program, InvalidArguments>
 }
 
+/** Why a function cannot run in a class with that network; undefined if it can. */
+export const unmetNeed = ({ name, needs }: Definition, network: NetworkPolicy): string | undefined =>
+  needs.network === true && network === "none" ? `${name} needs a network, and the class has none` : undefined
+
 interface Described<Args, Encoded> {
   readonly name: string
   /** What people call it. Absent: its name. */
@@ -97,7 +102,8 @@ export const make = <Args, Encoded>(
 ): Definition => {
   const name = FunctionName.make(options.name)
   const { check, description, handler, program } = options
-  const decodeArgs = Schema.decodeUnknownEffect(options.args, { errors: "all" })
+  // An argument nobody knows is a slip of the pen: dropped in silence it would be looked for in vain.
+  const decodeArgs = Schema.decodeUnknownEffect(options.args, { errors: "all", onExcessProperty: "error" })
   const decode = (args: unknown) =>
     decodeArgs(args).pipe(
       Effect.mapError((error) =>

@@ -113,6 +113,11 @@ export const SandboxClass = Schema.Struct({
   cpuset: Schema.optionalKey(CpuSet),
   /** Block devices the limits of I/O are for, by their nodes (`/dev/vda`). Absent: every disk of the host. */
   ioDevices: Schema.optionalKey(Schema.NonEmptyArray(absolute)),
+  /**
+   * Its sandboxes start a function host when they are made, so that a pool's wait with one for a call. Other jobs run in
+   * them as well, and calls in other classes: both begin later.
+   */
+  functions: Schema.optionalKey(Schema.Boolean),
   /** Absent: every sandbox is made when it is asked for. */
   pool: Schema.optionalKey(PoolConfig)
 })

@@ -1,5 +1,6 @@
 /** How a worker is set up. Decoded once, from environment, flags and file; trusted inside. */
 import { Schema } from "effect"
+import { Schedules } from "./Cron.ts"
 import { ClassName } from "./Ids.ts"
 import { standardCeiling, standardDefaults } from "./Limits.ts"
 import { HostBudget } from "./PoolConfig.ts"
@@ -53,6 +54,8 @@ export const WorkerConfig = Schema.Struct({
   artefactBytes: whole(0, 2 ** 30, "bytes"),
   /** A job whose limits exceed what its broker lets it be held may be kept by this worker's own journal alone. */
   ownLongJobs: Schema.Boolean,
+  /** What is started by the clock. Absent: nothing. */
+  cron: Schema.optionalKey(Schedules),
   classes: Schema.NonEmptyArray(SandboxClass),
   /** What a job without a class gets. */
   defaultClass: ClassName

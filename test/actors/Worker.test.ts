@@ -1,15 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Logger, Option, Stream } from "effect"
+import { Deferred, Effect, Fiber, Layer, Logger, Option, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as DiskWatch from "../../src/actors/DiskWatch.ts"
 import * as Worker from "../../src/actors/Worker.ts"
 import { command } from "../../src/functions/Command.ts"
+import { Control } from "../../src/layers/control/Control.ts"
 import * as ExecutorTest from "../../src/layers/executor/ExecutorTest.ts"
 import type * as DiskSpaceTest from "../../src/layers/host/DiskSpaceTest.ts"
 import { HostError } from "../../src/layers/host/Host.ts"
 import { Watchdog } from "../../src/layers/host/Watchdog.ts"
 import type { Intake } from "../../src/layers/intake/Intake.ts"
 import * as IntakeTest from "../../src/layers/intake/IntakeTest.ts"
+import { Schedule } from "../../src/schemas/Cron.ts"
 import { FunctionName, IntakeName } from "../../src/schemas/Ids.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerBeside, layerCompanions } from "../../src/wiringTest.ts"
@@ -17,6 +19,7 @@ import { endless, hello, makeJob } from "./World.ts"
 
 interface Options {
   readonly intakes: ReadonlyArray<Intake>
+  readonly cron?: ReadonlyArray<Schedule>
   readonly script?: ExecutorTest.Script
   readonly drainMs?: number
   readonly disk?: DiskSpaceTest.TestDisk
@@ -24,13 +27,13 @@ interface Options {
 }
 
 /** The real supervisor, dispatcher and job actors over stand-ins for everything outside. */
-const worker = ({ disk, drainMs = 10_000, intakes, script = hello, watchdogDies }: Options) => {
+const worker = ({ cron, disk, drainMs = 10_000, intakes, script = hello, watchdogDies }: Options) => {
   const dying = Layer.succeed(Watchdog, {
     mountNamespace: Option.none(),
     died: watchdogDies === undefined ? Effect.never : Deferred.await(watchdogDies)
   })
   return layerBeside(Layer.merge(layerCompanions, dying), {
-    config: { ...standardConfig, drainMs },
+    config: { ...standardConfig, drainMs, ...(cron === undefined ? {} : { cron }) },
     functions: [command],
     doors: Effect.succeed({ intakes }),
     script,
@@ -55,6 +58,29 @@ describe("a worker", () => {
         yield* turns
         assert.deepStrictEqual(door.settled, [["a", "acked"]])
       }).pipe(Effect.provide(worker({ intakes: [door.intake] })))
+    }))
+
+  it.effect("runs what is to begin by the clock, once, through its embedded queue", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(Date.parse("2026-01-01T00:59:00Z"))
+      const schedule = yield* Schema.decodeEffect(Schedule)({
+        name: "hourly",
+        cron: "0 * * * *",
+        function: "command",
+        args: { argv: ["true"] }
+      })
+      yield* Effect.gen(function*() {
+        yield* turns
+        const { parts } = yield* Worker.Worker
+        assert.deepInclude(yield* parts, { name: "cron", state: "running" })
+        yield* Effect.repeat(TestClock.adjust("1 second"), { times: 120 })
+        yield* turns
+        const records = yield* (yield* Control).list({ limit: 10 })
+        assert.deepStrictEqual(
+          records.map(({ request: { job }, settlement }) => [String(job.id), settlement?.outcome._tag]),
+          [["hourly-20260101T010000Z", "Exited"]]
+        )
+      }).pipe(Effect.provide(worker({ intakes: [], cron: [schedule] })))
     }))
 
   it.effect("opens a door that broke again, after a pause", () =>

@@ -114,6 +114,8 @@ export interface WorkerOptions {
   readonly settled?: Effect.Effect<unknown>
   /** A failing emitter's confirmation never comes while this is open. */
   readonly confirm?: Effect.Effect<void>
+  /** Whether no job waits for the emitter. */
+  readonly detached?: boolean
 }
 
 export const makeJob = (id: string, limits: LimitsRequest = {}): Job => ({
@@ -172,6 +174,7 @@ export const makeWorker = Effect.fnUntraced(function*(world: World, options: Wor
   ).pipe(Layer.provide(JournalMemory.layer(world.journal)))
 
   const emitter = EmitterTest.make({
+    ...(options.detached === undefined ? {} : { detached: options.detached }),
     tells: (event) => event._tag !== "PhaseStarted" && event._tag !== "PhaseEnded",
     beforeSend: (event) => step(`before send ${event._tag}`),
     onSent: ({ id }, event) => void world.told.push({ id, event }),

@@ -98,6 +98,47 @@ export const suite = ({ name, open, run }: Implementation) => {
         assert.deepStrictEqual([got.exchange, got.routingKey, got.queue, got.redelivered], ["ex", "rk", "whole", false])
       }))
 
+    promise(
+      "a topic's words are matched, and what no binding takes goes to the alternate exchange",
+      ({ amqp }) =>
+        Effect.gen(function*() {
+          yield* amqp.ensure({
+            exchanges: [
+              { name: "rest", type: "fanout" },
+              { name: "topic", type: "topic", alternate: "rest" },
+              { name: "strict", type: "topic" }
+            ],
+            queues: [{ name: "stars" }, { name: "hashes" }, { name: "others" }],
+            bindings: [
+              { exchange: "topic", queue: "stars", routingKey: "a.*" },
+              { exchange: "topic", queue: "stars", routingKey: "a.*.z" },
+              { exchange: "topic", queue: "stars", routingKey: "a.b.*" },
+              { exchange: "topic", queue: "hashes", routingKey: "x.#.y" },
+              { exchange: "rest", queue: "others", routingKey: "" },
+              { exchange: "strict", queue: "others", routingKey: "a" }
+            ]
+          })
+          const keys = ["a.b", "a", "a.b.z", "a.b.c.z", "x.y", "x.1.2.y", "x.1.2", "ab", "A.b", "a."]
+          for (const key of keys) {
+            assert.deepStrictEqual(yield* amqp.publish(message(key, key, { exchange: "topic" })), { routed: true })
+          }
+          assert.deepStrictEqual(yield* amqp.publish(message("b", "b", { exchange: "strict" })), { routed: false })
+          const came = Effect.fnUntraced(function*(queue: string, count: number) {
+            const deliveries = yield* take(amqp, queue, count)
+            // Where it was sent to stays to be seen, also when it came the other way.
+            assert.isTrue(
+              deliveries.every(({ exchange, routingKey }, index) =>
+                exchange === "topic" && routingKey === text(deliveries[index] ?? assert.fail("it is not there"))
+              )
+            )
+            return deliveries.map(text)
+          })
+          assert.deepStrictEqual(yield* came("stars", 3), ["a.b", "a.b.z", "a."])
+          assert.deepStrictEqual(yield* came("hashes", 2), ["x.y", "x.1.2.y"])
+          assert.deepStrictEqual(yield* came("others", 5), ["a", "a.b.c.z", "x.1.2", "ab", "A.b"])
+        })
+    )
+
     promise("messages come out in the order they were enqueued", ({ amqp }) =>
       Effect.gen(function*() {
         yield* amqp.declareOrUse({ name: "ordered" })

@@ -259,6 +259,7 @@ const make = Effect.gen(function*() {
         return {
           entries,
           next,
+          available: Math.max(next, job.produced),
           run: "run-1",
           ...(hasEnded(job) && next >= job.produced ? { end: { summaries: [], complete: true } } : {})
         }

@@ -36,12 +36,24 @@ export const layer = (
       const name = stream === "all" ? "stdout" : stream
       const entry = entriesOf(name, output[name] ?? []).find((entry) => endOf(entry) > offset)
       if (entry === undefined) {
-        return Effect.succeed({ entries: [], next: offset, run: "fake", end: { summaries: [], complete: true } })
+        return Effect.succeed({
+          entries: [],
+          next: offset,
+          available: offset,
+          run: "fake",
+          end: { summaries: [], complete: true }
+        })
       }
       if (entry._tag === "Gap") {
-        return Effect.succeed({ entries: [{ ...entry, from: offset }], next: entry.to, run: "fake" })
+        return Effect.succeed({
+          entries: [{ ...entry, from: offset }],
+          next: entry.to,
+          available: entry.to,
+          run: "fake"
+        })
       }
       const bytes = entry.bytes.subarray(offset - entry.offset).subarray(0, Math.min(chunk, maxBytes))
-      return Effect.succeed({ entries: [{ ...entry, offset, bytes }], next: offset + bytes.byteLength, run: "fake" })
+      const next = offset + bytes.byteLength
+      return Effect.succeed({ entries: [{ ...entry, offset, bytes }], next, available: next, run: "fake" })
     }
   })

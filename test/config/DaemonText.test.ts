@@ -26,7 +26,8 @@ describe("a configuration file", () => {
         diskReserve: -4,
         classes: [{ driver: "oci", name: "A b", ceiling: { wall: "1ms", memory: "1K" } }, { driver: "oci" }],
         log: { level: "warn" },
-        http: { listen: "9000" }
+        http: { listen: "9000" },
+        cron: [{ name: "a", cron: "60 * * * *", function: "noop", missed: "2d", timeZone: "Mars" }]
       }),
       [
         "slots is \"two\": expected number",
@@ -34,6 +35,9 @@ describe("a configuration file", () => {
         "lease is \"1\": expected a time with its unit, such as 500ms, 10s, 2m or 1h",
         "drain is true: expected a time with its unit, such as 500ms, 10s, 2m or 1h",
         "diskReserve is -4: expected a size from 0 to 1024T",
+        "cron[0].cron is \"60 * * * *\": expected five fields (minute hour day month weekday), or six with seconds first, such as \"30 2 * * 1-5\": Expected a value between 0 and 59",
+        "cron[0].timeZone is \"Mars\": expected a time zone, such as Europe/Berlin, +02:00 or UTC",
+        "cron[0].missed is \"2d\": expected a time of a day at most",
         "classes[0].name is \"A b\": expected a sandbox class: lower-case letters, digits and '-'",
         "classes[0].ceiling.wall is \"1ms\": expected a time from 10ms to 30d",
         "classes[0].ceiling.memory is \"1K\": expected a size from 4M to 4T",
@@ -92,6 +96,16 @@ describe("a configuration file", () => {
       "two classes of one name",
       { classes: [{ name: "a", driver: "oci" }, { name: "a", driver: "process" }] },
       /^classes\[0\]\.name.*\nclasses\[1\]\.name is "a": expected a name that no other class has$/
+    ],
+    [
+      "a schedule of a class that is none",
+      { cron: [{ name: "a", cron: "0 0 * * *", function: "noop", class: "b" }] },
+      /^cron\[0\]\.class is "b": expected the name of a class: oci$/
+    ],
+    [
+      "two schedules of one name",
+      { cron: ["0 0 * * *", "0 1 * * *"].map((cron) => ({ name: "a", cron, function: "noop" })) },
+      /^cron .*a different name for each schedule$/
     ],
     ["an isolation that process does not have", {
       classes: [{ name: "p", driver: "process", network: "none" }]
@@ -169,9 +183,31 @@ describe("a configuration file", () => {
         { name: "none-ready", driver: "oci", pool: { maximum: 0 } },
         { name: "trusted", driver: "process", pool: { charge: { memory: "1M", cpus: 0.5 }, maxAge: "10m" } }
       ],
-      defaultClass: "trusted"
+      defaultClass: "trusted",
+      cron: [
+        { name: "a", cron: "0 0 * * *", function: "noop" },
+        {
+          name: "b",
+          cron: "0 9 * * 1-5",
+          timeZone: "Europe/Berlin",
+          function: "fib",
+          args: { number: 3 },
+          class: "small",
+          limits: { wall: "5s", memory: "32M" },
+          owner: "ops",
+          missed: "1h"
+        }
+      ]
     }))
     const config = workerConfigOf(file)
+    assert.deepInclude(config.cron?.[0], {
+      timeZone: "UTC",
+      args: {},
+      limits: {},
+      owner: "cron" as never,
+      missedMs: 600_000
+    })
+    assert.deepInclude(config.cron?.[1], { limits: { wallMs: 5000, memoryBytes: 2 ** 25 }, missedMs: 3_600_000 })
     const written = JSON.stringify(Schema.encodeSync(DaemonConfig)(fileOf(config)))
     assert.deepStrictEqual(workerConfigOf(read(written)), config)
   })
@@ -208,7 +244,7 @@ describe("the example", () => {
     }
     collect(DaemonConfig.ast)
     // A secret's other forms, and what this version does not have.
-    for (const name of ["url", "urlEnv", "journal"]) names.delete(name)
+    for (const name of ["url", "urlEnv", "journal", "secretFile"]) names.delete(name)
     assert.isAbove(names.size, 60)
     for (const name of names) assert.include(uncommented, `"${name}":`)
     assert.notMatch(example, /\/\/ *\n/)

@@ -49,21 +49,12 @@ const filesOf = (report: string): ReadonlyArray<TestFile> => {
   })).toSorted((one, other) => one.name < other.name ? -1 : 1)
 }
 
-/**
- * Copies crun with its libraries up into the overlay, then becomes the rest. From the shared file system several at once
- * fail now and then: closing a library there says EBADF, and the dynamic linker gives up.
- */
-const intoMemory = `
-crun=$(command -v crun) && touch -c "$crun" $(ldd "$crun" | grep -o '/[^ ]*')
-exec "$@"`
-
 /** Runs `vitest run ARGS` in the guest VM. */
 export const test = async (
   args: ReadonlyArray<string>,
   { onOutput, timeoutMs }: { readonly onOutput: (chunk: Buffer) => void; readonly timeoutMs: number }
 ): Promise<Results> => {
-  const vitest = [process.execPath, join(projectRoot, "node_modules/vitest/vitest.mjs"), "run", ...args]
-  const command = ["/bin/sh", "-c", intoMemory, "sh", ...vitest]
+  const command = [process.execPath, join(projectRoot, "node_modules/vitest/vitest.mjs"), "run", ...args]
   const { report, ...ended } = await boot({ command, onOutput, timeoutMs })
   return { ...ended, files: filesOf(report) }
 }

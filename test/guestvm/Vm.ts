@@ -153,7 +153,7 @@ share checkout "$checkout" && share "$checkout/node_modules" "$checkout/node_mod
 # Its lock goes by the socket's name, which is the same for each machine.
 mkdir -p /run/virtiofsd
 mount -t tmpfs stoker /run/virtiofsd
-exec "$daemon" --socket-path=files.sock -o source="$root" -o cache=always -o sandbox=namespace -o log_level=err`
+exec "$daemon" --socket-path=files.sock -o source="$root" -o cache=always -o no_readdirplus -o sandbox=namespace -o log_level=err`
 
 /** Of what tests need, what does not lie on the root file system itself. */
 const elsewhere = () => {

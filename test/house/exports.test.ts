@@ -47,7 +47,7 @@ const silent = (entry: string): ReadonlyArray<string> => {
 }
 
 describe("what a program can import", () => {
-  for (const entry of ["index.ts", "testing.ts", "conformance.ts"]) {
+  for (const entry of ["index.ts", "testing.ts", "conformance.ts", "client.ts"]) {
     it(`says of each name in ${entry} what it is`, () => {
       assert.deepStrictEqual(silent(entry), [])
     })

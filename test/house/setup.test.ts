@@ -130,7 +130,8 @@ case $* in *install*) for name in python3 g++ ip; do printf '#!/bin/sh\\n' >"$ST
         "runsc",
         "docker-registry",
         "protoc",
-        "grpc_python_plugin"
+        "grpc_python_plugin",
+        "openssl"
       ]
     ) {
       tree.write(`system/${name}`, "#!/bin/sh\n")

@@ -6,6 +6,7 @@ import { DatabaseSync } from "node:sqlite"
 import { Journal } from "../../src/layers/journal/Journal.ts"
 import * as JournalBackend from "../../src/layers/journal/JournalBackend.ts"
 import * as JournalSqlite from "../../src/layers/journal/JournalSqlite.ts"
+import * as SqliteStore from "../../src/layers/journal/SqliteStore.ts"
 import * as SqliteThread from "../../src/layers/journal/SqliteThread.ts"
 import * as Place from "./places.ts"
 import * as Sample from "./samples.ts"
@@ -148,7 +149,60 @@ describe("Journal: sqlite, the file", { timeout: 30_000 }, () => {
           yield* journal.submit(Sample.request("new"))
           const [newest] = yield* journal.list({ limit: 1 })
           assert.strictEqual(newest?.request.job.id, "new")
+          // Also those that were there are found by their function.
+          const commands = yield* journal.list({ function: "command", limit: 10 })
+          assert.deepStrictEqual(commands.map(({ request }) => String(request.job.id)), [
+            "new",
+            "second",
+            "over",
+            "held",
+            "first"
+          ])
         }))
+    }))
+
+  it.effect("a row whose request cannot be read does not keep a file from being brought up to date", () =>
+    Effect.gen(function*() {
+      const filename = yield* file
+      yield* byHand(filename, readFileSync(join(import.meta.dirname, "layout1.sql"), "utf8"))
+      yield* byHand(filename, "update jobs set request = '{\"id\": ' where id = 'first'")
+      yield* withJournal(filename, (journal) =>
+        Effect.gen(function*() {
+          assert.strictEqual((yield* journal.list({ function: "command", limit: 10 })).length, 3)
+        }))
+    }))
+
+  it.effect("every list goes through an index in the order of the list, and through no more rows than it gives", () =>
+    Effect.gen(function*() {
+      const filename = yield* file
+      yield* withJournal(filename, (journal) => journal.submit(Sample.request("a")))
+      const plans = yield* Effect.sync(() => {
+        const db = new DatabaseSync(filename)
+        const optional = <K extends string>(name: K, value: string) => [{}, { [name]: value }]
+        const filters = optional("id", "a").flatMap((id) =>
+          optional("state", "ended").flatMap((state) =>
+            optional("owner", "ann").flatMap((owner) =>
+              optional("function", "noop").map((name) => ({ ...id, ...state, ...owner, ...name }))
+            )
+          )
+        )
+        const explained = filters.map((filter) => ({
+          filter: JSON.stringify(filter),
+          plan: db.prepare(`explain query plan ${SqliteStore.listing({ ...filter, limit: 10 })}`)
+            .all({ ...filter, before: 5, limit: 10 }).map(({ detail }) => String(detail))
+        }))
+        db.close()
+        return explained
+      })
+      assert.strictEqual(plans.length, 16)
+      for (const { filter, plan } of plans) {
+        const text = `${filter}: ${plan.join("; ")}`
+        assert.isTrue(
+          plan.some((step) => /SEARCH jobs USING (COVERING INDEX|INDEX|INTEGER PRIMARY KEY)/.test(step)),
+          text
+        )
+        assert.notMatch(text, /SCAN jobs|TEMP B-TREE FOR ORDER/, text)
+      }
     }))
 
   it.effect("a damaged file is said, and another one can take its place", () =>
@@ -254,7 +308,7 @@ describe("Journal: sqlite, the file", { timeout: 30_000 }, () => {
       yield* crash
       yield* byHand(filename, "pragma user_version = 999")
       assert.match((yield* Effect.flip(journal.submit(Sample.request("a")))).message, /written by a newer version/)
-      yield* byHand(filename, "pragma user_version = 3")
+      yield* byHand(filename, "pragma user_version = 4")
       yield* journal.submit(Sample.request("a"))
       assert.strictEqual((yield* Sample.queued(journal, 10)).length, 2)
     }))

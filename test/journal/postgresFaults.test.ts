@@ -2,6 +2,8 @@ import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, Redacted, Schedule, Stream } from "effect"
 import { type Claim, Journal, type JournalError } from "../../src/layers/journal/Journal.ts"
 import * as JournalPostgres from "../../src/layers/journal/JournalPostgres.ts"
+import * as PostgresStore from "../../src/layers/journal/PostgresStore.ts"
+import { standardTerms } from "../../src/schemas/Terms.ts"
 import { freePort } from "../support/Ports.ts"
 import { live, Postgres } from "../support/Postgres.ts"
 import { PostgresServer } from "../support/PostgresServer.ts"
@@ -246,6 +248,82 @@ describe("Journal: postgres", { timeout: 60_000 }, () => {
         foreign.schema
       ])
       assert.strictEqual(tables.length, 1)
+    }))
+
+  it.live("a schema of the second layout is brought up to date: its jobs are found by their functions", () =>
+    Effect.gen(function*() {
+      const options = yield* postgres.options
+      const admin = yield* postgres.admin
+      yield* Effect.scoped(Effect.flatMap(open(options), (journal) =>
+        Effect.gen(function*() {
+          yield* journal.submit(Sample.request("kept"))
+          yield* journal.submit(Sample.request("dead"))
+          const letter = { request: Sample.request("dead"), terms: standardTerms, tries: 1, receivedAtMs: 0 }
+          yield* journal.bury(letter, { reason: "why", remedy: "none" })
+        })))
+      // As that layout had it.
+      for (const table of ["jobs", "dead_letters"]) {
+        yield* admin.unsafe(`alter table "${options.schema}".${table} drop column function`)
+      }
+      yield* admin.unsafe(`drop index "${options.schema}".jobs_of_owner`).pipe(Effect.ignore)
+      yield* admin.unsafe(`update "${options.schema}".stoker_layout set version = 2`)
+      const journal = yield* open(options)
+      const found = () =>
+        Effect.map(
+          journal.list({ function: "command", limit: 10 }),
+          (records) => records.map(({ request }) => String(request.job.id))
+        )
+      assert.deepStrictEqual(yield* found(), ["dead", "kept"])
+      yield* journal.revive(Sample.key("dead"))
+      assert.deepStrictEqual(yield* found(), ["dead", "kept"])
+      assert.deepStrictEqual(yield* journal.list({ function: "code", limit: 10 }), [])
+    }))
+
+  it.live("among very many jobs each list goes through an index, and through few rows more than it gives", () =>
+    Effect.gen(function*() {
+      const options = yield* postgres.options
+      const admin = yield* postgres.admin
+      const journal = yield* open(options)
+      yield* journal.submit(Sample.request("a"))
+      const columns =
+        "intake, id, hash, delivered, attempt, tries, spent, due_ms, counted, fence, received_ms, priority,"
+        + " reply, request"
+      const jobs = `"${options.schema}".jobs`
+      yield* admin.unsafe(
+        `insert into ${jobs} (key, owner, function, state, ${columns})
+           select key || i, 'owner' || i % 50, 'function' || i % 7, case when i % 1000 = 0 then 'queued' else 'ended' end,
+             ${columns} from ${jobs}, generate_series(1, 30000) as i where id = 'a'`
+      )
+      yield* admin.unsafe(`vacuum analyze ${jobs}`)
+      const filters = [
+        {},
+        { state: "ended" },
+        { owner: "owner3" },
+        { owner: "owner3", state: "ended" },
+        { owner: "owner0", state: "queued" },
+        { owner: "nobody" },
+        { function: "function3" },
+        { function: "function3", state: "queued" },
+        { function: "none", state: "running" }
+      ] as const
+      for (const filter of filters) {
+        const { text, values } = PostgresStore.listing({ ...filter, before: 1_000_000, limit: 10 })
+        const plan = yield* admin.withTransaction(Effect.andThen(
+          admin.unsafe(`set local search_path to "${options.schema}"`),
+          admin.unsafe<Record<string, string>>(
+            `explain (analyze, timing off, summary off) ${text}`,
+            values.map((value) => typeof value === "number" ? String(value) : value)
+          )
+        ))
+        const lines = plan.map((row) => Object.values(row).join())
+        const what = `${JSON.stringify(filter)}\n${lines.join("\n")}`
+        assert.isFalse(lines.some((line) => line.includes("Seq Scan on jobs")), what)
+        for (const line of lines) {
+          const [, rows = "0", loops = "0"] = /actual rows=(\d+)[.\d]* loops=(\d+)/.exec(line) ?? []
+          assert.isAtMost(Number(rows) * Number(loops), 40, what)
+          assert.notMatch(line, /Rows Removed by Filter: [1-9]\d\d/, what)
+        }
+      }
     }))
 
   it.live("a user who may not make a schema is told, and may use one that was made for him", () =>

@@ -15,6 +15,8 @@ const decodeInstance = Schema.decodeUnknownSync(InstanceId)
 export const instance = (name: string): InstanceId => decodeInstance(name)
 export const key = (id: string, intake = "embedded", owner = "local"): JobKey => decodeKey({ intake, owner, id })
 
+export const jobOf = (job: unknown): Job => decodeJob(job)
+
 /** `body` stands for the request's bytes: another one is another request. */
 export const request = (id: string, body = "first", where: Partial<JobKey> = {}): Request => ({
   job: decodeJob({

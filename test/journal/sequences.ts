@@ -76,6 +76,7 @@ const step = (
     (journal) => journal.queued(limit),
     (journal) => journal.queued(limit, [], { high: "", normal: instance.at(0) === "a" ? "" : "local", low: "" }),
     (journal) => journal.told([row, another]),
+    (journal) => journal.remove(claim.key),
     (journal) => journal.get(claim.key),
     (journal) => journal.holders
   ]

@@ -6,6 +6,7 @@ import {
   type Claim,
   type ClaimAnswer,
   type ClaimOptions,
+  type JobRecord,
   Journal,
   type JournalError
 } from "../../src/layers/journal/Journal.ts"
@@ -129,7 +130,8 @@ export const suite = (name: string, place: Place) => {
           state: "running",
           attempt: 1,
           instance: ann,
-          receivedAtMs: 0
+          receivedAtMs: 0,
+          startedAtMs: 0
         })
         assert.deepStrictEqual(yield* Sample.queued(journal), [])
       }))
@@ -263,7 +265,8 @@ export const suite = (name: string, place: Place) => {
             state: "running",
             attempt: 1,
             instance: bob,
-            receivedAtMs: 86_400_000
+            receivedAtMs: 86_400_000,
+            startedAtMs: 86_400_000
           })
         })
     )
@@ -398,6 +401,7 @@ export const suite = (name: string, place: Place) => {
             request: Sample.request("embedded"),
             attempt: 0,
             receivedAtMs: 0,
+            startedAtMs: 0,
             terms: standardTerms
           }
           assert.deepStrictEqual(yield* journal.get(embedded.key), { ...queued, state: "queued" })
@@ -549,5 +553,134 @@ export const suite = (name: string, place: Place) => {
         assert.deepStrictEqual(yield* listed({ id: "b", state: "running", limit: 10 }), [b])
         assert.isUndefined(yield* journal.get(Sample.key("c")))
       }))
+
+    /** Two owners with two functions each, in all states: `<owner>-<function>-<number>`. */
+    const many = Effect.fnUntraced(function*(journal: Journal["Service"], rounds: number) {
+      for (let round = 0; round < rounds; round += 1) {
+        for (const owner of ["ann", "bob"]) {
+          for (const name of ["fib", "noop"]) {
+            const { job, ...rest } = Sample.request(`${owner}-${name}-${round}`)
+            const request = { ...rest, job: Sample.jobOf({ ...job, owner, function: name }) }
+            yield* journal.submit(request)
+            if (round % 3 === 0) continue
+            const claim = claimOf(yield* journal.claim(request, by(ann)))
+            if (round % 3 === 1) yield* journal.settle(claim, Sample.settlement(1), [])
+          }
+        }
+      }
+    })
+    const idsOf = (records: ReadonlyArray<JobRecord>) => records.map(({ request: { job } }) => String(job.id))
+
+    promise(
+      "jobs are listed by any of owner, function and state together, and by pages of any size alike",
+      (journal) =>
+        Effect.gen(function*() {
+          yield* many(journal, 9)
+          const all = yield* journal.list({ limit: 1000 })
+          assert.strictEqual(all.length, 36)
+          const filters = [undefined, "ann", "eve"].flatMap((owner) =>
+            [undefined, "noop", "none"].flatMap((name) =>
+              ([undefined, "queued", "running", "ended"] as const).flatMap((state) =>
+                [undefined, "ann-noop-4"].map((id) => ({ owner, function: name, state, id }))
+              )
+            )
+          )
+          for (const wanted of filters) {
+            const { function: name, id, owner, state } = wanted
+            const expected = all.filter(({ request: { job }, ...record }) =>
+              (owner === undefined || job.owner === owner) && (name === undefined || job.function === name) &&
+              (state === undefined || record.state === state) && (id === undefined || job.id === id)
+            )
+            const filter = {
+              ...(owner === undefined ? {} : { owner }),
+              ...(name === undefined ? {} : { function: name }),
+              ...(state === undefined ? {} : { state }),
+              ...(id === undefined ? {} : { id })
+            }
+            for (const limit of [1, 4, 1000]) {
+              const found: Array<JobRecord> = []
+              let page = yield* journal.list({ ...filter, limit })
+              while (page.length > 0) {
+                assert.isAtMost(page.length, limit)
+                found.push(...page)
+                const last = page.at(-1)
+                page = last === undefined ? [] : yield* journal.list({ ...filter, before: last.cursor, limit })
+              }
+              assert.deepStrictEqual(idsOf(found), idsOf(expected), JSON.stringify({ ...filter, limit }))
+            }
+          }
+        })
+    )
+
+    promise("what comes, goes or changes between two pages shifts nothing", (journal) =>
+      Effect.gen(function*() {
+        for (const id of ["a", "b", "c", "d", "e", "f"]) yield* journal.submit(Sample.request(id))
+        const first = yield* journal.list({ limit: 3 })
+        assert.deepStrictEqual(idsOf(first), ["f", "e", "d"])
+        const cursor = first.at(-1)?.cursor
+        if (cursor === undefined) return assert.fail("no cursor")
+        for (const id of ["d", "f", "c", "a"]) {
+          const claim = claimOf(yield* journal.claim(Sample.request(id), by(ann)))
+          if (id === "a") continue
+          yield* journal.settle(claim, Sample.settlement(1), [])
+          // Also the very row the cursor was taken from.
+          if (id !== "c") assert.strictEqual(yield* journal.remove(Sample.key(id)), "Removed")
+        }
+        yield* journal.submit(Sample.request("new"))
+        yield* journal.submit(Sample.request("d"))
+        const rest = yield* journal.list({ before: cursor, limit: 3 })
+        assert.deepStrictEqual(idsOf(rest), ["c", "b", "a"])
+        assert.deepStrictEqual(yield* journal.list({ before: rest.at(-1)?.cursor ?? cursor, limit: 3 }), [])
+        assert.deepStrictEqual(idsOf(yield* journal.list({ limit: 2 })), ["d", "new"])
+      }))
+
+    promise(
+      "a record says when the latest claim began, also when nobody has it any more",
+      (journal) =>
+        Effect.gen(function*() {
+          const started = () => Effect.map(journal.get(Sample.key("a")), (record) => record?.startedAtMs)
+          yield* journal.submit(Sample.request("a"))
+          assert.isUndefined(yield* started())
+          yield* TestClock.adjust("1 second")
+          yield* journal.claim(Sample.request("a"), by(ann))
+          assert.strictEqual(yield* started(), 1000)
+          yield* TestClock.adjust("1 second")
+          yield* journal.abandon(ann)
+          assert.strictEqual(yield* started(), 1000)
+          yield* TestClock.adjust("1 second")
+          const claim = claimOf(yield* journal.claim(Sample.request("a"), by(bob)))
+          yield* TestClock.adjust("1 second")
+          yield* journal.settle(claim, Sample.settlement(2), [])
+          assert.strictEqual(yield* started(), 3000)
+        })
+    )
+
+    promise(
+      "only what has ended is removed; what is owed for it stays owed, and no old claim fits a new job",
+      (journal) =>
+        Effect.gen(function*() {
+          const key = Sample.key("a")
+          assert.strictEqual(yield* journal.remove(key), "Missing")
+          yield* journal.submit(Sample.request("a"))
+          assert.strictEqual(yield* journal.remove(key), "Busy")
+          const first = claimOf(yield* journal.claim(Sample.request("a"), by(ann)))
+          assert.strictEqual(yield* journal.remove(key), "Busy")
+          yield* journal.settle(first, Sample.settlement(1), [Sample.message("owed")])
+          assert.strictEqual(yield* journal.remove(key), "Removed")
+          assert.isUndefined(yield* journal.get(key))
+          assert.deepStrictEqual(yield* journal.list({ limit: 10 }), [])
+          assert.strictEqual(yield* journal.remove(key), "Missing")
+          assert.deepStrictEqual((yield* journal.owed(10)).map(({ message }) => message), [Sample.message("owed")])
+
+          // Another request may have the id now, and runs.
+          const other = Sample.request("a", "other")
+          const second = claimOf(yield* journal.claim(other, by(ann)))
+          assert.strictEqual(second.attempt, 1)
+          assert.isAbove(second.fence, first.fence)
+          const lost = yield* Effect.flip(journal.settle(first, Sample.settlement(1), []))
+          assert.strictEqual(lost._tag, "ClaimLost")
+          assert.deepStrictEqual(yield* journal.renew([first, second], 1000), [first])
+        })
+    )
   })
 }

@@ -18,7 +18,12 @@ describe("Log in memory", () => {
       yield* TestClock.adjust("29 seconds")
       assert.isUndefined(reader.pollUnsafe())
       yield* TestClock.adjust("1 second")
-      assert.deepStrictEqual({ ...(yield* Fiber.join(reader)), run: "" }, { entries: [], next: 0, run: "" })
+      assert.deepStrictEqual({ ...(yield* Fiber.join(reader)), run: "" }, {
+        entries: [],
+        next: 0,
+        available: 0,
+        run: ""
+      })
     }).pipe(Effect.provide(layerMemory)))
 
   it.effect("prunes idle logs of forgotten jobs and nothing else", () =>

@@ -112,6 +112,8 @@ export const followAll = Effect.fnUntraced(function*(
     }
     assert.isAtMost(given, most)
     assert.strictEqual(slice.next, offset)
+    assert.isAtLeast(slice.available, offset)
+    if (slice.end !== undefined) assert.strictEqual(slice.available, offset)
     if (slice.end !== undefined) return { ...got, end: slice.end } satisfies Got
   }
 })

@@ -6,9 +6,10 @@ import { builtIn, USUAL_SUBNET } from "../../src/layers/network/CniConfig.ts"
 import { addressesOf } from "../../src/layers/network/CniResult.ts"
 import { isReachable, nameserversOf, resolvConfOf } from "../../src/layers/network/Nameservers.ts"
 import { places } from "../../src/layers/network/NetworkHost.ts"
-import { notTheWorld4, notTheWorld6, parseDestination, theWorld6 } from "../../src/layers/network/Policy.ts"
+import { parseDestination } from "../../src/layers/network/Policy.ts"
 import { conflictOf, parseRoutes } from "../../src/layers/network/Routes.ts"
 import { type IpNetwork, isAddress, isWithin, networkText, overlap, parseNetwork } from "../../src/schemas/IpNetwork.ts"
+import { notTheWorld4, notTheWorld6, theWorld6 } from "../../src/schemas/PublicAddresses.ts"
 import { Destination, NetworkSetup } from "../../src/schemas/SandboxClass.ts"
 
 const network = (text: string): IpNetwork => {

@@ -9,6 +9,7 @@ import { command } from "../../src/functions/Command.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import { Executor } from "../../src/layers/executor/Executor.ts"
 import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
+import * as FunctionFiles from "../../src/layers/functions/FunctionFiles.ts"
 import * as Functions from "../../src/layers/functions/Functions.ts"
 import { FunctionName } from "../../src/schemas/Ids.ts"
 import { type Limits, type LimitsRequest, resolve, standardCeiling } from "../../src/schemas/Limits.ts"
@@ -33,7 +34,7 @@ export interface Ran {
 }
 
 export interface Wanted {
-  readonly function?: "code" | "command"
+  readonly function?: string
   readonly args: unknown
   readonly limits?: LimitsRequest
   readonly artefacts?: ReadonlyArray<string>
@@ -52,14 +53,16 @@ export const stateDirectory = () => {
 }
 
 /** One executor with one class on a state directory of its own, which must be empty of sandboxes at the end. */
-export const layerOf = (sandboxClass: SandboxClass, state: string) =>
+export const layerOf = (sandboxClass: SandboxClass, state: string, functionFiles: ReadonlyArray<string> = []) =>
   SandboxExecutor.layer.pipe(
-    Layer.provide(Pools.layer({})),
+    Layer.provideMerge(Pools.layer({})),
     Layer.provideMerge(Layer.mergeAll(
       layerDrivers(state, [sandboxClass.driver], undefined, controllersOf([sandboxClass])),
-      Functions.layer([code, command]),
       Settings.layer({ ...standardConfig, classes: [sandboxClass] })
-    ))
+    )),
+    Layer.provideMerge(
+      FunctionFiles.layer({ definitions: [code, command], files: functionFiles, stateDirectory: state })
+    )
   )
 
 /** The same for a driver's standard class. */

@@ -64,8 +64,8 @@ const layerDoors = ({ ownLongJobs, slots }: WorkerConfig, embedded: boolean) =>
 
 const layerWorker = (world: World, mortal: Mortal, config: WorkerConfig, embedded: boolean) =>
   Layer.effectDiscard(StokerControl.make({ instance: mortal.instance, user: USER })).pipe(
-    Layer.provideMerge(ControlLive.layer),
     Layer.provideMerge(WorkerActor.layer),
+    Layer.provideMerge(ControlLive.layer),
     Layer.provideMerge(Layer.merge(Dispatcher.layer, DiskWatch.layer)),
     Layer.provideMerge(Layer.mergeAll(
       Outbox.layer,

@@ -49,7 +49,8 @@ describe("Stoker's job messages", () => {
       reply: { dialect: "stoker", replyTo: "mine", correlationId: "c", labels: { team: "blue" } },
       attempt: 1,
       returns: 0,
-      retry: standardRetry
+      retry: standardRetry,
+      isBare: false
     })
   })
 
@@ -66,6 +67,69 @@ describe("Stoker's job messages", () => {
       assert.match(reason, /its id is not usable/)
       assert.isUndefined(known)
     }
+  })
+
+  it("may be bare arguments, for the function that their routing key or a header names", () => {
+    const event = { messageId: "m1" }
+    for (const functionKey of ["function.say", "function.say.high", "function.say.normal", "function.say.low"]) {
+      const { isBare, job } = accepted({ word: "x" }, { ...event, functionKey })
+      assert.isTrue(isBare)
+      assert.deepStrictEqual<unknown>(job, {
+        id: "m1",
+        owner: "stoker",
+        intake: "stoker",
+        function: "say",
+        args: { word: "x" },
+        limits: {}
+      })
+    }
+    const named = { "x-stoker-function": "say" }
+    assert.deepStrictEqual<unknown>(accepted(["x"], { ...event, headers: named }).job.args, ["x"])
+    // Fields of the whole form are arguments here like others.
+    assert.deepStrictEqual<unknown>(accepted(body, { ...event, headers: named }).job.args, body)
+    assert.deepStrictEqual<unknown>(accepted("", { ...event, headers: named }).job.args, {})
+    assert.strictEqual(accepted("5", { headers: { ...named, "x-stoker-idempotency-key": "k" } }).job.id, "k")
+  })
+
+  it("say in headers what else the whole form has in its body, where they are bare", () => {
+    const { job, reply } = accepted({ word: "x" }, {
+      messageId: "m1",
+      replyTo: "mine",
+      functionKey: "function.say",
+      headers: {
+        "x-stoker-class": "small",
+        "x-stoker-limits": { wallMs: 500 },
+        "x-stoker-labels": "{\"team\":\"blue\"}",
+        "x-stoker-function": "other"
+      }
+    })
+    assert.deepInclude<unknown>(job, { function: "say", class: "small", limits: { wallMs: 500 } })
+    assert.deepStrictEqual<unknown>(reply, { dialect: "stoker", replyTo: "mine", labels: { team: "blue" } })
+    // The whole form has them in its body and nowhere else.
+    assert.isUndefined(accepted(body, headers({ "x-stoker-class": "small" })).job.class)
+  })
+
+  it("are refused where they are bare and wrong, with their id", () => {
+    const cases: ReadonlyArray<readonly [unknown, Partial<StokerMessage>, RegExp]> = [
+      [{}, { functionKey: "function" }, /its routing key "function" names no function/],
+      [{}, { functionKey: "function.a.b.c" }, /names no function/],
+      [{}, { functionKey: "function.say.urgent" }, /names no function/],
+      [{}, { functionKey: "function..high" }, /names no function/],
+      [{}, { functionKey: "order.created" }, /names no function/],
+      [{}, { functionKey: "function.SAY" }, /a function/],
+      [{}, { headers: { "x-stoker-function": 7 } }, /function/],
+      ["nonsense", { functionKey: "function.say" }, /not JSON/],
+      [{}, { functionKey: "function.say", headers: { "x-stoker-limits": "{" } }, /the header x-stoker-limits is wrong/],
+      [{}, { functionKey: "function.say", headers: { "x-stoker-limits": { wallMs: 0 } } }, /limits/],
+      [{}, { functionKey: "function.say", headers: { "x-stoker-labels": "[]" } }, /labels/],
+      [{}, { functionKey: "function.say", headers: { "x-stoker-class": "No" } }, /class/]
+    ]
+    for (const [given, message, words] of cases) {
+      const { id, reason } = refused(given, { messageId: "m1", ...message })
+      assert.match(reason, words)
+      assert.strictEqual(id === undefined ? id : String(id), "m1")
+    }
+    assert.strictEqual(refused({}, { functionKey: "function.say" }).reason, "it has no id")
   })
 
   it("belong to the user the broker vouches for; only workers and operators speak for others", () => {

@@ -46,12 +46,41 @@ export const worker = Command.make(
     ),
     drivers: driver,
     defaultClass: Flags.sandboxClass,
+    functions: Flag.String("functions").pipe(
+      Flag.withDescription("Offer the functions that this file of TypeScript or JavaScript exports; may be repeated"),
+      Flag.withMetavar("FILE"),
+      Flag.between(0, 100)
+    ),
     http: Flag.String("http").pipe(
       Flag.withDescription("Serve /livez, /readyz and /metrics there, for probes (default: on the admin socket only)"),
       Flag.withMetavar("HOST:PORT"),
       Flag.withSchema(HttpListen),
       Flag.optional
     ),
+    api: {
+      grpc: Flag.String("grpc").pipe(
+        Flag.withDescription("Serve the gRPC services there, to callers with certificates (needs --tls)"),
+        Flag.withMetavar("HOST:PORT"),
+        Flag.withSchema(HttpListen),
+        Flag.optional
+      ),
+      http: Flag.String("api").pipe(
+        Flag.withDescription("Serve the HTTP API there, to callers with certificates (needs --tls)"),
+        Flag.withMetavar("HOST:PORT"),
+        Flag.withSchema(HttpListen),
+        Flag.optional
+      ),
+      tls: Flag.String("tls").pipe(
+        Flag.withDescription("Folder with ca.crt, server.crt and server.key; `stoker certs` makes it"),
+        Flag.withMetavar("DIR"),
+        Flag.optional
+      ),
+      roles: Flag.String("roles").pipe(
+        Flag.withDescription("Who may do what there (default: all see to their own jobs)"),
+        Flag.withMetavar("FILE"),
+        Flag.optional
+      )
+    },
     logFormat: Flag.Literals("log-format", ["auto", "pretty", "json"]).pipe(
       Flag.withDescription("auto: pretty on a terminal, else JSON lines. LOG_LEVEL says how much (default auto)"),
       Flag.optional
@@ -77,6 +106,7 @@ export const worker = Command.make(
       description: "One queue for many hosts"
     },
     { command: "AMQP_URL=amqp://guest:guest@localhost:5672 stoker worker", description: "CodeBench clients as well" },
+    { command: "stoker worker --functions my-functions.ts", description: "With functions of your own" },
     { command: "stoker worker --config /etc/stoker/stoker.json", description: "As the file says" }
   ])
 )

@@ -46,6 +46,8 @@ export interface ExchangeSpec {
   /** Default true. */
   readonly durable?: boolean
   readonly autoDelete?: boolean
+  /** The exchange that gets what no binding takes (`alternate-exchange`). Absent: such messages come back, or are dropped. */
+  readonly alternate?: string
 }
 
 /** A queue as we would make it if nobody has. */

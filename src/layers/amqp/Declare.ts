@@ -93,7 +93,8 @@ export const make = (link: Link, told: Set<string>): Declarer => {
       (channel) =>
         channel.assertExchange(spec.name, spec.type, {
           durable: spec.durable ?? true,
-          autoDelete: spec.autoDelete ?? false
+          autoDelete: spec.autoDelete ?? false,
+          ...(spec.alternate === undefined ? {} : { alternateExchange: spec.alternate })
         })
     )
 

@@ -1,4 +1,4 @@
-import type { AmqpMessage, AmqpProperties, QueueSpec, Topology } from "./Amqp.ts"
+import type { AmqpMessage, AmqpProperties, ExchangeSpec, QueueSpec, Topology } from "./Amqp.ts"
 
 interface Stored {
   /** Where it belongs in its queue, also after it was given back. */
@@ -37,13 +37,21 @@ interface MemoryQueue {
 /** What a publish came to; the same words as the real broker's. */
 export type Published = "routed" | "unroutable" | "no exchange"
 
+/** Whether a topic's words fit a binding's: `*` is any one, `#` any number of them. */
+const fits = (pattern: ReadonlyArray<string>, words: ReadonlyArray<string>): boolean => {
+  const [first, ...rest] = pattern
+  if (first === undefined) return words.length === 0
+  if (first === "#") return words.some((_, index) => fits(rest, words.slice(index))) || fits(rest, [])
+  return words.length > 0 && (first === "*" || first === words[0]) && fits(rest, words.slice(1))
+}
+
 /**
- * As much of a broker as deterministic tests need: direct, fanout and default exchanges, queues with prefetch, ack,
+ * As much of a broker as deterministic tests need: direct, topic, fanout and default exchanges, alternates of them, queues with prefetch, ack,
  * reject (dead-lettered as `x-dead-letter-exchange` says), requeue in place, and a queue's `x-message-ttl`. Synchronous,
  * nothing durable; the time is the caller's: `later` runs something when so many milliseconds are over.
  */
 export const make = (later: (millis: number, run: () => void) => void) => {
-  const exchanges = new Map<string, "direct" | "fanout" | "topic" | "headers">()
+  const exchanges = new Map<string, ExchangeSpec>()
   const queues = new Map<string, MemoryQueue>()
   let positions = 0
   const bindings: Array<{ readonly exchange: string; readonly queue: string; readonly routingKey: string }> = []
@@ -95,13 +103,19 @@ export const make = (later: (millis: number, run: () => void) => void) => {
     if (exchange !== undefined) publish({ ...message, exchange: String(exchange), routingKey: String(routingKey) })
   }
 
+  const isBound = (type: ExchangeSpec["type"] | undefined, pattern: string, routingKey: string) =>
+    type === "fanout" || pattern === routingKey ||
+    (type === "topic" && fits(pattern.split("."), routingKey.split(".")))
+
   const targets = (exchange: string, routingKey: string): ReadonlyArray<MemoryQueue> => {
+    const spec = exchanges.get(exchange)
     const names = exchange === ""
       ? [routingKey]
       : bindings.filter((binding) =>
-        binding.exchange === exchange && (exchanges.get(exchange) === "fanout" || binding.routingKey === routingKey)
+        binding.exchange === exchange && isBound(spec?.type, binding.routingKey, routingKey)
       ).map((binding) => binding.queue)
-    return names.map((name) => queues.get(name)).filter((queue) => queue !== undefined)
+    const found = [...new Set(names)].map((name) => queues.get(name)).filter((queue) => queue !== undefined)
+    return found.length === 0 && spec?.alternate !== undefined ? targets(spec.alternate, routingKey) : found
   }
 
   const publish = (message: AmqpMessage): Published => {
@@ -126,7 +140,7 @@ export const make = (later: (millis: number, run: () => void) => void) => {
     publish,
     declareQueue,
     declare: (topology: Topology) => {
-      for (const { name, type } of topology.exchanges ?? []) if (!exchanges.has(name)) exchanges.set(name, type)
+      for (const spec of topology.exchanges ?? []) if (!exchanges.has(spec.name)) exchanges.set(spec.name, spec)
       for (const spec of topology.queues ?? []) declareQueue(spec)
       for (const added of topology.bindings ?? []) {
         const isKnown = bindings.some((known) =>

@@ -1,9 +1,9 @@
 /** Stoker from the other side of the broker: sends jobs, and asks whichever worker has one. */
-import { Context, type Effect, Schema, type Scope, type Stream } from "effect"
+import { Context, type Duration, type Effect, Schema, type Scope, type Stream } from "effect"
 import type { StokerJobView } from "../../schemas/dialects/StokerControl.ts"
 import type { StokerEvent } from "../../schemas/dialects/StokerEvent.ts"
 import type { Labels } from "../../schemas/dialects/StokerJob.ts"
-import type { ClassName, FunctionName, IntakeName, JobId, Owner } from "../../schemas/Ids.ts"
+import type { ClassName, FunctionName, InstanceId, IntakeName, JobId, Owner } from "../../schemas/Ids.ts"
 import type { JobState } from "../../schemas/Job.ts"
 import type { LimitsRequest } from "../../schemas/Limits.ts"
 import type { Outcome } from "../../schemas/Outcome.ts"
@@ -53,6 +53,19 @@ export interface JobAsked {
   readonly id: JobId
   readonly owner?: Owner
   readonly intake?: IntakeName
+  /** Who is asked first, and then all. Absent: who answered last time. */
+  readonly worker?: InstanceId
+}
+
+/** Which jobs. What is absent does not matter. */
+export interface JobsAsked {
+  readonly id?: JobId
+  readonly owner?: Owner
+  readonly function?: FunctionName
+  readonly state?: JobState
+  readonly limit: number
+  /** How long answers are waited for: always so long, for nobody knows how many workers there are. Absent: 2 s. */
+  readonly within?: Duration.Input
 }
 
 type Failure = StokerClientError | AmqpError
@@ -70,9 +83,9 @@ export class StokerAmqpClient extends Context.Service<StokerAmqpClient, {
     options: { readonly reason: string; readonly graceMs: number }
   ) => Effect.Effect<StokerJobView, JobNotFound | Failure>
   /** Of all workers that answer in time, the newest first. */
-  readonly list: (
-    filter: { readonly owner?: Owner; readonly state?: JobState; readonly limit: number }
-  ) => Effect.Effect<ReadonlyArray<StokerJobView>, Failure>
+  readonly list: (filter: JobsAsked) => Effect.Effect<ReadonlyArray<StokerJobView>, Failure>
+  /** Whether that worker answers. */
+  readonly hears: (worker: InstanceId) => Effect.Effect<boolean, Failure>
   /** As `Log.read`; a worker waits 10 s at most for news. */
   readonly read: (job: JobAsked, options: ReadOptions) => Effect.Effect<LogSlice, LogNotFound | Failure>
   /** Bytes of a file that an ended job left, 4 MiB at most; `artefactPieces` gives all of them. */

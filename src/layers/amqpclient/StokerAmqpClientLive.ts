@@ -9,11 +9,11 @@ import {
 } from "../../schemas/dialects/StokerControl.ts"
 import { decode as decodeEvent, type StokerEvent } from "../../schemas/dialects/StokerEvent.ts"
 import { header, intake } from "../../schemas/dialects/StokerJob.ts"
-import { type JobKey, keyText, Owner } from "../../schemas/Ids.ts"
+import { type InstanceId, type JobKey, keyText, Owner } from "../../schemas/Ids.ts"
 import { Amqp, type AmqpDelivery, type Topology } from "../amqp/Amqp.ts"
 import { ArtefactNotFound } from "../artefacts/Artefacts.ts"
 import { JobNotFound } from "../control/Control.ts"
-import { controlExchange, controlTopology, jobsTopology, queueOf } from "../intake/StokerTopology.ts"
+import { controlExchange, controlQueue, controlTopology, jobsTopology, queueOf } from "../intake/StokerTopology.ts"
 import { type LogEntry, LogNotFound, type LogSlice } from "../log/Log.ts"
 import { type JobAsked, type JobToSend, StokerAmqpClient, StokerClientError } from "./StokerAmqpClient.ts"
 
@@ -224,16 +224,23 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
     id
   })
 
-  /** Asks the worker that answered last time, and if it is silent or gone, all of them. */
+  const named = ({ id, intake: door, owner }: JobAsked) => ({
+    id,
+    ...(owner === undefined ? {} : { owner }),
+    ...(door === undefined ? {} : { intake: door })
+  })
+
+  /** Asks that worker, else the one that answered last time, and if it is silent or gone, all of them. */
   const ask = Effect.fnUntraced(
     function*<Tag extends "artefact" | "job" | "output">(
       key: JobKey,
+      first: InstanceId | undefined,
       asking: StokerQuestion,
       tag: Tag,
       limits: { readonly first: Duration.Duration; readonly later: Duration.Duration }
     ) {
       const name = keyText(key)
-      const worker = workers.get(name)
+      const worker = first === undefined ? workers.get(name) : controlQueue(first)
       const direct = worker === undefined
         ? Option.none<Answer<Tag>>()
         : yield* Effect.scoped(answered(asking, tag, worker, limits))
@@ -247,8 +254,9 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
     }
   )
 
-  const aboutJob = Effect.fnUntraced(function*(key: JobKey, asking: StokerQuestion, later: Duration.Duration) {
-    const found = yield* ask(key, asking, "job", { first: answerLimit, later })
+  const aboutJob = Effect.fnUntraced(function*(job: JobAsked, asking: StokerQuestion, later: Duration.Duration) {
+    const key = keyOf(job)
+    const found = yield* ask(key, job.worker, asking, "job", { first: answerLimit, later })
     return Option.isSome(found) ? found.value.job : yield* new JobNotFound({ key })
   })
 
@@ -265,37 +273,43 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
         Stream.takeUntil(({ event }) => event === "ended")
       )
     }),
-    status: Effect.fn("StokerAmqpClient.status")((job) => aboutJob(keyOf(job), { ask: "status", ...job }, answerLimit)),
+    status: Effect.fn("StokerAmqpClient.status")((job) => aboutJob(job, { ask: "status", ...named(job) }, answerLimit)),
     stop: Effect.fn("StokerAmqpClient.stop")((job, { graceMs, reason }) =>
       aboutJob(
-        keyOf(job),
-        { ask: "stop", ...job, graceMs, reason },
+        job,
+        { ask: "stop", ...named(job), graceMs, reason },
         Duration.sum(Duration.millis(graceMs), stopMargin)
       )
     ),
-    list: Effect.fn("StokerAmqpClient.list")(function*(filter) {
+    list: Effect.fn("StokerAmqpClient.list")(function*({ within, ...filter }) {
       const { answers, routed } = yield* question({ ask: "list", ...filter }, undefined)
       if (!routed) return []
       const heard: Array<StokerJobView> = []
       yield* answers.pipe(
         Stream.runForEach((answer) => Effect.sync(() => answer.answer === "jobs" && heard.push(...answer.jobs))),
-        Effect.timeoutOption(answerLimit)
+        Effect.timeoutOption(within ?? answerLimit)
       )
       // Workers with one journal say the same.
       const byKey = new Map(heard.map((view) => [keyText(view), view]))
       return [...byKey.values()].toSorted((a, b) => b.receivedAtMs - a.receivedAtMs).slice(0, filter.limit)
     }, Effect.scoped),
+    hears: Effect.fn("StokerAmqpClient.hears")(function*(worker) {
+      const { answers, routed } = yield* question({ ask: "list", limit: 1 }, controlQueue(worker))
+      if (!routed) return false
+      return Option.isSome(yield* Effect.timeoutOption(Stream.runHead(answers), answerLimit))
+    }, Effect.scoped),
     read: Effect.fn("StokerAmqpClient.read")(function*(job, { waitMs, ...options }) {
       const key = keyOf(job)
       const first = Duration.sum(answerLimit, Duration.millis(waitMs))
-      const asking: StokerQuestion = { ask: "read", ...job, ...options, waitMs }
-      const found = yield* ask(key, asking, "output", { first, later: first })
+      const asking: StokerQuestion = { ask: "read", ...named(job), ...options, waitMs }
+      const found = yield* ask(key, job.worker, asking, "output", { first, later: first })
       return Option.isSome(found) ? sliceOf(found.value) : yield* new LogNotFound({ key })
     }),
     artefact: Effect.fn("StokerAmqpClient.artefact")(function*(job, path, { maxBytes, offset }) {
       const key = keyOf(job)
-      const asking: StokerQuestion = { ask: "artefact", ...job, path, offset, maxBytes: Math.min(maxBytes, mostBytes) }
-      const found = yield* ask(key, asking, "artefact", { first: answerLimit, later: answerLimit })
+      const range = { offset, maxBytes: Math.min(maxBytes, mostBytes) }
+      const asking: StokerQuestion = { ask: "artefact", ...named(job), path, ...range }
+      const found = yield* ask(key, job.worker, asking, "artefact", { first: answerLimit, later: answerLimit })
       if (Option.isNone(found)) return yield* new ArtefactNotFound({ key, path })
       const { artefact, base64 } = found.value
       return { artefact, offset: found.value.offset, bytes: base64 }
@@ -306,13 +320,14 @@ const make = Effect.fnUntraced(function*(options: StokerAmqpClientOptions) {
 const isAnswer = <Tag extends StokerAnswer["answer"]>(answer: StokerAnswer, tag: Tag): answer is Answer<Tag> =>
   answer.answer === tag
 
-const sliceOf = ({ end, entries, next, run }: Answer<"output">): LogSlice => ({
+const sliceOf = ({ available, end, entries, next, run }: Answer<"output">): LogSlice => ({
   entries: entries.map((entry): LogEntry =>
     "base64" in entry
       ? { _tag: "Bytes", stream: entry.stream, offset: entry.offset, bytes: entry.base64 }
       : { _tag: "Gap", stream: entry.stream, from: entry.gapFrom, to: entry.gapTo }
   ),
   next,
+  available: Math.max(available ?? next, next),
   run,
   ...(end === undefined ? {} : { end })
 })

@@ -19,6 +19,8 @@ export interface Decision {
   readonly allowed: boolean
   /** How it came out: `ok`, or the kind of trouble as every door names it. */
   readonly outcome: "ok" | Kind["name"]
+  /** So many times more since it was written last. Absent: this once. */
+  readonly again?: number
 }
 
 const isJobId = Schema.is(JobId)
@@ -33,7 +35,8 @@ const idOf = (id: string) => isJobId(id) ? id : "malformed"
 export const audit = (decision: Decision): Effect.Effect<void> => {
   const { allowed, caller, job, method, outcome, right } = decision
   const word = allowed ? "allowed" : "denied"
-  const line = `${caller?.name ?? "nobody known"} ${method ?? "connect"}: ${word}`
+  const times = decision.again === undefined ? "" : `, ${decision.again} times more`
+  const line = `${caller?.name ?? "nobody known"} ${method ?? "connect"}: ${word}${times}`
   return (allowed ? Effect.logInfo(line) : Effect.logWarning(line)).pipe(
     Effect.annotateLogs({
       audit: true,
@@ -44,7 +47,8 @@ export const audit = (decision: Decision): Effect.Effect<void> => {
       jobId: job === undefined ? "-" : idOf(job),
       right: right ?? "-",
       decision: word,
-      outcome
+      outcome,
+      ...(decision.again === undefined ? {} : { again: decision.again })
     })
   )
 }

@@ -5,12 +5,13 @@
 import { Context, type Effect, Schema, type Stream } from "effect"
 import type { Caller } from "../../schemas/Access.ts"
 import type { InvalidArguments } from "../../schemas/Function.ts"
-import { IntakeName, type JobId, type Owner } from "../../schemas/Ids.ts"
+import { IntakeName } from "../../schemas/Ids.ts"
 import type { JobState } from "../../schemas/Job.ts"
 import type { FunctionView, JobView } from "../../schemas/JobView.ts"
 import type { LimitsRequest } from "../../schemas/Limits.ts"
 import type { Terms } from "../../schemas/Terms.ts"
 import type { ArtefactError, ArtefactNotFound, ArtefactRange, ArtefactSlice } from "../artefacts/Artefacts.ts"
+import type { WorkerAway } from "../control/Control.ts"
 import type { Overloaded } from "../control/Overloaded.ts"
 import type { JournalError } from "../journal/Journal.ts"
 import type { LogEnd, LogEntry, LogError, LogSlice, LogStream } from "../log/Log.ts"
@@ -202,10 +203,4 @@ export class JobApi extends Context.Service<JobApi, {
 }>()("stoker/layers/api/JobApi") {}
 
 /** The inner errors that come out as `Unavailable`. */
-export type Inner = JournalError | LogError | ArtefactError
-
-/** A job's key, as far as a caller's reference says it. */
-export interface Wanted {
-  readonly id: JobId
-  readonly owner: Owner | undefined
-}
+export type Inner = JournalError | LogError | ArtefactError | WorkerAway

@@ -135,6 +135,7 @@ export const watched = Effect.fnUntraced(function*<const Names extends string, A
     Effect.andThen(Effect.sleep(SETTLE)),
     Effect.andThen(Queue.clear(stirred)),
     Effect.andThen(look),
+    Effect.catchDefect((defect) => Effect.logError(`${options.what}: looking for changes failed`, defect)),
     Effect.forever,
     Effect.forkScoped
   )

@@ -70,6 +70,7 @@ const stopJob = Effect.fnUntraced(function*(operator: Operator["Service"], body:
     ),
     Effect.catchTags({
       JobNotFound: ({ message }) => Effect.succeed(refused(404, message, "`stoker list` shows the jobs there are.")),
+      WorkerAway: ({ reason, remedy }) => Effect.succeed(refused(503, reason, remedy)),
       JournalError: ({ reason, remedy }) => Effect.succeed(refused(503, reason, remedy))
     })
   )

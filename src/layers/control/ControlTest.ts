@@ -5,15 +5,17 @@ import { keyOf } from "../../schemas/Job.ts"
 import type { JobEvent } from "../../schemas/JobEvent.ts"
 import { Outcome } from "../../schemas/Outcome.ts"
 import { Artefacts, readNamed } from "../artefacts/Artefacts.ts"
-import { IdConflict, type JobRecord } from "../journal/Journal.ts"
+import { IdConflict, JobCursor, type JobRecord } from "../journal/Journal.ts"
 import { Log } from "../log/Log.ts"
-import { Control, JobNotFound } from "./Control.ts"
+import { Control, JobNotEnded, JobNotFound } from "./Control.ts"
 
 const make = Effect.gen(function*() {
   const log = yield* Log
   const artefacts = yield* Artefacts
   const events = yield* PubSub.sliding<JobEvent>(1024)
   const records = new Map<string, JobRecord>()
+  const places = new Map<string, number>()
+  let lastPlace = 0
   const find = (key: JobKey) =>
     Effect.suspend(() => {
       const record = records.get(keyText(key))
@@ -26,6 +28,8 @@ const make = Effect.gen(function*() {
       if (known !== undefined) return known.request.hash === request.hash ? known : yield* new IdConflict({ key })
       const record: JobRecord = { request, state: "queued", attempt: 0, receivedAtMs: yield* Clock.currentTimeMillis }
       records.set(keyText(key), record)
+      lastPlace += 1
+      places.set(keyText(key), lastPlace)
       return record
     }),
     stop: Effect.fnUntraced(function*(key, { reason }) {
@@ -49,12 +53,25 @@ const make = Effect.gen(function*() {
       return ended
     }),
     status: find,
-    list: ({ id, limit, state }) =>
+    list: ({ before, function: name, id, limit, owner, state }) =>
       Effect.sync(() =>
-        [...records.values()].toReversed().filter((record) =>
-          (id === undefined || record.request.job.id === id) && (state === undefined || record.state === state)
-        ).slice(0, limit)
+        [...records].toReversed().flatMap(([key, record]) => {
+          const { request: { job } } = record
+          const place = places.get(key) ?? 0
+          const isWanted = (id === undefined || job.id === id) && (state === undefined || record.state === state) &&
+            (owner === undefined || job.owner === owner) && (name === undefined || job.function === name) &&
+            (before === undefined || place < Number.parseInt(before, 36))
+          return isWanted ? [{ ...record, cursor: JobCursor.make(place.toString(36)) }] : []
+        }).slice(0, limit)
       ),
+    remove: Effect.fnUntraced(function*(key) {
+      const record = yield* find(key)
+      if (record.state !== "ended") return yield* new JobNotEnded({ key })
+      yield* artefacts.remove(key)
+      yield* log.remove(key)
+      records.delete(keyText(key))
+      places.delete(keyText(key))
+    }),
     read: log.read,
     artefact: (key, path, range) => Effect.flatMap(find(key), (record) => readNamed(artefacts, record, path, range)),
     events: Stream.fromPubSub(events)

@@ -3,7 +3,7 @@ import { Context, type Effect, Schema } from "effect"
 import type { JobKey } from "../../schemas/Ids.ts"
 import type { Health, JobsNow, Reloaded, WorkerStatus } from "../../schemas/Operation.ts"
 import type { JobRecord, JournalError } from "../journal/Journal.ts"
-import type { JobNotFound } from "./Control.ts"
+import type { JobNotFound, WorkerAway } from "./Control.ts"
 
 /** The configuration could not be read again, or is wrong. The worker goes on as it was. */
 export class ReloadRefused extends Schema.TaggedError<ReloadRefused>()("ReloadRefused", {
@@ -36,5 +36,5 @@ export class Operator extends Context.Service<Operator, {
   readonly stop: (
     key: JobKey,
     options: { readonly reason: string; readonly graceMs: number }
-  ) => Effect.Effect<JobRecord, JobNotFound | JournalError>
+  ) => Effect.Effect<JobRecord, JobNotFound | WorkerAway | JournalError>
 }>()("stoker/layers/control/Operator") {}

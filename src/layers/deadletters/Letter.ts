@@ -5,6 +5,7 @@ import { createHash } from "node:crypto"
 import { header } from "../../schemas/dialects/StokerJob.ts"
 import { AmqpError, type AmqpMessage } from "../amqp/Amqp.ts"
 import * as Fault from "../amqp/Fault.ts"
+import { functionsExchange } from "../intake/StokerTopology.ts"
 import type { OpenLetter } from "./DeadLetters.ts"
 import { letterHeader, senderHeaders } from "./LetterHeaders.ts"
 
@@ -91,7 +92,8 @@ export const again = (
   const owner = user === undefined ? undefined : ownerOf(letter, text(properties.userId), spokesmen)
   const kept = ["contentType", "contentEncoding", "correlationId", "replyTo", "messageId", "type", "appId"] as const
   // A message that came through a wait queue has that exchange; its queue is what counts.
-  const isDirect = exchange === undefined || routingKey === undefined || exchange.startsWith("stoker.")
+  const isDirect = exchange === undefined || routingKey === undefined ||
+    (exchange.startsWith("stoker.") && exchange !== functionsExchange())
   return {
     exchange: isDirect ? "" : exchange,
     routingKey: isDirect ? letter.queue : routingKey,

@@ -15,6 +15,11 @@ export interface Telling {
 /** Tells somebody outside about jobs. It is asked about every job's events, whatever its door. */
 export interface Emitter {
   readonly name: string
+  /**
+   * No job waits for its messages, and none gives up its slot late for them: once they are written down with the outcome the
+   * outbox sends them. For receivers who may be away for long. Absent: false.
+   */
+  readonly detached?: boolean
   /** The messages this event owes, in the order they must be seen. Reads the log, sends nothing. */
   readonly render: (telling: Telling) => Effect.Effect<ReadonlyArray<Message>>
   /**

@@ -10,6 +10,7 @@ const fromJson = Schema.decodeUnknownSync(Schema.toCodecJson(JobEvent))
 /** Which events it tells, and what becomes of their messages. */
 export interface EmitterTestOptions {
   readonly name?: string
+  readonly detached?: boolean
   readonly tells: (event: JobEvent) => boolean
   /** Runs before a message counts as sent, e.g. to fail a test's worker there. */
   readonly beforeSend?: (event: JobEvent) => Effect.Effect<void>
@@ -23,6 +24,7 @@ export const make = (options: EmitterTestOptions): Emitter => {
   const name = options.name ?? "test"
   return {
     name,
+    ...(options.detached === undefined ? {} : { detached: options.detached }),
     render: ({ event }) =>
       Effect.sync(() =>
         options.tells(event) ? [{ id: messageId(event, 0), emitter: name, content: toJson(event) }] : []

@@ -1,10 +1,18 @@
 /** Runs a job in a sandbox of its class: take, put, phases under their limits, artefacts. Drivers stay simple for it. */
-import { Cause, Deferred, Effect, Exit, Fiber, Layer, Option, Queue, Scope, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Layer, Option, Queue, Result, Scope, Stream } from "effect"
+import { encodeInvocation } from "../../guest/Invocation.ts"
 import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
 import type { Phase } from "../../schemas/Program.ts"
 import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 import { monotonicNanos } from "../Now.ts"
-import type { PhaseExit, ProvisionFailed, Sandbox, SandboxLost, SandboxRefused } from "../sandbox/Sandbox.ts"
+import type {
+  PhaseEvent,
+  PhaseExit,
+  ProvisionFailed,
+  Sandbox,
+  SandboxLost,
+  SandboxRefused
+} from "../sandbox/Sandbox.ts"
 import { Sandboxes } from "../sandbox/Sandboxes.ts"
 import { collect } from "./Collect.ts"
 import * as CompileOnce from "./CompileOnce.ts"
@@ -111,10 +119,24 @@ const carryOut = Effect.fnUntraced(function*(sandbox: Sandbox, verdict: Verdict)
   yield* sandbox.kill
 })
 
+/** What a phase is to the sandbox, or why it cannot be. */
+const begin = (sandbox: Sandbox, phase: Phase, { attempt, job, program: { call } }: Assignment) => {
+  if (call === undefined) return Result.succeed(sandbox.run(phase))
+  if (sandbox.call === undefined) {
+    return Result.fail(Outcome.cases.Rejected.make({
+      reason: `${call.function} runs in a function host, which driver ${sandbox.driver} does not have here`,
+      remedy: "Use a sandbox class of oci or process, of a worker that has the function's handler."
+    }))
+  }
+  const { id, owner } = job
+  return Result.succeed(sandbox.call(phase, encodeInvocation({ ...call, id, owner, attempt })))
+}
+
 const runPhase = Effect.fnUntraced(
   function*(
     sandbox: Sandbox,
     phase: Phase,
+    happens: Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>,
     last: boolean,
     stop: Deferred.Deferred<StopRequest>,
     emit: (event: RunEvent) => Effect.Effect<unknown>
@@ -126,7 +148,7 @@ const runPhase = Effect.fnUntraced(
     let report: { readonly exit: PhaseExit; readonly usage: PhaseUsage } | undefined
 
     yield* emit({ _tag: "PhaseStarted", phase: phase.name })
-    const running = yield* sandbox.run(phase).pipe(
+    const running = yield* happens.pipe(
       Stream.runForEach((event) => {
         switch (event._tag) {
           case "Started":
@@ -243,7 +265,10 @@ const carry = Effect.fnUntraced(
       // Replayed: it need not run.
       if (index < used.length) continue
       const hear = compiled.listening(phase, emit)
-      const { outcome, usage } = yield* runPhase(sandbox, phase, index === phases.length - 1, stop, hear)
+      const happens = begin(sandbox, phase, assignment)
+      if (Result.isFailure(happens)) return yield* finish(happens.failure)
+      const isLast = index === phases.length - 1
+      const { outcome, usage } = yield* runPhase(sandbox, phase, happens.success, isLast, stop, hear)
       used.push(usage)
       if (outcome !== undefined) {
         // However it ended: what a job had written when its time was up is wanted most.

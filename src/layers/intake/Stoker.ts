@@ -1,6 +1,6 @@
 /** The door of Stoker's own AMQP dialect: one quorum queue per priority, delays, tries with backoff, dead letters. */
 import { Clock, Effect, Exit, Fiber, FiberSet, Option, Result, type Scope, Stream } from "effect"
-import { decode, intake, type Submission, type Trust } from "../../schemas/dialects/StokerJob.ts"
+import { decode, intake, isBare, type Submission, type Trust } from "../../schemas/dialects/StokerJob.ts"
 import { keyText, Owner } from "../../schemas/Ids.ts"
 import { keyOf } from "../../schemas/Job.ts"
 import { describe, type Outcome } from "../../schemas/Outcome.ts"
@@ -18,9 +18,10 @@ import * as Keeping from "../deadletters/Keeping.ts"
 import type { Emitter } from "../emitter/Emitter.ts"
 import * as AmqpHandOver from "./AmqpHandOver.ts"
 import type { Delivery, Intake } from "./Intake.ts"
+import { idOfMessage } from "./MessageId.ts"
 import { requestHash } from "./RequestHash.ts"
 import * as StokerRefusal from "./StokerRefusal.ts"
-import { jobsTopology, queueOf } from "./StokerTopology.ts"
+import { functionsExchange, functionsTopology, jobsTopology, queueOf } from "./StokerTopology.ts"
 import * as StokerWaiting from "./StokerWaiting.ts"
 
 export interface StokerIntakeOptions {
@@ -136,8 +137,16 @@ export const make = Effect.fnUntraced(function*(
 
   const retry = (raw: AmqpDelivery, submission: Submission) =>
     Effect.fn("StokerIntake.retry")(function*(outcome: Outcome) {
-      const { attempt, job, retry } = submission
-      if (!retry.on.includes(outcome._tag)) return false
+      const { attempt, isBare, job, retry } = submission
+      if (!retry.on.includes(outcome._tag)) {
+        // Who publishes events need not hear of what becomes of them.
+        if (isBare && outcome._tag === "Rejected") {
+          const { reason, remedy } = outcome
+          // Its id is settled by now: the letter itself would only be answered again.
+          yield* keep(raw, { reason, remedy: `${remedy} Then publish it anew, under another message id.` })
+        }
+        return false
+      }
       if (attempt < retry.maxAttempts) {
         const delayMs = backoffOf(retry, attempt)
         yield* Effect.logInfo(`job ${keyText(keyOf(job))} ${describe(outcome)}; try ${attempt + 1} in ${delayMs} ms`)
@@ -168,10 +177,19 @@ export const make = Effect.fnUntraced(function*(
     hold: { limitMs: options.holdMs ?? 25 * 60_000, journalMayOwn: options.ownLongJobs ?? false }
   })
 
+  /** As the dialect reads it; one that came by the functions' exchange with the key that says which one it is for. */
+  const messageOf = (raw: AmqpDelivery) => {
+    const message = {
+      ...StokerRefusal.messageOf(raw),
+      ...(raw.exchange === functionsExchange(options.queue) ? { functionKey: raw.routingKey } : {})
+    }
+    return isBare(message) ? { ...message, messageId: idOfMessage(message.messageId) } : message
+  }
+
   /** The message as a delivery with its last moment, or nothing: then it is being refused, or put aside. */
   const accept = Effect.fnUntraced(function*(raw: AmqpDelivery, priority: Priority) {
     const nowMs = yield* Clock.currentTimeMillis
-    const decoded = decode(StokerRefusal.messageOf(raw), {
+    const decoded = decode(messageOf(raw), {
       trust,
       retry: options.retry ?? standardRetry,
       maximumBytes: options.maximumBytes ?? 16 * 1024 * 1024,
@@ -200,9 +218,10 @@ export const make = Effect.fnUntraced(function*(
   const prefetch = shares(options.slots, weights)
   const deliveries = AmqpHandOver.merge(priorities.map((level) => {
     const queue = queueOf(level, options.queue)
+    const topology = { ...jobsTopology(queue, deadQueue), ...functionsTopology(level, options.queue) }
     return {
       weight: weights[level],
-      deliveries: amqp.consume(queue, { prefetch: prefetch[level], topology: jobsTopology(queue, deadQueue) }).pipe(
+      deliveries: amqp.consume(queue, { prefetch: prefetch[level], topology }).pipe(
         Stream.mapEffect((raw) => accept(raw, level)),
         Stream.filter((accepted) => accepted !== undefined)
       )

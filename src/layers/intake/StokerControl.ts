@@ -14,7 +14,7 @@ import { intake, isReplyQueue, ownerOf, type Trust } from "../../schemas/dialect
 import { type InstanceId, type JobKey, Owner } from "../../schemas/Ids.ts"
 import { Amqp, type AmqpDelivery, type Topology } from "../amqp/Amqp.ts"
 import type { ArtefactError, ArtefactNotFound } from "../artefacts/Artefacts.ts"
-import { Control, type JobNotFound } from "../control/Control.ts"
+import { Control, type JobNotFound, type WorkerAway } from "../control/Control.ts"
 import type { JobRecord, JournalError } from "../journal/Journal.ts"
 import type { LogEntry, LogError, LogNotFound } from "../log/Log.ts"
 import { controlExchange, controlQueue, controlTopology } from "./StokerTopology.ts"
@@ -44,7 +44,7 @@ const topologyOf = (queue: string): Topology => ({
 })
 
 const viewOf = (
-  { attempt, instance, receivedAtMs, request: { job }, settlement, state }: JobRecord
+  { attempt, instance, receivedAtMs, request: { job }, settlement, startedAtMs, state }: JobRecord
 ): StokerJobView => ({
   id: job.id,
   owner: job.owner,
@@ -53,6 +53,8 @@ const viewOf = (
   state,
   attempt,
   receivedAtMs,
+  ...(job.class === undefined ? {} : { class: job.class }),
+  ...(startedAtMs === undefined ? {} : { startedAtMs }),
   ...(instance === undefined ? {} : { instance }),
   ...(settlement === undefined ? {} : { settlement })
 })
@@ -106,7 +108,7 @@ export const make = Effect.fnUntraced(function*(
 
   type Answered = Effect.Effect<
     Option.Option<StokerAnswer>,
-    ArtefactError | ArtefactNotFound | JobNotFound | JournalError | LogError | LogNotFound
+    ArtefactError | ArtefactNotFound | JobNotFound | JournalError | LogError | LogNotFound | WorkerAway
   >
 
   const read = Effect.fnUntraced(
@@ -128,6 +130,7 @@ export const make = Effect.fnUntraced(function*(
         from,
         entries: slice.entries.map(entryOf),
         next: slice.next,
+        available: slice.available,
         run: slice.run,
         ...(slice.end === undefined ? {} : { end: slice.end })
       }
@@ -152,12 +155,11 @@ export const make = Effect.fnUntraced(function*(
     // Existence is not revealed: another's job is nobody's here.
     if (isVouchedFor && owner !== asker) return Effect.succeedNone
     if (question.ask === "list") {
-      const { limit, owner: wanted, state } = question
-      const isWanted = (view: StokerJobView) =>
-        isVouchedFor ? view.owner === asker : wanted === undefined || view.owner === wanted
+      const { ask: _, owner: wanted, ...filter } = question
+      const whose = isVouchedFor ? asker : wanted
       return Effect.map(
-        control.list({ limit, ...(state === undefined ? {} : { state }) }),
-        (records) => Option.some<StokerAnswer>({ answer: "jobs", from, jobs: records.map(viewOf).filter(isWanted) })
+        control.list({ ...filter, ...(whose === undefined ? {} : { owner: whose }) }),
+        (records) => Option.some<StokerAnswer>({ answer: "jobs", from, jobs: records.map(viewOf) })
       )
     }
     const key: JobKey = { intake: question.intake ?? intake, owner, id: question.id }
@@ -193,6 +195,7 @@ export const make = Effect.fnUntraced(function*(
         JobNotFound: () => Effect.succeedNone,
         LogNotFound: () => Effect.succeedNone,
         ArtefactNotFound: () => Effect.succeedNone,
+        WorkerAway: () => Effect.succeedNone,
         JournalError: ({ reason, remedy }) => Effect.succeedSome(trouble(reason, remedy)),
         LogError: ({ reason, remedy }) => Effect.succeedSome(trouble(reason, remedy)),
         ArtefactError: ({ reason, remedy }) => Effect.succeedSome(trouble(reason, remedy)),

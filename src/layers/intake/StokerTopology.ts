@@ -37,6 +37,35 @@ export const jobsTopology = (queue: string, deadQueue = defaultDeadQueue): Topol
   ]
 })
 
+/**
+ * Where events start functions: a message under `function.<name>`, `function.<name>.high` or `function.<name>.low` has
+ * the bare arguments as its body.
+ */
+export const functionsExchange = (prefix = "stoker.jobs"): string => `${prefix.replace(/\.jobs$/, "")}.functions`
+
+/**
+ * That exchange, bound to the jobs queue of one priority. What goes there under another key comes to the usual queue too,
+ * by an exchange of its own: so that it is refused aloud and kept, and not dropped by the broker.
+ */
+export const functionsTopology = (level: Priority, prefix?: string): Topology => {
+  const name = functionsExchange(prefix)
+  const other = `${name}.other`
+  const queue = queueOf(level, prefix)
+  const words = level === "normal" ? ["function.*", "function.*.normal"] : [`function.*.${level}`]
+  return {
+    exchanges: [{ name: other, type: "fanout", durable: true }, {
+      name,
+      type: "topic",
+      durable: true,
+      alternate: other
+    }],
+    bindings: [
+      ...words.map((routingKey) => ({ exchange: name, queue, routingKey })),
+      ...(level === "normal" ? [{ exchange: other, queue, routingKey: "" }] : [])
+    ]
+  }
+}
+
 /** Milliseconds of the wait queues: few, so that any delay is a handful of hops, each shorter than what is left. */
 export const waits: ReadonlyArray<number> = [
   250,

@@ -30,7 +30,7 @@ export interface StokerWaiting {
 /** The message again, for the queue it was taken from. `user` is ours, which may speak for its owner. */
 const copyOf = (
   { body, properties, queue }: AmqpDelivery,
-  { job: { owner }, sentAtMs }: Submission,
+  { isBare, job: { function: name, owner }, sentAtMs }: Submission,
   { attempt, notBeforeMs, returns }: Terms,
   user: string,
   nowMs: number
@@ -49,6 +49,8 @@ const copyOf = (
       ...(userId === undefined ? {} : { userId: user }),
       headers: {
         ...sent,
+        // It comes back without its routing key.
+        ...(isBare ? { [header.function]: name } : {}),
         [header.notBefore]: notBeforeMs,
         [header.attempt]: attempt,
         ...(returns === 0 ? {} : { [header.returns]: returns }),

@@ -153,11 +153,38 @@ export interface JobRecord {
   readonly attempt: number
   readonly instance?: InstanceId
   readonly receivedAtMs: number
+  /** When the latest claim on it began. Absent: nobody ever had it. */
+  readonly startedAtMs?: number
   readonly settlement?: Settlement
   /** Of a job of the embedded queue; those of others stay with their transports. */
   readonly terms?: Terms
   /** Which try of the sender's this is. Absent: 1. */
   readonly tries?: number
+  /** It is another worker's, as that one tells it: `args` (null), `limits`, `hash` and `reply` of its request are not known. */
+  readonly isTold?: true
+}
+
+/** A place in a journal's list of jobs, opaque. Rows that come or go do not move it. */
+export const JobCursor = Schema.String.check(
+  Schema.isPattern(/^[0-9a-z]{1,10}$/, { expected: "a cursor as an earlier page gave it" })
+).pipe(Schema.brand("JobCursor"))
+export type JobCursor = typeof JobCursor.Type
+
+/** Which jobs, and how many at most. What is absent does not matter. */
+export interface JobsWanted {
+  /** Finds a job whatever its door and owner. */
+  readonly id?: string
+  readonly state?: JobState
+  readonly owner?: string
+  readonly function?: string
+  /** Only jobs behind that place: the next page begins at the last job's `cursor`. */
+  readonly before?: JobCursor
+  readonly limit: number
+}
+
+/** A record with its place in the list. */
+export interface ListedJob extends JobRecord {
+  readonly cursor: JobCursor
 }
 
 /** Where jobs are written down. Each operation is one transaction, durable when it returns. */
@@ -246,8 +273,12 @@ export class Journal extends Context.Service<Journal, {
   /** Those of the keys (`keyText`) that no row has. */
   readonly unknown: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, JournalError>
   readonly get: (key: JobKey) => Effect.Effect<JobRecord | undefined, JournalError>
-  /** Newest first. `id` finds a job whatever its door and owner. */
-  readonly list: (
-    filter: { readonly id?: string; readonly state?: JobState; readonly limit: number }
-  ) => Effect.Effect<ReadonlyArray<JobRecord>, JournalError>
+  /** Newest first. There may be more when there are as many as `limit`. */
+  readonly list: (filter: JobsWanted) => Effect.Effect<ReadonlyArray<ListedJob>, JournalError>
+  /**
+   * Forgets a job that has ended, so that its id is free: a repeat of it is a new job, also one that the broker delivers
+   * again. `Busy`: it is queued or runs, and nothing was done. Messages still owed for it stay owed; a dead letter of it
+   * stays. No claim that was ever given for it fits a later job of its key.
+   */
+  readonly remove: (key: JobKey) => Effect.Effect<"Removed" | "Missing" | "Busy", JournalError>
 }>()("stoker/layers/journal/Journal") {}

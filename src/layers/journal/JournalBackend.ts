@@ -265,8 +265,14 @@ const backend = (perform: Perform, scope: Journal["Service"]["scope"], bell: Bel
     return row === null ? undefined : yield* RowCodec.recordOf(row)
   }),
 
-  list: Effect.fn("Journal.list")(function*(filter) {
-    const input = { ...filter, limit: bounded(filter.limit) }
-    return yield* Effect.forEach(yield* perform("list jobs", { name: "list", input }), RowCodec.recordOf)
+  list: Effect.fn("Journal.list")(function*({ before, ...filter }) {
+    const from = before === undefined ? {} : { before: RowCodec.seqOf(before) }
+    const input = { ...filter, ...from, limit: bounded(filter.limit) }
+    return yield* Effect.forEach(yield* perform("list jobs", { name: "list", input }), RowCodec.listedOf)
+  }),
+
+  remove: Effect.fn("Journal.remove")(function*(key) {
+    const input = { key: keyText(key) }
+    return yield* perform(`forget job ${input.key}`, { name: "remove", input })
   })
 })

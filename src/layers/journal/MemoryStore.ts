@@ -13,9 +13,15 @@ export const make = (): Store<never> => {
   const jobs = new Map<string, JobRow>()
   const outbox = new Map<number, Debt>()
   const graves = new Map<string, LetterRow>()
+  const places = new Map<string, number>()
+  let lastSeq = 0
   let lastRow = 0
   let fenceFloor = 0
   const matching = (wanted: (row: JobRow) => boolean) => Array.from(jobs.values()).filter(wanted)
+  const drop = (key: string) => {
+    jobs.delete(key)
+    places.delete(key)
+  }
   const change = (key: string, changed: Partial<JobRow>) => {
     const row = jobs.get(key)
     if (row !== undefined) jobs.set(key, { ...row, ...changed })
@@ -33,6 +39,8 @@ export const make = (): Store<never> => {
     *insert(row) {
       jobs.delete(row.key)
       jobs.set(row.key, row)
+      lastSeq += 1
+      places.set(row.key, lastSeq)
     },
     *stand(standing) {
       // A whole row is a standing too: only what a standing has is taken from it.
@@ -48,7 +56,7 @@ export const make = (): Store<never> => {
       change(key, { state: "ended", leaseUntilMs: null, endedMs, settlement })
     },
     *forget({ fence, key }) {
-      jobs.delete(key)
+      drop(key)
       fenceFloor = Math.max(fenceFloor, fence)
     },
     *fenceFloor() {
@@ -95,14 +103,18 @@ export const make = (): Store<never> => {
       return Array.from(new Set(matching(({ state }) => state === "running").flatMap((row) => row.instance ?? [])))
         .toSorted()
     },
-    *list({ id, limit, state }) {
-      return matching((row) => (id === undefined || row.id === id) && (state === undefined || row.state === state))
-        .toReversed().slice(0, limit)
+    *list({ before, function: name, id, limit, owner, state }) {
+      const seqOf = ({ key }: JobRow) => places.get(key) ?? 0
+      return matching((row) =>
+        (id === undefined || row.id === id) && (state === undefined || row.state === state) &&
+        (owner === undefined || row.owner === owner) && (name === undefined || row.function === name) &&
+        (before === undefined || seqOf(row) < before)
+      ).toReversed().slice(0, limit).map((row) => ({ ...row, seq: seqOf(row) }))
     },
     *prune(endedMs, limit) {
       const old = matching((row) => row.endedMs !== null && row.endedMs < endedMs)
       const first = old.toSorted((a, b) => (a.endedMs ?? 0) - (b.endedMs ?? 0)).slice(0, limit)
-      for (const { key } of first) jobs.delete(key)
+      for (const { key } of first) drop(key)
       return first.length
     },
     *owe(key, fence, message) {

@@ -1,6 +1,6 @@
 /** The journal's operations as plain data that crosses threads, and what each answers. */
 import type { Priority } from "../../schemas/Terms.ts"
-import type { JobRow, Lapsed, LetterRow, MessageRow, OwedRow, Sent } from "./Rows.ts"
+import type { JobRow, Lapsed, LetterRow, ListedRow, MessageRow, OwedRow, Sent } from "./Rows.ts"
 import type { JobFilter } from "./Store.ts"
 
 /** A request, already encoded; it is received at the time of the asking. */
@@ -128,7 +128,8 @@ export interface Operations {
   readonly prune: { readonly input: { readonly nowMs: number }; readonly answer: number }
   readonly unknown: { readonly input: { readonly keys: ReadonlyArray<string> }; readonly answer: ReadonlyArray<string> }
   readonly get: { readonly input: { readonly key: string }; readonly answer: JobRow | null }
-  readonly list: { readonly input: JobFilter; readonly answer: ReadonlyArray<JobRow> }
+  readonly list: { readonly input: JobFilter; readonly answer: ReadonlyArray<ListedRow> }
+  readonly remove: { readonly input: { readonly key: string }; readonly answer: "Removed" | "Missing" | "Busy" }
 }
 
 export type OperationName = keyof Operations

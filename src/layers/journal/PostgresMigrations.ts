@@ -3,6 +3,9 @@ import { Effect } from "effect"
 import type { SqlClient } from "effect/sql"
 import { Refused } from "./PostgresFailure.ts"
 
+/** Identifiers, which need no escapes, come before everything else. */
+const functionInJson = String.raw`^\{"id":"[^"\\]*","owner":"[^"\\]*","intake":"[^"\\]*","function":"([^"\\]*)"`
+
 /** One statement each. Texts that are compared are kept in "C" order, which is that of the other stores. */
 const steps: ReadonlyArray<ReadonlyArray<string>> = [
   // `seq` is the order of intake. The outbox refers to no row of `jobs`: what is owed is told even when that is gone.
@@ -91,7 +94,17 @@ const steps: ReadonlyArray<ReadonlyArray<string>> = [
       as 'select floor(extract(epoch from clock_timestamp()) * 1000)::float8'`
   ],
   // Owners take turns.
-  [`create index jobs_by_owner on jobs (priority, owner collate "C", due_ms, seq) where state = 'queued'`]
+  [`create index jobs_by_owner on jobs (priority, owner collate "C", due_ms, seq) where state = 'queued'`],
+  // Jobs are listed by owner and by function. Of older rows that is taken from the beginning of the text, as Stoker wrote
+  // it: PostgreSQL refuses to look into JSON that has a NUL character in a string.
+  [
+    "alter table jobs add column function text not null default ''",
+    `update jobs set function = coalesce(substring(request from '${functionInJson}'), '')`,
+    "alter table dead_letters add column function text not null default ''",
+    `update dead_letters set function = coalesce(substring(request from '${functionInJson}'), '')`,
+    "create index jobs_of_owner on jobs (owner, state, seq, function)",
+    "create index jobs_of_function on jobs (function, state, seq)"
+  ]
 ]
 
 const present = `select to_regclass(quote_ident($1) || '.stoker_layout') is not null as "isOurs",

@@ -6,7 +6,7 @@ import { Effect, Schema } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import { JobState } from "../../schemas/Job.ts"
 import { Priority } from "../../schemas/Terms.ts"
-import type { JobFilter, Store } from "./Store.ts"
+import { type JobFilter, states, type Store } from "./Store.ts"
 
 // int8 would come as bigint: what is counted and timed here is exact as a double for ever.
 const standing =
@@ -14,9 +14,10 @@ const standing =
   lease_until_ms::float8 as "leaseUntilMs", received_ms::float8 as "receivedMs", started_ms::float8 as "startedMs",
   ended_ms::float8 as "endedMs"`
 const terms = `priority, expires_ms::float8 as "expiresMs", retry`
-const whole = `${standing}, intake, owner, id, ${terms}, settlement, reply, request`
+const whole = `${standing}, intake, owner, id, ${terms}, settlement, reply, request, function`
+const listed = `seq::float8 as seq, ${whole}`
 const letter = `key, intake, owner, id, hash, received_ms::float8 as "receivedMs", died_ms::float8 as "diedMs", tries,
-  reason, remedy, ${terms}, reply, request`
+  reason, remedy, ${terms}, reply, request, function`
 const owed = "row::float8 as row, id, emitter, content"
 
 const Standing = Schema.Struct({
@@ -42,6 +43,7 @@ const Sent = Schema.Struct({
   owner: Schema.String,
   id: Schema.String,
   hash: Schema.String,
+  function: Schema.String,
   request: Schema.String,
   reply: Schema.String,
   receivedMs: Schema.Number,
@@ -50,6 +52,7 @@ const Sent = Schema.Struct({
   retry: Schema.NullOr(Schema.String)
 })
 const JobRow = Schema.Struct({ ...Standing.fields, ...Sent.fields, settlement: Schema.NullOr(Schema.String) })
+const ListedRow = Schema.Struct({ ...JobRow.fields, seq: Schema.Number })
 const LetterRow = Schema.Struct({
   ...Sent.fields,
   tries: Schema.Number,
@@ -72,6 +75,7 @@ const Lapsed = Schema.Struct({
 
 const standings = Schema.decodeUnknownEffect(Schema.Array(Standing))
 const jobRows = Schema.decodeUnknownEffect(Schema.Array(JobRow))
+const listedRows = Schema.decodeUnknownEffect(Schema.Array(ListedRow))
 const owedRows = Schema.decodeUnknownEffect(Schema.Array(OwedRow))
 const lapses = Schema.decodeUnknownEffect(Schema.Array(Lapsed))
 const holders = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ instance: Schema.String })))
@@ -87,10 +91,40 @@ type Value = string | number | boolean | null | ReadonlyArray<string>
 /** Numbers go as text, so that the server takes each for the type of its column, however large it is. */
 const parameter = (value: Value) => typeof value === "number" ? String(value) : value
 
-const filterOf = ({ id, state }: JobFilter): readonly [string, ReadonlyArray<Value>] => {
-  if (id !== undefined && state !== undefined) return ["where id = $2 and state = $3", [id, state]]
-  if (id !== undefined) return ["where id = $2", [id]]
-  return state === undefined ? ["", []] : ["where state = $2", [state]]
+/**
+ * The statement that goes through as few rows as there are to give, with its values. A range over the whole of an index,
+ * in its order, can be had from no other one: asked for what is equal, the planner may go through all rows by `seq` for a
+ * few of them. (`seq` without its table is the double that is given.)
+ */
+export const listing = ({ before, function: name, id, limit, owner, state }: JobFilter) => {
+  const values: Array<Value> = [limit]
+  const place = (value: Value) => `$${values.push(value)}`
+  const last = place((before ?? Number.MAX_SAFE_INTEGER) - 1)
+  if (id !== undefined) {
+    const conditions = [
+      `id = ${place(id)}`,
+      ...(owner === undefined ? [] : [`owner = ${place(owner)}`]),
+      ...(name === undefined ? [] : [`function = ${place(name)}`]),
+      ...(state === undefined ? [] : [`state = ${place(state)}`])
+    ]
+    const where = `${conditions.join(" and ")} and seq <= ${last}`
+    return { text: `select ${listed} from jobs where ${where} order by jobs.seq desc limit $1`, values }
+  }
+  if (state === undefined && owner === undefined && name === undefined) {
+    return { text: `select ${listed} from jobs where seq <= ${last} order by jobs.seq desc limit $1`, values }
+  }
+  const choice = owner ?? name
+  const columns = [...(choice === undefined ? [] : [owner === undefined ? "function" : "owner"]), "state", "seq"]
+  const fixed = choice === undefined ? "" : `${place(choice)}, `
+  const also = owner === undefined || name === undefined ? "" : `and function = ${place(name)}`
+  const text = `select ${listed} from jobs where seq in (
+      select found.seq from unnest(${place(state === undefined ? states : [state])}::text[]) as asked (state), lateral (
+        select seq from jobs
+          where (${columns.join(", ")}) between (${fixed}asked.state, 0) and (${fixed}asked.state, ${last}) ${also}
+          order by ${columns.map((column) => `${column} desc`).join(", ")} limit $1
+      ) as found order by found.seq desc limit $1
+    ) order by jobs.seq desc`
+  return { text, values }
 }
 
 /** `locking`: a row that decides is kept from changing until the transaction ends. */
@@ -118,9 +152,9 @@ export const make = (sql: SqlClient.SqlClient, locking: boolean): Store<Effect.E
         run(
           `insert into jobs (key, intake, owner, id, hash, delivered, state, attempt, tries, spent, due_ms, counted, fence,
              instance, lease_until_ms, received_ms, started_ms, ended_ms, priority, expires_ms, retry, settlement, reply,
-             request)
+             request, function)
            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-             $23, $24)`,
+             $23, $24, $25)`,
           row.key,
           row.intake,
           row.owner,
@@ -144,7 +178,8 @@ export const make = (sql: SqlClient.SqlClient, locking: boolean): Store<Effect.E
           row.retry,
           row.settlement,
           row.reply,
-          row.request
+          row.request,
+          row.function
         )
       ),
     stand: (row) =>
@@ -238,10 +273,8 @@ export const make = (sql: SqlClient.SqlClient, locking: boolean): Store<Effect.E
       query("select distinct instance from jobs where state = 'running' and instance is not null order by instance")
         .pipe(Effect.flatMap(holders), Effect.map((rows) => rows.map(({ instance }) => instance))),
     list: (filter) => {
-      const [where, values] = filterOf(filter)
-      return query(`select ${whole} from jobs ${where} order by seq desc limit $1`, filter.limit, ...values).pipe(
-        Effect.flatMap(jobRows)
-      )
+      const { text, values } = listing(filter)
+      return query(text, ...values).pipe(Effect.flatMap(listedRows))
     },
     // What another settling removes already is left to it.
     prune: (endedMs, limit) =>
@@ -272,8 +305,8 @@ export const make = (sql: SqlClient.SqlClient, locking: boolean): Store<Effect.E
         run("delete from dead_letters where key = $1", row.key),
         run(
           `insert into dead_letters (key, intake, owner, id, hash, received_ms, died_ms, tries, reason, remedy, priority,
-             expires_ms, retry, reply, request)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`,
+             expires_ms, retry, reply, request, function)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
           row.key,
           row.intake,
           row.owner,
@@ -288,7 +321,8 @@ export const make = (sql: SqlClient.SqlClient, locking: boolean): Store<Effect.E
           row.expiresMs,
           row.retry,
           row.reply,
-          row.request
+          row.request,
+          row.function
         )
       ),
     letter: (key) =>

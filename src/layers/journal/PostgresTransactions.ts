@@ -21,6 +21,7 @@ const keyOf = (operation: Operation): string | undefined => {
     case "claim":
     case "revive":
     case "discard":
+    case "remove":
       return operation.input.key
     case "bury":
       return operation.input.letter.key

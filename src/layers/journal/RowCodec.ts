@@ -9,14 +9,16 @@ import { Priority, RetryPolicy, standardRetry, type Terms } from "../../schemas/
 import { noUsage } from "../../schemas/Usage.ts"
 import {
   type DeadJob,
+  JobCursor,
   type JobRecord,
   JournalError,
   type Lapse,
+  type ListedJob,
   type Owed,
   type QueuedJob,
   type Request
 } from "./Journal.ts"
-import type { Lapsed, LetterRow, OwedRow, Sent } from "./Rows.ts"
+import type { Lapsed, LetterRow, ListedRow, OwedRow, Sent } from "./Rows.ts"
 
 const JobJson = Schema.fromJsonString(Schema.toCodecJson(Job))
 const SettlementJson = Schema.fromJsonString(Schema.toCodecJson(Settlement))
@@ -40,6 +42,7 @@ const RecordColumns = Schema.Struct({
   state: JobState,
   attempt: Schema.Natural,
   instance: Schema.NullOr(InstanceId),
+  startedMs: Schema.NullOr(Schema.Natural),
   settlement: Schema.NullOr(SettlementJson)
 })
 const LetterColumns = Schema.Struct({
@@ -94,6 +97,7 @@ export const sentOf = Effect.fnUntraced(function*(
     owner: job.owner,
     id: job.id,
     hash,
+    function: job.function,
     request: yield* encodeJob(job).pipe(unwritable(`job ${key}`)),
     reply: yield* encodeJson(reply).pipe(unwritable(`where the statuses of job ${key} go`)),
     receivedMs,
@@ -130,19 +134,28 @@ const readRecord = Effect.fnUntraced(function*(row: { readonly key: string }) {
 
 export const recordOf = Effect.fnUntraced(function*(row: { readonly key: string }) {
   const { columns, request, terms } = yield* readRecord(row)
-  const { attempt, delivered, instance, receivedMs, settlement, state, tries } = columns
+  const { attempt, delivered, instance, receivedMs, settlement, startedMs, state, tries } = columns
   const record: JobRecord = {
     request,
     state,
     attempt,
     ...(instance === null ? {} : { instance }),
     receivedAtMs: receivedMs,
+    ...(startedMs === null ? {} : { startedAtMs: startedMs }),
     ...(settlement === null ? {} : { settlement }),
     ...(delivered ? {} : { terms }),
     ...(tries === 1 ? {} : { tries })
   }
   return record
 })
+
+const radix = 36
+
+/** Where the next page goes on. */
+export const seqOf = (cursor: JobCursor): number => Number.parseInt(cursor, radix)
+
+export const listedOf = (row: ListedRow) =>
+  Effect.map(recordOf(row), (record): ListedJob => ({ ...record, cursor: JobCursor.make(row.seq.toString(radix)) }))
 
 export const queuedOf = Effect.fnUntraced(function*(row: { readonly key: string }) {
   const { columns: { receivedMs, tries }, request, terms } = yield* readRecord(row)

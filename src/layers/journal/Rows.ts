@@ -41,6 +41,8 @@ export interface Sent {
   readonly owner: string
   readonly id: string
   readonly hash: string
+  /** The job's, apart from its request, so that it can be looked for. */
+  readonly function: string
   /** JSON of `Job`. */
   readonly request: string
   /** JSON. */
@@ -55,6 +57,11 @@ export interface Sent {
 export interface JobRow extends Standing, Sent {
   /** JSON of `Settlement`. */
   readonly settlement: string | null
+}
+
+/** A row with its place in the order of intake, which rises and is never given twice. */
+export interface ListedRow extends JobRow {
+  readonly seq: number
 }
 
 /** A claim whose lease ran out, as somebody saw it. */

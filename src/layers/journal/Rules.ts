@@ -92,6 +92,7 @@ function* fresh<Y>(
     owner: sent.owner,
     id: sent.id,
     hash: sent.hash,
+    function: sent.function,
     request: sent.request,
     reply: sent.reply,
     priority: sent.priority,
@@ -348,6 +349,15 @@ const handlers: Handlers = {
 
   *list(store, filter) {
     return yield* store.list(filter)
+  },
+
+  // What is owed for it refers to no row, and is told all the same.
+  *remove(store, { key }) {
+    const row = yield* store.standing(key)
+    if (row === undefined) return "Missing"
+    if (row.state !== "ended") return "Busy"
+    yield* store.forget(row)
+    return "Removed"
   }
 }
 

@@ -109,7 +109,15 @@ const steps: ReadonlyArray<string> = [
   ) strict;
   create index dead_letters_by_time on dead_letters (died_ms, seq);`,
   // Owners take turns.
-  `create index jobs_by_owner on jobs (priority, owner, due_ms, seq) where state = 'queued';`
+  `create index jobs_by_owner on jobs (priority, owner, due_ms, seq) where state = 'queued';`,
+  // Jobs are listed by owner and by function. The column lies behind `request`, which may be large, so
+  // the indexes have all that a list chooses by. A request that cannot be read is found by no function.
+  `alter table jobs add column function text not null default '';
+  update jobs set function = coalesce(json_extract(request, '$.function'), '') where json_valid(request);
+  alter table dead_letters add column function text not null default '';
+  update dead_letters set function = coalesce(json_extract(request, '$.function'), '') where json_valid(request);
+  create index jobs_of_owner on jobs (owner, state, seq, function);
+  create index jobs_of_function on jobs (function, state, seq);`
 ]
 
 /** "STKR", so that another program's database is told from a journal (pragma application_id). */

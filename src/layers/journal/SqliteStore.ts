@@ -1,14 +1,14 @@
 /** The rules' rows in a SQLite file. Plain TypeScript, used inside the thread; whoever calls holds the transaction. */
-import type { DatabaseSync } from "node:sqlite"
-import type { JobRow, Lapsed, LetterRow, OwedRow, Standing } from "./Rows.ts"
-import type { JobFilter, Store } from "./Store.ts"
+import type { DatabaseSync, StatementSync } from "node:sqlite"
+import type { JobRow, Lapsed, LetterRow, ListedRow, OwedRow, Standing } from "./Rows.ts"
+import { type JobFilter, states, type Store } from "./Store.ts"
 
 const standing = `key, hash, delivered, state, attempt, tries, spent, due_ms as dueMs, counted, fence, instance,
   lease_until_ms as leaseUntilMs, received_ms as receivedMs, started_ms as startedMs, ended_ms as endedMs`
 const terms = "priority, expires_ms as expiresMs, retry"
-const whole = `${standing}, intake, owner, id, ${terms}, settlement, reply, request`
+const whole = `${standing}, intake, owner, id, ${terms}, settlement, reply, request, function`
 const letter = `key, intake, owner, id, hash, received_ms as receivedMs, died_ms as diedMs, tries, reason, remedy,
-  ${terms}, reply, request`
+  ${terms}, reply, request, function`
 const owed = "row, id, emitter, content"
 
 type Columns = Readonly<Record<string, unknown>>
@@ -21,6 +21,30 @@ const owedOf = (columns: Columns): OwedRow => ({ ...columns }) as unknown as Owe
 const lapsedOf = (columns: Columns): Lapsed => ({ ...columns }) as unknown as Lapsed
 const bit = (value: boolean): number => (value ? 1 : 0)
 
+/** By the index that goes through as few rows as there are to give; "indexed by" fails where SQLite would read all. */
+export const listing = ({ function: name, id, owner, state }: JobFilter): string => {
+  const newest = (choose: string) => `select ${choose} and seq < $before order by seq desc limit $limit`
+  const also = (value: string | undefined, condition: string) => (value === undefined ? "" : ` and ${condition}`)
+  const isState = also(state, "state = $state")
+  const isFunction = also(name, "function = $function")
+  if (id !== undefined) {
+    const isOwner = also(owner, "owner = $owner")
+    return newest(`seq, ${whole} from jobs indexed by jobs_by_id where id = $id${isState}${isOwner}${isFunction}`)
+  }
+  if (owner === undefined && name === undefined) {
+    const from = state === undefined ? "jobs" : "jobs indexed by jobs_by_state"
+    return newest(`seq, ${whole} from ${from} where true${isState}`)
+  }
+  const [index, choice] = owner === undefined
+    ? ["jobs_of_function", "function = $function"]
+    : ["jobs_of_owner", `owner = $owner${isFunction}`]
+  // The index has each state's rows in their order.
+  const parts = (state === undefined ? states.map((one) => `'${one}'`) : ["$state"]).map((one) =>
+    `select seq from (${newest(`seq from jobs indexed by ${index} where ${choice} and state = ${one}`)})`
+  )
+  return `select seq, ${whole} from jobs where seq in (${parts.join(" union all ")}) order by seq desc limit $limit`
+}
+
 /** Prepares every statement once. */
 export const make = (db: DatabaseSync): Store<never> => {
   const byKey = db.prepare(`select ${whole} from jobs where key = ?`)
@@ -31,10 +55,10 @@ export const make = (db: DatabaseSync): Store<never> => {
   const insert = db.prepare(
     `insert into jobs (key, intake, owner, id, hash, delivered, state, attempt, tries, spent, due_ms, counted, fence,
        instance, lease_until_ms, received_ms, started_ms, ended_ms, priority, expires_ms, retry, settlement, reply,
-       request)
+       request, function)
      values ($key, $intake, $owner, $id, $hash, $delivered, $state, $attempt, $tries, $spent, $dueMs, $counted, $fence,
        $instance, $leaseUntilMs, $receivedMs, $startedMs, $endedMs, $priority, $expiresMs, $retry, $settlement, $reply,
-       $request)`
+       $request, $function)`
   )
   const stand = db.prepare(
     `update jobs set delivered = $delivered, state = $state, attempt = $attempt, tries = $tries, spent = $spent,
@@ -91,9 +115,9 @@ export const make = (db: DatabaseSync): Store<never> => {
   const unbury = db.prepare("delete from dead_letters where key = ?")
   const bury = db.prepare(
     `insert into dead_letters (key, intake, owner, id, hash, received_ms, died_ms, tries, reason, remedy, priority,
-       expires_ms, retry, reply, request)
+       expires_ms, retry, reply, request, function)
      values ($key, $intake, $owner, $id, $hash, $receivedMs, $diedMs, $tries, $reason, $remedy, $priority, $expiresMs,
-       $retry, $reply, $request)`
+       $retry, $reply, $request, $function)`
   )
   const letterByKey = db.prepare(`select ${letter} from dead_letters where key = ?`)
   const buried = db.prepare("select count(*) as letters from dead_letters")
@@ -103,14 +127,18 @@ export const make = (db: DatabaseSync): Store<never> => {
        (select seq from dead_letters where died_ms < ? order by died_ms, seq limit ?)`
   )
 
-  const newest = (where: string) => db.prepare(`select ${whole} from jobs ${where} order by seq desc limit $limit`)
-  const all = newest("")
-  const byId = newest("where id = $id")
-  const byState = newest("where state = $state")
-  const byBoth = newest("where id = $id and state = $state")
-  const filtered = ({ id, limit, state }: JobFilter) => {
-    if (id !== undefined) return state === undefined ? byId.all({ id, limit }) : byBoth.all({ id, state, limit })
-    return state === undefined ? all.all({ limit }) : byState.all({ state, limit })
+  const listings = new Map<string, StatementSync>()
+  const filtered = ({ before = Number.MAX_SAFE_INTEGER, function: name, id, limit, owner, state }: JobFilter) => {
+    const chosen = {
+      ...(id === undefined ? {} : { id }),
+      ...(state === undefined ? {} : { state }),
+      ...(owner === undefined ? {} : { owner }),
+      ...(name === undefined ? {} : { function: name })
+    }
+    const shape = Object.keys(chosen).join()
+    const statement = listings.get(shape) ?? db.prepare(listing({ ...chosen, limit }))
+    listings.set(shape, statement)
+    return statement.all({ ...chosen, before, limit })
   }
 
   return {
@@ -173,7 +201,7 @@ export const make = (db: DatabaseSync): Store<never> => {
       return holders.all().map(({ instance }) => String(instance))
     },
     *list(filter) {
-      return filtered(filter).map(rowOf<JobRow>)
+      return filtered(filter).map(rowOf<ListedRow>)
     },
     *prune(endedMs, limit) {
       return Number(prune.run(endedMs, limit).changes)

@@ -1,13 +1,20 @@
 /** What the rules ask of whatever keeps the rows. The caller sees to it that an operation is atomic. */
 import type { JobState } from "../../schemas/Job.ts"
 import type { Priority } from "../../schemas/Terms.ts"
-import type { JobRow, Lapsed, LetterRow, MessageRow, OwedRow, Standing } from "./Rows.ts"
+import type { JobRow, Lapsed, LetterRow, ListedRow, MessageRow, OwedRow, Standing } from "./Rows.ts"
 
 export interface JobFilter {
   readonly id?: string
   readonly state?: JobState
+  readonly owner?: string
+  readonly function?: string
+  /** Only rows with a `seq` below it. */
+  readonly before?: number
   readonly limit: number
 }
+
+/** All of them: a list of one owner's or function's rows is put together from those of each state. */
+export const states: ReadonlyArray<JobState> = ["queued", "running", "ended"]
 
 /**
  * One thing asked of a store, done by `yield*` and not before. A store that answers at once yields nothing (`Y` is
@@ -61,8 +68,11 @@ export interface Store<Y> {
   readonly lapsed: (nowMs: number, limit: number) => Step<Y, ReadonlyArray<Lapsed>>
   /** In alphabetical order. */
   readonly holders: () => Step<Y, ReadonlyArray<string>>
-  /** Newest first. */
-  readonly list: (filter: JobFilter) => Step<Y, ReadonlyArray<JobRow>>
+  /**
+   * Newest first. Of all, or of a state, an owner, a function or an id it takes as long as `limit` asks for, however many
+   * rows there are; of an owner and a function as long as to pass by the owner's other rows in an index.
+   */
+  readonly list: (filter: JobFilter) => Step<Y, ReadonlyArray<ListedRow>>
   /** Removes up to `limit` rows that ended before `endedMs`, those that ended first, first. Gives how many. */
   readonly prune: (endedMs: number, limit: number) => Step<Y, number>
   readonly owe: (key: string, fence: number, message: MessageRow, madeMs: number) => Step<Y, void>

@@ -39,6 +39,8 @@ export interface LogSlice {
   readonly entries: ReadonlyArray<LogEntry>
   /** Where the next read goes on. */
   readonly next: number
+  /** Behind the last byte that can be had now, kept or not: what is still to be read is `next` to here. */
+  readonly available: number
   /** Which writing of the log this is: another attempt's log has another one. */
   readonly run: string
   /** Present once everything up to the end has been given: nothing will follow `next`. */

@@ -85,7 +85,7 @@ export const assemble = (
   range: Range,
   runs: Array<Run>,
   extent: Extent
-): { readonly entries: ReadonlyArray<LogEntry>; readonly next: number } => {
+): { readonly entries: ReadonlyArray<LogEntry>; readonly next: number; readonly available: number } => {
   const { stream } = range
   const startOf = (run: Run) => stream === "all" ? run.all : run.at
   const limit = offsetOf(extent.limit, stream)
@@ -111,5 +111,5 @@ export const assemble = (
     gap(next, place, extent.limit)
     next = limit
   }
-  return { entries, next }
+  return { entries, next, available: limit }
 }

@@ -53,7 +53,13 @@ export const follow = Effect.fnUntraced(function*(
   const range: Range = { stream: options.stream, offset: options.offset, maxBytes: Math.max(1, options.maxBytes) }
   const found = yield* find
   const run = found.identity
-  const cutOff: LogSlice = { entries: [], next: options.offset, run, end: found.cutOff() }
+  const cutOff: LogSlice = {
+    entries: [],
+    next: options.offset,
+    available: options.offset,
+    run,
+    end: found.cutOff()
+  }
   if (options.run !== undefined && options.run !== run) return cutOff
   let source = found
   while (true) {

@@ -3,32 +3,8 @@
  * namespace, so nobody inside, whatever capabilities its own user namespace gives it, can change them.
  */
 import { type IpNetwork, networkText, parseNetwork } from "../../schemas/IpNetwork.ts"
+import { notTheWorld4, notTheWorld6, theWorld6 } from "../../schemas/PublicAddresses.ts"
 import type { Destination, SandboxClass } from "../../schemas/SandboxClass.ts"
-
-/** Never the world: private, shared, local, documentation, benchmarks, multicast, reserved (IANA's special registry). */
-export const notTheWorld4 = [
-  "0.0.0.0/8",
-  "10.0.0.0/8",
-  "100.64.0.0/10",
-  "127.0.0.0/8",
-  "169.254.0.0/16",
-  "172.16.0.0/12",
-  "192.0.0.0/24",
-  "192.0.2.0/24",
-  "192.88.99.0/24",
-  "192.168.0.0/16",
-  "198.18.0.0/15",
-  "198.51.100.0/24",
-  "203.0.113.0/24",
-  "224.0.0.0/4",
-  "240.0.0.0/4"
-]
-
-/** Of IPv6 only this is the world: outside lie loopback, unique-local, link-local, multicast, mapped and NAT64 addresses. */
-export const theWorld6 = "2000::/3"
-
-/** In there, but not: Teredo and 6to4, which may carry a private IPv4 address, and special purposes. */
-export const notTheWorld6 = ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"]
 
 export interface Target {
   readonly network: IpNetwork

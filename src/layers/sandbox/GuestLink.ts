@@ -8,6 +8,7 @@ import type { Readable, Writable } from "node:stream"
 import * as Protocol from "../../guest/Protocol.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
 import type { ProgramFile } from "../../schemas/Program.ts"
+import * as Prelude from "./Prelude.ts"
 import { type PhaseExit, SandboxLost, SandboxRefused } from "./Sandbox.ts"
 
 /** Bytes of output that may wait for the executor before the guest's stream is paused. */
@@ -28,6 +29,19 @@ export type LinkEvent =
   /** `maxRssBytes`: the largest process, in the guest's words. */
   | { readonly _tag: "Exited"; readonly exit: PhaseExit; readonly maxRssBytes: number }
 
+/** A phase that has been started and waits for its standard input. */
+export interface Waiting {
+  /** It has said the ready mark. Fails when it ends instead. */
+  readonly ready: Effect.Effect<void, SandboxLost | SandboxRefused>
+  /** Ends, at once and with what it said last, when it has ended without having been fed. */
+  readonly ended: Effect.Effect<string>
+  /** Its input, whole, and its limits from now on, as far as they are lower: what happens from here. To be used once. */
+  readonly feed: (
+    stdin: Uint8Array,
+    limits: Protocol.RunLimits
+  ) => Stream.Stream<LinkEvent, SandboxLost | SandboxRefused>
+}
+
 export interface GuestLink {
   /** The guest is up and speaks our version. */
   readonly ready: Effect.Effect<void, SandboxLost>
@@ -36,6 +50,11 @@ export interface GuestLink {
     request: Protocol.RunRequest,
     stdin: Uint8Array
   ) => Stream.Stream<LinkEvent, SandboxLost | SandboxRefused>
+  /** Starts a phase that says `mark` on stdout when it waits for its input. What it says before is nobody's output. */
+  readonly wait: (
+    request: Protocol.RunRequest,
+    mark: string
+  ) => Effect.Effect<Waiting, SandboxLost | SandboxRefused>
   readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
   readonly get: (path: string, maximum: number) => Effect.Effect<Uint8Array, SandboxLost | SandboxRefused>
   /** Ends with the reason when the other side is gone. */
@@ -49,7 +68,7 @@ export interface GuestLink {
 type Answer = Protocol.GuestFrame & { readonly _tag: "Ok" | "Data" }
 type Failure = SandboxLost | SandboxRefused
 
-interface Waiting {
+interface Asking {
   readonly operation: SandboxRefused["operation"]
   left: number
   readonly answer: Deferred.Deferred<Answer, Failure>
@@ -59,6 +78,8 @@ interface Running {
   readonly seq: number
   readonly events: Queue.Queue<LinkEvent, Failure | Cause.Done>
   ended: boolean
+  /** Of one that waits, until it is ready. */
+  prelude?: Prelude.Prelude
 }
 
 const remedy = "The job is answered as failed; see the worker's log, and `stoker doctor` if it happens again."
@@ -67,7 +88,7 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
   const decoder = Protocol.makeDecoder()
   const ready = Deferred.makeUnsafe<void, SandboxLost>()
   const gone = Deferred.makeUnsafe<SandboxLost>()
-  const waiting = new Map<number, Waiting>()
+  const waiting = new Map<number, Asking>()
   let running: Running | undefined
   let lost: SandboxLost | undefined
   let lastSeq = 0
@@ -102,22 +123,27 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
       case "Stdout":
       case "Stderr": {
         if (frame.seq !== running?.seq || running.ended) return
-        buffered += weight(frame.bytes)
-        if (buffered > HIGH_WATER) output.pause()
         const stream = frame._tag === "Stdout" ? "stdout" : "stderr"
-        return void Queue.offerUnsafe(running.events, { _tag: "Output", stream, bytes: frame.bytes })
+        const bytes = running.prelude?.hear(stream, frame.bytes) ?? frame.bytes
+        if (bytes.length === 0) return
+        buffered += weight(bytes)
+        if (buffered > HIGH_WATER) output.pause()
+        return void Queue.offerUnsafe(running.events, { _tag: "Output", stream, bytes })
       }
       case "Started":
         if (frame.seq !== running?.seq) return
         return void Queue.offerUnsafe(running.events, { _tag: "Started" })
       case "Exit": {
         if (frame.seq !== running?.seq || running.ended) return
+        const { events, prelude } = running
         running.ended = true
         const exit: PhaseExit = frame.end.kind === "exited"
           ? { _tag: "Exited", code: frame.end.code }
           : { _tag: "Signalled", signal: frame.end.signal }
-        Queue.offerUnsafe(running.events, { _tag: "Exited", exit, maxRssBytes: frame.maxRssKiB * 1024 })
-        return void Queue.endUnsafe(running.events)
+        Queue.offerUnsafe(events, { _tag: "Exited", exit, maxRssBytes: frame.maxRssKiB * 1024 })
+        Queue.endUnsafe(events)
+        // Last of all: whoever waits for it may start the next one inside this call.
+        return prelude?.end(frame.end)
       }
       case "Ok":
       case "Data":
@@ -205,6 +231,36 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
       return Effect.asVoid(ask("signal", seq, [Protocol.encodeSignal(seq, number, scope)], 1))
     })
 
+  const begin = Effect.fnUntraced(function*(seq: number, parts: ReadonlyArray<Uint8Array>, prelude?: Prelude.Prelude) {
+    const mine: Running = {
+      seq,
+      events: yield* Queue.unbounded<LinkEvent, Failure | Cause.Done>(),
+      ended: false,
+      ...(prelude === undefined ? {} : { prelude })
+    }
+    buffered = 0
+    running = mine
+    yield* write(parts)
+    return mine
+  })
+
+  const eventsOf = (mine: Running) =>
+    Stream.fromQueue(mine.events).pipe(
+      Stream.mapArray((events) => {
+        for (const event of events) if (event._tag === "Output") buffered -= weight(event.bytes)
+        if (buffered <= HIGH_WATER / 2 && output.isPaused()) output.resume()
+        return events
+      }),
+      // Left before its end: nothing of it may go on.
+      Stream.ensuring(Effect.suspend(() => {
+        output.resume()
+        if (mine.ended || lost !== undefined) return Effect.void
+        mine.ended = true
+        unawaited = ++lastSeq
+        return Effect.ignore(write([Protocol.encodeSignal(unawaited, 9, "all")]))
+      }))
+    )
+
   return {
     ready: Deferred.await(ready),
     lost: Deferred.await(gone),
@@ -218,26 +274,30 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
       Stream.unwrap(Effect.gen(function*() {
         const seq = ++lastSeq
         const frame = yield* encoded("run", Protocol.encodeRun(seq, request))
-        const mine: Running = { seq, events: yield* Queue.unbounded<LinkEvent, Failure | Cause.Done>(), ended: false }
-        buffered = 0
-        running = mine
-        yield* write([...Protocol.encodeStdin(seq, stdin), frame])
-        return Stream.fromQueue(mine.events).pipe(
-          Stream.mapArray((events) => {
-            for (const event of events) if (event._tag === "Output") buffered -= weight(event.bytes)
-            if (buffered <= HIGH_WATER / 2 && output.isPaused()) output.resume()
-            return events
-          }),
-          // Left before its end: nothing of it may go on.
-          Stream.ensuring(Effect.suspend(() => {
-            output.resume()
-            if (mine.ended || lost !== undefined) return Effect.void
-            mine.ended = true
-            unawaited = ++lastSeq
-            return Effect.ignore(write([Protocol.encodeSignal(unawaited, 9, "all")]))
-          }))
-        )
+        const mine = yield* begin(seq, [...Protocol.encodeStdin(seq, stdin), frame])
+        return eventsOf(mine)
       })),
+    wait: Effect.fnUntraced(function*(request, mark) {
+      const seq = ++lastSeq
+      const frame = yield* encoded("run", Protocol.encodeRun(seq, request, "wait"))
+      const prelude = Prelude.make(mark)
+      const mine = yield* begin(seq, [frame], prelude)
+      const waiting: Waiting = {
+        ended: prelude.ended,
+        ready: Effect.raceFirst(
+          prelude.ready,
+          Effect.flatMap(prelude.ended, (reason) => Effect.fail(new SandboxLost({ driver, reason, remedy })))
+        ).pipe(Effect.raceFirst(Effect.flatMap(Deferred.await(gone), Effect.fail))),
+        feed: (stdin, limits) =>
+          Stream.unwrap(Effect.gen(function*() {
+            const fed = ++lastSeq
+            const feed = yield* encoded("run", Protocol.encodeFeed(fed, limits))
+            yield* ask("run", fed, [...Protocol.encodeStdin(fed, stdin), feed], 1)
+            return eventsOf(mine)
+          }))
+      }
+      return waiting
+    }),
     signal,
     get: Effect.fnUntraced(function*(path, maximum) {
       let content: Buffer | undefined

@@ -6,6 +6,7 @@
 import { Effect, Stream } from "effect"
 import { existsSync, rmSync } from "node:fs"
 import { join } from "node:path"
+import type { RunRequest } from "../../guest/Protocol.ts"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import type { Limits } from "../../schemas/Limits.ts"
 import { baseEnv, type Phase } from "../../schemas/Program.ts"
@@ -18,6 +19,7 @@ import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
 import { monotonicNanos } from "../Now.ts"
 import { within } from "../Release.ts"
 import * as GuestLink from "./GuestLink.ts"
+import * as HostFunctions from "./HostFunctions.ts"
 import * as HostLimits from "./HostLimits.ts"
 import * as HostUsage from "./HostUsage.ts"
 import { removeTree } from "./RemoveTree.ts"
@@ -29,6 +31,7 @@ import {
   SandboxLost,
   SandboxRefused
 } from "./Sandbox.ts"
+import * as WarmHost from "./WarmHost.ts"
 
 const ENOMEM = 12
 
@@ -62,6 +65,8 @@ export interface Recipe {
   readonly sealed: boolean
   /** Files and directories of one sandbox, removed after its processes are proven dead. */
   readonly paths: (instance: InstanceId, id: SandboxId) => ReadonlyArray<string>
+  /** Where its sandboxes see the function host. Absent: they have none. */
+  readonly functions?: HostFunctions.SeenHost
   /** Replaces the base environment's paths where the workspace is not /work. */
   readonly env?: (id: SandboxId) => Readonly<Record<string, string>>
   /** Makes what must be there before the launch, below `paths`. */
@@ -84,7 +89,12 @@ interface Standing {
   baseline: HostUsage.Baseline | undefined
   /** We have killed it from outside: its guest can say nothing any more, the counters can. */
   killed: boolean
+  /** Waits for a call. */
+  host: WarmHost.WarmHost | undefined
 }
+
+/** How a phase's program begins. */
+type Begin = (request: RunRequest) => Stream.Stream<GuestLink.LinkEvent, SandboxLost | SandboxRefused>
 
 export const make = Effect.gen(function*() {
   const host = yield* Host
@@ -152,6 +162,25 @@ export const make = Effect.gen(function*() {
     return { ...env, ...recipe.env?.(id), ...Object.fromEntries(own) }
   }
 
+  const requestOf = (
+    recipe: Recipe,
+    id: SandboxId,
+    argv: Phase["argv"],
+    env: Phase["env"],
+    limits: Limits
+  ): RunRequest => ({
+    cwd: "",
+    argv,
+    env: environment(recipe, id, env),
+    limits: {
+      fileBytes: limits.fileBytes,
+      openFiles: limits.openFiles,
+      stackBytes: STACK_BYTES,
+      // The host watches the sum of all processes; this stops a single one should the worker be held up.
+      cpuSeconds: recipe.hasOwnKernel === true ? 0 : Math.ceil(limits.cpuMs / 1000) + 1
+    }
+  })
+
   /** The phase's limits in force, and the counters before it. As little as can be while a program waits to begin. */
   const enter = Effect.fnUntraced(function*(cgroup: Cgroup, standing: Standing, phase: Phase) {
     const limits = HostLimits.cgroupLimits(phase.limits, standing.frame)
@@ -169,9 +198,9 @@ export const make = Effect.gen(function*() {
     recipe: Recipe,
     id: SandboxId,
     cgroup: Cgroup,
-    link: GuestLink.GuestLink,
     standing: Standing,
-    phase: Phase
+    phase: Phase,
+    begin: Begin
   ) =>
     Stream.unwrap(Effect.gen(function*() {
       const lost = (error: CgroupError) =>
@@ -190,18 +219,7 @@ export const make = Effect.gen(function*() {
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
       const began = yield* monotonicNanos
       const { limits } = phase
-      const request = {
-        cwd: "",
-        argv: phase.argv,
-        env: environment(recipe, id, phase.env),
-        limits: {
-          fileBytes: limits.fileBytes,
-          openFiles: limits.openFiles,
-          stackBytes: STACK_BYTES,
-          // The host watches the sum of all processes; this stops a single one should the worker be held up.
-          cpuSeconds: recipe.hasOwnKernel === true ? 0 : Math.ceil(limits.cpuMs / 1000) + 1
-        }
-      }
+      const request = requestOf(recipe, id, phase.argv, phase.env, limits)
       const ended = Effect.fnUntraced(function*(exit: PhaseExit, maxRssBytes: number) {
         const wallMicros = Number(((yield* monotonicNanos) - began) / 1000n)
         const after = yield* Effect.mapError(cgroup.usage, lost)
@@ -221,7 +239,7 @@ export const make = Effect.gen(function*() {
         })
         return { _tag: "Ended", exit, usage } satisfies PhaseEvent
       })
-      return link.run(request, phase.stdin).pipe(
+      return begin(request).pipe(
         Stream.mapEffect((event): Effect.Effect<PhaseEvent, SandboxLost> => {
           switch (event._tag) {
             case "Started":
@@ -260,6 +278,26 @@ export const make = Effect.gen(function*() {
       return yield* use(id, cgroup.procsFiles)
     }))
 
+  /** A function host that waits, under the limits most calls have. */
+  const startHost = Effect.fnUntraced(function*(
+    recipe: Recipe,
+    id: SandboxId,
+    link: GuestLink.GuestLink,
+    limits: Limits
+  ) {
+    if (recipe.functions === undefined) {
+      return yield* new ProvisionFailed({
+        driver: recipe.driver,
+        step: "driver",
+        reason: "its class wants function hosts, and there are none",
+        remedy: "Give the worker functions with a handler (--functions FILE), or leave `functions` out of the class."
+      })
+    }
+    const argv = HostFunctions.argvOf(recipe.functions, limits, "wait")
+    const request = requestOf(recipe, id, argv, baseEnv, WarmHost.startLimits(limits))
+    return yield* WarmHost.start(recipe.driver, link, request)
+  })
+
   const provision = Effect.fnUntraced(function*(recipe: Recipe, sandboxClass: SandboxClass) {
     const { ceiling, defaults } = sandboxClass
     const { ownMemoryBytes = 0, ownPids } = recipe
@@ -297,20 +335,51 @@ export const make = Effect.gen(function*() {
     )
     yield* recipe.verify(cgroup)
     // What most phases ask for, so that they find it done.
-    const standing: Standing = yield* Effect.gen(function*() {
-      const limits = limitsOf(defaults)
-      const changed = isRoomy ? undefined : HostLimits.changes(limitsOf(ceiling), limits)
-      if (changed !== undefined) yield* cgroup.limit(changed)
-      return { frame, limits, baseline: yield* HostUsage.baselineOf(cgroup), killed: false }
-    }).pipe(Effect.mapError(failed(recipe, "cgroup")))
+    const limits = limitsOf(defaults)
+    const changed = isRoomy ? undefined : HostLimits.changes(limitsOf(ceiling), limits)
+    if (changed !== undefined) yield* Effect.mapError(cgroup.limit(changed), failed(recipe, "cgroup"))
+    const warm = sandboxClass.functions === true ? yield* startHost(recipe, row.id, link, defaults) : undefined
+    const baseline = yield* Effect.mapError(HostUsage.baselineOf(cgroup), failed(recipe, "cgroup"))
+    const standing: Standing = { frame, limits, baseline, killed: false, host: warm }
+    /** Nobody waits any more: the next phase begins with its own program, and what it uses is counted from there. */
+    const dismiss = Effect.suspend(() => {
+      const { host: dismissed } = standing
+      standing.host = undefined
+      if (dismissed === undefined) return Effect.void
+      standing.baseline = undefined
+      return dismissed.end
+    })
+    const run = (phase: Phase) =>
+      runPhase(recipe, row.id, cgroup, standing, phase, (request) => link.run(request, phase.stdin))
+    const { functions: seen } = recipe
+    /** In a host that is started for it. */
+    const callCold = (phase: Phase, invocation: Uint8Array, host: HostFunctions.SeenHost) =>
+      Stream.unwrap(Effect.as(
+        dismiss,
+        Stream.suspend(() =>
+          run({ ...phase, argv: HostFunctions.argvOf(host, phase.limits, "run"), stdin: invocation })
+        )
+      ))
+    const call = (phase: Phase, invocation: Uint8Array, seenHost: HostFunctions.SeenHost) =>
+      Stream.suspend(() => {
+        const { host: waiting } = standing
+        if (waiting === undefined || waiting.hasEnded() || !WarmHost.fits(phase.limits, defaults)) {
+          return callCold(phase, invocation, seenHost)
+        }
+        return runPhase(recipe, row.id, cgroup, standing, phase, () =>
+          waiting.feed(invocation, WarmHost.lowered(phase.limits, defaults)))
+      })
     const sandbox: Sandbox = {
       id: row.id,
       driver: recipe.driver,
       place: cgroup.path,
       put: (files) => Effect.forEach(files, link.put, { discard: true }),
-      run: (phase) => runPhase(recipe, row.id, cgroup, link, standing, phase),
+      run: (phase) => Stream.unwrap(Effect.as(dismiss, Stream.suspend(() => run(phase)))),
+      ...(seen === undefined
+        ? {}
+        : { call: (phase: Phase, invocation: Uint8Array) => call(phase, invocation, seen) }),
       signal: link.signal,
-      lost: link.lost,
+      lost: warm === undefined ? link.lost : Effect.raceFirst(link.lost, warm.lost),
       kill: Effect.suspend(() => {
         standing.killed = true
         return Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` })
@@ -335,7 +404,18 @@ export const make = Effect.gen(function*() {
       (recorded) => clear(recipe, cgroups.forInstance(row.instance, recorded).open(row.id), row.instance, row.id)
     )
 
-  return { host, aside, provision, reap, instancePath, holds: cgroups.holds, accepts: HostLimits.accepts(cgroups) }
+  const functions = yield* HostFunctions.make
+
+  return {
+    host,
+    functions,
+    aside,
+    provision,
+    reap,
+    instancePath,
+    holds: cgroups.holds,
+    accepts: HostLimits.accepts(cgroups)
+  }
 })
 
 export type HostSandbox = Effect.Success<typeof make>

@@ -15,7 +15,7 @@ import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
 import type { Attachment } from "../network/Network.ts"
 import { once } from "../Once.ts"
 import * as HostSandbox from "./HostSandbox.ts"
-import { bundleConfig, type BundleOptions } from "./oci/Bundle.ts"
+import { bundleConfig, type BundleOptions, FUNCTIONS_PATH } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
 import * as IdRanges from "./oci/IdRanges.ts"
 import * as Images from "./oci/Images.ts"
@@ -84,6 +84,7 @@ export const make = Effect.gen(function*() {
     gid: FIRST_GID,
     images: yield* Images.make({ host, within: beside, env, limits: { ...Images.standardLimits, bytes: imageBytes } }),
     enter: Option.map(watchdog.mountNamespace, (path) => [native.launch, "-n", path, "--"]),
+    functions: hosted.functions,
     env
   })
 
@@ -140,6 +141,10 @@ export const make = Effect.gen(function*() {
       for (const name of ["crun", "runsc"]) await fs.mkdir(own(name), { recursive: true, mode: 0o700 })
       await makeRootfs(join(rootsOf(own()), Roots.HOST_ROOT), native.guest, FIRST_GID)
     })
+    if (hosted.functions !== undefined) {
+      yield* hosted.functions.copy(join(rootsOf(own()), Roots.HOST_ROOT, FUNCTIONS_PATH))
+      yield* hosted.functions.mount(join(Roots.host.path, FUNCTIONS_PATH))
+    }
     const plain = yield* writeBundle("seccomp", Roots.host, { bytes: 65_536, inodes: 16 }, FIRST_GID, undefined)
     const bpf = yield* compile({
       within: (use) =>
@@ -216,6 +221,7 @@ export const make = Effect.gen(function*() {
     paths: (instance, id) => [...leftovers(instance, id), ...networked.paths(instance, id)],
     network: networked.network,
     env: () => root.env,
+    ...(hosted.functions === undefined ? {} : { functions: hosted.functions.in(FUNCTIONS_PATH) }),
     verify: verify(runtime.name)
   })
   const leftovers = Runtimes.leftovers(hosted.instancePath)

@@ -8,11 +8,15 @@ import { join } from "node:path"
 import type { InstanceId } from "../../schemas/Ids.ts"
 import { Native } from "../host/Native.ts"
 import { rootsOf, SHOWN_AT } from "../host/Watchdog.ts"
+import { once } from "../Once.ts"
 import * as HostSandbox from "./HostSandbox.ts"
 import { type Capability, type Driver, ProvisionFailed } from "./Sandbox.ts"
 
 /** `nobody`: jobs of a worker that is root are not. */
 const NOBODY = 65_534
+
+/** The function host's directory among the workspaces, whose names are longer. */
+const FUNCTIONS = "functions"
 
 export const make = Effect.gen(function*() {
   const native = yield* Native
@@ -25,8 +29,18 @@ export const make = Effect.gen(function*() {
   /** `nobody` may not search the state directory, but the mount namespace shows its roots elsewhere. */
   const seen = (id: string) => isRoot ? join(SHOWN_AT, id) : work(id)
 
+  const { functions } = hosted
+  const shown = join(SHOWN_AT, FUNCTIONS)
+  /** Once per worker. `nobody` sees Node and the host's files by the mount namespace alone. */
+  const prepare = yield* once(Effect.gen(function*() {
+    if (functions === undefined || !isRoot) return
+    yield* functions.copy(join(rootsOf(hosted.instancePath(host.instance)), FUNCTIONS))
+    yield* functions.mount(shown)
+  }))
+
   const recipe: HostSandbox.Recipe = {
     driver: "process",
+    ...(functions === undefined ? {} : { functions: isRoot ? functions.in(shown) : functions.plain }),
     ownPids: 1,
     command: (id) => [native.guest, "--work", seen(id), ...user],
     sealed: false,
@@ -62,6 +76,7 @@ export const make = Effect.gen(function*() {
           remedy: "Use driver oci, or network host."
         })
       }
+      yield* prepare
       return yield* hosted.provision(recipe, sandboxClass)
     }),
     accepts: hosted.accepts,

@@ -74,6 +74,12 @@ export interface Sandbox {
    * and every byte they wrote has been given. Wall time, CPU time and output are the executor's to watch.
    */
   readonly run: (phase: Phase) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
+  /**
+   * Runs a phase that is a call (`Program.call`), as `run` does: its program is the function host, which takes `invocation`
+   * (`guest/Invocation.ts`) for its input. One that waits here is used if the phase's limits let it; its wall and CPU time
+   * count from now. Absent: there is no function host.
+   */
+  readonly call?: (phase: Phase, invocation: Uint8Array) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
   /** A signal for the phase's main process with the group that it leads (`main`), or for all of its processes. */
   readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
   /**

@@ -1,6 +1,6 @@
 /** Questions to workers over AMQP and their answers: one JSON object each. What a worker does not know it leaves to others. */
 import { Schema } from "effect"
-import { FunctionName, InstanceId, IntakeName, JobId, Owner } from "../Ids.ts"
+import { ClassName, FunctionName, InstanceId, IntakeName, JobId, Owner } from "../Ids.ts"
 import { JobState } from "../Job.ts"
 import { Artefact, StreamSummary } from "../JobEvent.ts"
 import { StreamName } from "../Outcome.ts"
@@ -30,7 +30,9 @@ export const StokerQuestion = Schema.Union([
   Schema.Struct({ ask: Schema.Literal("status"), ...job }),
   Schema.Struct({
     ask: Schema.Literal("list"),
+    id: Schema.optionalKey(JobId),
     owner: Schema.optionalKey(Owner),
+    function: Schema.optionalKey(FunctionName),
     state: Schema.optionalKey(JobState),
     limit: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 10_000 }))
   }),
@@ -69,6 +71,8 @@ export const StokerJobView = Schema.Struct({
   instance: Schema.optionalKey(InstanceId),
   /** Milliseconds since 1970. */
   receivedAtMs: Schema.Natural,
+  startedAtMs: Schema.optionalKey(Schema.Natural),
+  class: Schema.optionalKey(ClassName),
   settlement: Schema.optionalKey(Settlement)
 })
 export type StokerJobView = typeof StokerJobView.Type
@@ -90,6 +94,8 @@ export const StokerAnswer = Schema.Union([
       Schema.Struct({ stream: StreamName, gapFrom: Schema.Natural, gapTo: Schema.Natural })
     ])),
     next: Schema.Natural,
+    /** Behind the last byte there is now. Absent from older workers. */
+    available: Schema.optionalKey(Schema.Natural),
     run: Schema.String,
     end: Schema.optionalKey(Schema.Struct({ summaries: Schema.Array(StreamSummary), complete: Schema.Boolean }))
   }),

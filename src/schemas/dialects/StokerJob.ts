@@ -1,8 +1,10 @@
 /**
- * Stoker's own AMQP messages as jobs. The body is JSON, `{id?, function, args, class?, limits?, labels?}` with the field
- * names of `Job`; fields nobody knows are refused. The headers below say when and how often it is to be run.
+ * Stoker's own AMQP messages as jobs, in two forms. The whole one: the body is JSON, `{id?, function, args, class?,
+ * limits?, labels?}` with the field names of `Job`; fields nobody knows are refused. The bare one, of events: the body is
+ * the arguments, a routing key or a header says which function they are for, and headers what else the whole form has
+ * in its body. In both, headers say when and how often it is to be run.
  */
-import { Option, Result, Schema } from "effect"
+import { Option, Predicate, Result, Schema } from "effect"
 import { ClassName, FunctionName, IntakeName, JobId, Owner } from "../Ids.ts"
 import type { Job } from "../Job.ts"
 import { LimitsRequest } from "../Limits.ts"
@@ -14,6 +16,13 @@ export const intake = IntakeName.make("stoker")
 
 /** Header names. Numbers may come as AMQP integers or as decimal text. */
 export const header = {
+  /** The function's name: the body is its arguments. Written by workers into copies of what had a routing key. */
+  function: "x-stoker-function",
+  /** Of the bare form: the sandbox class's name. */
+  class: "x-stoker-class",
+  /** Of the bare form, each an AMQP table or JSON text. */
+  limits: "x-stoker-limits",
+  labels: "x-stoker-labels",
   /** The job's id where the body has none, for clients that make a new message-id with each try. */
   idempotencyKey: "x-stoker-idempotency-key",
   /** Milliseconds since 1970: not to be run before. */
@@ -85,6 +94,8 @@ export interface StokerMessage {
   /** Seconds since 1970. */
   readonly timestamp?: number | undefined
   readonly headers?: Readonly<Record<string, unknown>> | undefined
+  /** The routing key, where it says which function the body is the arguments of. */
+  readonly functionKey?: string | undefined
 }
 
 /** A job and the terms it was sent on. */
@@ -100,6 +111,8 @@ export interface Submission {
   readonly attempt: number
   readonly returns: number
   readonly retry: RetryPolicy
+  /** It came in the bare form. */
+  readonly isBare: boolean
 }
 
 export interface DecodeOptions {
@@ -249,6 +262,54 @@ const replyOf = ({ correlationId, replyTo }: StokerMessage, labels: Labels | und
       ...(labels === undefined ? {} : { labels })
     })
 
+/** Whether the body is the arguments alone. */
+export const isBare = ({ functionKey, headers }: StokerMessage): boolean =>
+  functionKey !== undefined || Predicate.isNotNullish(headers?.[header.function])
+
+/** The function's name, as the routing key or the header has it. */
+const functionNameOf = ({ functionKey, headers }: StokerMessage): Decoded<unknown> => {
+  if (functionKey === undefined) return Result.succeed(headers?.[header.function])
+  const [, name] = /^function\.([^.]+)(?:\.(?:high|normal|low))?$/.exec(functionKey) ?? []
+  return name === undefined
+    ? invalid(
+      `its routing key ${JSON.stringify(functionKey.slice(0, 100))} names no function`,
+      "Publish it under function.<name>, or function.<name>.high or .low for another priority."
+    )
+    : Result.succeed(name)
+}
+
+/** A header that is a table: as such, or as JSON. */
+const tableOf = ({ headers }: StokerMessage, name: string): Decoded<object> => {
+  const value = headers?.[name]
+  if (Predicate.isNullish(value)) return Result.succeed({})
+  return Result.try({
+    try: () => ({ [name.slice("x-stoker-".length)]: typeof value === "string" ? JSON.parse(value) as unknown : value }),
+    catch: () =>
+      new StokerInvalid({ reason: `the header ${name} is wrong`, remedy: "Send an AMQP table, or an object as JSON." })
+  })
+}
+
+/** The bare form's message as the body of the whole one. */
+const wholeOf = (message: StokerMessage, args: unknown): Decoded<unknown> =>
+  Result.gen(function*() {
+    const className = message.headers?.[header.class]
+    return {
+      function: yield* functionNameOf(message),
+      args,
+      ...(Predicate.isNullish(className) ? {} : { class: className }),
+      ...(yield* tableOf(message, header.limits)),
+      ...(yield* tableOf(message, header.labels))
+    }
+  })
+
+/** The body's value. An event may have none: then there are no arguments. */
+const parse = ({ body }: StokerMessage, bare: boolean): Decoded<unknown> =>
+  Result.try({
+    try: (): unknown =>
+      bare && body.byteLength === 0 ? {} : JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body)),
+    catch: () => new StokerInvalid({ reason: "it is not JSON in UTF-8", remedy: "Send one JSON object." })
+  })
+
 const traceOf = ({ headers }: StokerMessage) => {
   const value = headers?.[header.traceparent]
   return typeof value === "string" && value.length <= 128 ? { traceparent: value } : {}
@@ -269,14 +330,15 @@ export const decode = (message: StokerMessage, options: DecodeOptions): Decoded<
         Option.getOrUndefined(Result.getSuccess(decodeId(message.messageId)))
       )
     }
-    const parsed = yield* Result.try({
-      try: (): unknown => JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(message.body)),
-      catch: () => new StokerInvalid({ reason: "it is not JSON in UTF-8", remedy: "Send one JSON object." })
-    })
-    if (!isRecord(parsed)) return yield* invalid("it is not a JSON object", "Send one JSON object.")
-    const id = yield* idOf(message, parsed["id"])
+    const bare = isBare(message)
+    // An event's id is known whatever its body is.
+    const known = bare ? yield* idOf(message, undefined) : undefined
+    const parsed = yield* (known === undefined ? parse(message, bare) : withId(known)(parse(message, bare)))
+    if (!bare && !isRecord(parsed)) return yield* invalid("it is not a JSON object", "Send one JSON object.")
+    const id = known ?? (yield* idOf(message, isRecord(parsed) ? parsed["id"] : undefined))
+    const request = bare ? yield* withId(id)(wholeOf(message, parsed)) : parsed
     const { labels, limits, ...asked } = yield* withId(id)(Result.mapError(
-      decodeBody(parsed),
+      decodeBody(request),
       (error) => new StokerInvalid({ reason: `a field is wrong: ${oneLine(error.message)}`, remedy: "Correct it." })
     ))
     const reply = yield* withId(id)(replyOf(message, labels))
@@ -285,5 +347,5 @@ export const decode = (message: StokerMessage, options: DecodeOptions): Decoded<
     const attempt = (yield* withId(id)(whole(message, header.attempt, 1, 1000))) ?? 1
     const returns = (yield* withId(id)(whole(message, header.returns, 0, 1_000_000))) ?? 0
     const job: Job = { ...asked, id, owner, intake, limits: limits ?? {}, ...traceOf(message) }
-    return { job, reply, ...times, attempt, returns, retry }
+    return { job, reply, ...times, attempt, returns, retry, isBare: bare }
   })

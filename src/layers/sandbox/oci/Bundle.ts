@@ -32,6 +32,9 @@ export interface BundleOptions {
 /** Where the guest lies in the skeleton. */
 export const GUEST_PATH = "/.stoker/guest"
 
+/** Where the function host lies in every root. */
+export const FUNCTIONS_PATH = "/.stoker/functions"
+
 /** The job's user inside the sandbox. */
 export const JOB_UID = 1000
 

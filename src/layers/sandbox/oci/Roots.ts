@@ -12,8 +12,10 @@ import { dirname, join } from "node:path"
 import type { SandboxClass } from "../../../schemas/SandboxClass.ts"
 import { rootsOf, SHOWN_AT } from "../../host/Watchdog.ts"
 import { once } from "../../Once.ts"
+import type { HostFunctions } from "../HostFunctions.ts"
 import * as HostRoot from "../HostRoot.ts"
 import type { Check, ProvisionFailed } from "../Sandbox.ts"
+import { FUNCTIONS_PATH } from "./Bundle.ts"
 import { directoryIdentity } from "./DirectoryIdentity.ts"
 import type { Images } from "./Images.ts"
 import * as Tools from "./ImageTools.ts"
@@ -40,6 +42,8 @@ export interface RootsOptions {
   /** Host group of the sandboxes' roots, who alone may run the guest. */
   readonly gid: number
   readonly images: Images
+  /** Into every root it goes. */
+  readonly functions: HostFunctions | undefined
   /** Words that run a program in the watchdog's mount namespace; none where there is none. */
   readonly enter: Option.Option<ReadonlyArray<string>>
   readonly env: Readonly<Record<string, string>>
@@ -142,6 +146,8 @@ export const make = Effect.fnUntraced(function*(options: RootsOptions) {
       catch: (cause) =>
         refused(`making the root ${name}: ${String(cause)}`, "Is the state directory writable and not full?", cause)
     })
+    const { functions } = options
+    if (functions !== undefined) yield* functions.copy(join(instanceDirectory, layers, "ours", FUNCTIONS_PATH))
     const path = join(SHOWN_AT, name)
     yield* Tools.run({
       prefix: options.enter.value,
@@ -163,6 +169,7 @@ export const make = Effect.fnUntraced(function*(options: RootsOptions) {
           )
         ))
     )
+    if (functions !== undefined) yield* functions.mount(join(path, FUNCTIONS_PATH))
     return { name, path, isHosts: false, env } satisfies Root
   }, Effect.uninterruptible)
 
