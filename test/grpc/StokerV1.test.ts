@@ -29,7 +29,7 @@ describe("stoker.v1 from Python", () => {
           assert.strictEqual(told["bobs"], 0)
           assert.deepStrictEqual(told["functions"], [["noop", "Noop"], ["fib", "Fibonacci"], ["command", "command"]])
           assert.deepStrictEqual(told["artefact"], [[0, "what ", "left.txt"], [5, "it le", ""], [10, "ft", ""]])
-          assert.deepStrictEqual(told["no artefact"], ["NOT_FOUND", "no artefact other is kept for api/alice/first"])
+          assert.match(String(told["no artefact"]), /^NOT_FOUND,no artefact other is kept for api\/alice\/first/)
           assert.deepStrictEqual(told["call"], ["{\"number\":3}", "{\"number\":3}", "{\"number\":3}", "{}"])
           assert.strictEqual(told["admin"], "alice")
           assert.deepStrictEqual(told["deleted"], unknown("first"))
