@@ -129,15 +129,9 @@ case $* in *install*) for name in python3 g++ ip; do printf '#!/bin/sh\\n' >"$ST
         "umoci",
         "runsc",
         "docker-registry",
-<<<<<<< HEAD
         "openssl",
         "protoc",
         "grpc_python_plugin"
-=======
-        "protoc",
-        "grpc_python_plugin",
-        "openssl"
->>>>>>> 1a7398cb43134c0f354f0d77c3843747faa3249b
       ]
     ) {
       tree.write(`system/${name}`, "#!/bin/sh\n")
