@@ -30,7 +30,8 @@ export default defineConfig({
   },
   platform: "node",
   plugins: [licences],
-  external: [/^node:/, ...builtinModules],
+  // It is native, and only bundles functions at a worker's start.
+  external: [/^node:/, /^rolldown(?:\/|$)/, ...builtinModules],
   output: {
     dir: process.env.STOKER_BUNDLE_DIR ?? "dist",
     format: "esm",

@@ -4,7 +4,20 @@ import { join } from "node:path"
 
 /** Needs packages of others, so only when it is named. */
 const more = ["peers"]
-const all = ["cold", "warm", "limits", "throughput", "amqp", "noop", "memory", "followers", "start", "compileCache"]
+const all = [
+  "cold",
+  "warm",
+  "limits",
+  "throughput",
+  "amqp",
+  "noop",
+  "memory",
+  "followers",
+  "start",
+  "compileCache",
+  "functions",
+  "grpc"
+]
 const named = process.argv.slice(2)
 const unknown = named.filter((name) => ![...all, ...more].includes(name))
 if (unknown.length > 0) {

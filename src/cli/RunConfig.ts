@@ -22,6 +22,7 @@ const noFlags: SetupFlags = {
   journal: Option.none(),
   state: Option.none(),
   http: Option.none(),
+  functions: [],
   logFormat: Option.none(),
   api: { grpc: Option.none(), http: Option.none(), tls: Option.none(), roles: Option.none() },
   drivers: [],
@@ -85,10 +86,11 @@ const shownApi = ({ tls, webhooks, ...api }: ApiWiring): NonNullable<DaemonConfi
 
 export const showConfig = Effect.fn("RunConfig.showConfig")(
   function*(flags: Pick<SetupFlags, "config" | "state" | "amqp">) {
-    const { amqp, api, config, http, log, stateDirectory } = yield* workerSetup({ ...noFlags, ...flags })
+    const { amqp, api, config, functions, http, log, stateDirectory } = yield* workerSetup({ ...noFlags, ...flags })
     const effective: DaemonConfig = {
       stateDirectory,
       ...fileOf(config),
+      ...(functions.length === 0 ? {} : { functions }),
       ...(Option.isSome(amqp) ? { amqp: { url: masked(Redacted.value(amqp.value)) } } : {}),
       ...(Option.isSome(http) ? { http: { listen: http.value } } : {}),
       ...(Option.isSome(api) ? { api: shownApi(api.value) } : {}),

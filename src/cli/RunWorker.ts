@@ -33,12 +33,15 @@ const QUEUES = {
   "stoker.jobs.low": "stoker.jobs.low"
 }
 
-const readConfigOf = ({ amqp, api, config, http, journal, log, stateDirectory }: WorkerSetup): ReadConfig => ({
+const readConfigOf = (
+  { amqp, api, config, functions, http, journal, log, stateDirectory }: WorkerSetup
+): ReadConfig => ({
   config,
   others: {
     stateDirectory,
     amqp: Option.match(amqp, { onNone: () => "", onSome: Redacted.value }),
     journal: Option.match(journal, { onNone: () => "", onSome: Redacted.value }),
+    functions: functions.join(", "),
     "http.listen": Option.getOrElse(http, () => ""),
     api: Option.match(api, {
       onNone: () => "",
@@ -124,7 +127,7 @@ const life = Effect.fnUntraced(function*(
   levels: Loggers.LogLevels,
   signals: Signals.Signals
 ) {
-  const { amqp, api, config, http, journal, stateDirectory } = setup
+  const { amqp, api, config, functions, http, journal, stateDirectory } = setup
   if (config.classes.some(({ driver }) => driver === "process")) yield* Effect.logWarning(noIsolation)
 
   const telemetry = yield* OtlpOptions.read
@@ -136,6 +139,7 @@ const life = Effect.fnUntraced(function*(
   const worker = layerWorker({
     stateDirectory,
     config,
+    functionFiles: functions,
     embedded: true,
     direct: "direct",
     doors: webhooks === undefined ? noDoors : webhookDoors(webhooks),

@@ -1,5 +1,6 @@
 /** What a worker is started with: flags and environment over the configuration file over the defaults. */
 import { Effect, type LogLevel, Option, type Redacted } from "effect"
+import { resolve } from "node:path"
 import type { WorkerConfig } from "../schemas/WorkerConfig.ts"
 import type { ApiWiring } from "../wiring.ts"
 import { type ApiFlags, apiSetup } from "./ApiSetup.ts"
@@ -15,6 +16,8 @@ export interface SetupFlags extends WorkerFlags {
   readonly state: Option.Option<string>
   /** HOST:PORT for probes and metrics. */
   readonly http: Option.Option<string>
+  /** Modules of functions, from the working directory. */
+  readonly functions: ReadonlyArray<string>
   readonly logFormat: Option.Option<Loggers.LogFormat>
   readonly api: ApiFlags
 }
@@ -31,6 +34,8 @@ export interface WorkerSetup {
   readonly http: Option.Option<string>
   /** The control plane. Absent: its doors stay closed. */
   readonly api: Option.Option<ApiWiring>
+  /** Modules of functions, absolute: the file's and the flags'. */
+  readonly functions: ReadonlyArray<string>
   readonly log: { readonly format: Loggers.LogFormat; readonly level: LogLevel.LogLevel }
 }
 
@@ -38,7 +43,7 @@ export interface WorkerSetup {
 export const workerSetup = Effect.fnUntraced(function*(flags: SetupFlags) {
   const path = yield* configPath(flags.config)
   const file = Option.isSome(path) ? yield* readConfig(path.value) : { path: "", content: {} }
-  const { amqp, http, journal, log = {}, stateDirectory: directory } = file.content
+  const { amqp, functions = [], http, journal, log = {}, stateDirectory: directory } = file.content
   const setup: WorkerSetup = {
     file: path,
     stateDirectory: yield* stateDirectory(
@@ -52,6 +57,10 @@ export const workerSetup = Effect.fnUntraced(function*(flags: SetupFlags) {
     journal: Option.isNone(flags.journal) && journal !== undefined
       ? Option.some(yield* readSecret(file, "journal", journal))
       : flags.journal,
+    functions: [
+      ...functions.map((path) => besideFile(file, path)),
+      ...flags.functions.map((path) => resolve(path))
+    ],
     http: Option.orElse(flags.http, () => Option.fromUndefinedOr(http?.listen)),
     api: yield* apiSetup(flags.api, file),
     log: {

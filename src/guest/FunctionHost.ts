@@ -65,10 +65,13 @@ const carry = Effect.fnUntraced(function*(definition: Definition, { args, attemp
   return resultOf(yield* handler(decoded, { id, owner, attempt, say }))
 })
 
+/** What a SIGTERM does. Heard from the start: one may come with a call's first word. */
+let terminate = (): void => process.exit(TERMINATED)
+
 /** Ends the process with the call's end. */
 const perform = (definition: Definition, invocation: HostInvocation) => {
   const fiber = Effect.runFork(carry(definition, invocation))
-  process.on("SIGTERM", () => fiber.interruptUnsafe())
+  terminate = () => fiber.interruptUnsafe()
   // Nothing is left that could wake the handler: without a word this would look like a success.
   process.once("beforeExit", () => {
     write(STDERR, `${definition.name}: its handler waits for something that never comes\n`)
@@ -100,6 +103,7 @@ const rehearse = async () => {
 /** Reads the one invocation, carries it out, ends the process. `waits`: somebody waits to hear that it is ready. */
 export const serve = async (modules: Modules, waits: boolean): Promise<void> => {
   const definitions = new Map(modules.flatMap(definitionsOf).map((definition) => [`${definition.name}`, definition]))
+  process.on("SIGTERM", () => terminate())
   if (waits) {
     await rehearse()
     write(STDOUT, readyMark)

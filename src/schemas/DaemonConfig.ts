@@ -132,6 +132,10 @@ export const FileClass = Schema.Struct({
     SandboxClass.fields.ioDevices.schema,
     "block devices the limits of I/O are for, such as [\"/dev/vda\"] (default: every disk)"
   ),
+  functions: field(
+    Schema.Boolean,
+    "its ready sandboxes have a function host that waits, so that calls of functions with a handler begin at once"
+  ),
   ceiling: field(FileLimits, "the most a job of this class may ask for"),
   defaults: field(FileLimits, "what a job gets that asks for nothing"),
   pool: field(FilePool, "sandboxes that stand ready (default: as many as slots, at most three times as many)")
@@ -269,6 +273,10 @@ export const DaemonConfig = Schema.Struct({
     "let this worker's own journal keep jobs that may run longer than RabbitMQ lets them be held (25 min)"
   ),
   cron: field(schedulesOf(FileSchedule), "jobs that are started by the clock, once on all workers of one journal"),
+  functions: field(
+    Schema.Array(Schema.NonEmptyString),
+    "files of TypeScript or JavaScript with functions of your own, beside the built-in ones (paths beside this file)"
+  ),
   classes: field(Schema.NonEmptyArray(FileClass), "kinds of sandboxes that jobs may ask for"),
   defaultClass: field(ClassName, "what a job gets that names no class (default: the first)"),
   amqp: field(FileSecret, "RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; without: none)"),

@@ -39,6 +39,7 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["classes.root", { image: "debian:12" }],
   ["classes.cpuset", "0-3"],
   ["classes.ioDevices", ["/dev/vda"]],
+  ["classes.functions", true],
   ...["classes.ceiling", "classes.defaults"].flatMap((at): ReadonlyArray<readonly [string, unknown]> => [
     [`${at}.cpuWeight`, 100],
     [`${at}.memoryHigh`, "200M"],
@@ -51,6 +52,7 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
     [`${at}.ioWrites`, 500]
   ]),
   ["classes.pool.charge", { memory: "256M", cpus: 0.5 }],
+  ["functions", ["my-functions.ts"]],
   ["amqp", { urlFile: "/etc/stoker/amqp-url" }],
   ["journal", { urlEnv: "STOKER_JOURNAL" }],
   ["http", { listen: "127.0.0.1:9464" }],

@@ -105,6 +105,7 @@ export const classOf = (file: FileClass, slots: number): SandboxClass => {
     ...(file.root === undefined ? {} : { root: file.root }),
     ...(file.cpuset === undefined ? {} : { cpuset: file.cpuset }),
     ...(file.ioDevices === undefined ? {} : { ioDevices: file.ioDevices }),
+    ...(file.functions === undefined ? {} : { functions: file.functions }),
     ceiling: limitsOf(file.ceiling, standardCeiling),
     defaults: limitsOf(file.defaults, standardDefaults),
     ...(pool.maximum === 0 ? {} : { pool })

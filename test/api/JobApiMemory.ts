@@ -1,7 +1,7 @@
 /**
  * The control plane without a worker, for tests of doors: jobs live in memory, everybody sees their own and `admin` all.
  * `command` understands some words: `echo TEXT`, `err TEXT`, `exit CODE`, `sleep`, `lines N`, `flood` (as fast as it is
- * read), `drip MS` (a line now and then), `gap` (with bytes that are not kept), `bytes N` (all values, no newline at the
+ * read), `drip MS` (a line now and then), `pace BYTES MS` (the same with so many bytes), `gap` (with bytes that are not kept), `bytes N` (all values, no newline at the
  * end), `queued` (never begins), `nope` (no such program), `defect`.
  */
 import { Clock, Context, Deferred, Effect, Layer, Option, Ref, Schema, Stream, SubscriptionRef } from "effect"
@@ -68,6 +68,7 @@ const functions = [
   view("command", "command", "runs a program.")
 ]
 
+const floodBytes = new Uint8Array(65_536).fill(97)
 const artefactText = bytesOf("what it left")
 
 const make = Effect.gen(function*() {
@@ -143,6 +144,10 @@ const make = Effect.gen(function*() {
         )
       case "drip":
         return Effect.forever(Effect.andThen(write(job, "stdout", bytesOf("drip\n")), Effect.sleep(Number(rest[0]))))
+      case "pace": {
+        const bytes = new Uint8Array(Number(rest[0])).fill(97)
+        return Effect.forever(Effect.andThen(write(job, "stdout", bytes), Effect.sleep(Number(rest[1]))))
+      }
       case "sleep":
       case "flood":
         return Effect.never
@@ -272,7 +277,7 @@ const make = Effect.gen(function*() {
           at: number
         ): Effect.fn.Return<readonly [ReadonlyArray<FollowEvent>, Option.Option<number>]> {
           if (job.flood) {
-            const bytes = new Uint8Array(65_536).fill(97)
+            const bytes = floodBytes
             return [[{ _tag: "Bytes", stream: "stdout", offset: at, bytes }], Option.some(at + bytes.length)]
           }
           if (wait) yield* until(job, (job) => hasEnded(job) || job.produced > at)

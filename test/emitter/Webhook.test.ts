@@ -93,6 +93,7 @@ describe("webhooks", () => {
         assert.strictEqual(view.state, "ended")
         assert.deepStrictEqual(view.outcome, { _tag: "Exited", phase: "run", code: 0 })
         assert.notInclude(body, "not told")
+        assert.notProperty(headers, "traceparent")
       }
     }).pipe(Effect.scoped, Effect.provide(layers)))
 

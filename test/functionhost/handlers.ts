@@ -64,9 +64,10 @@ export const spins = Function.make({
 
 export const sleeps = Function.make({
   name: "sleeps",
-  description: "waits for ever, and says so at its end.",
+  description: "waits for an hour, and says so at its end.",
   args: nothing,
-  handler: (_, { say }) => Effect.andThen(say("asleep"), Effect.never).pipe(Effect.onInterrupt(() => say("woken")))
+  handler: (_, { say }) =>
+    Effect.andThen(say("asleep"), Effect.sleep("1 hour")).pipe(Effect.onInterrupt(() => say("woken")))
 })
 
 export const forgets = Function.make({

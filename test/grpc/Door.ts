@@ -58,7 +58,7 @@ const makeFolder = async () => {
 }
 
 /** What a call of a Python file printed: the JSON of its last line. */
-export const pythonRun = (file: string, port: number, ...args: ReadonlyArray<string>) =>
+export const pythonRun = <A>(file: string, port: number, ...args: ReadonlyArray<string>): Effect.Effect<A> =>
   Effect.promise(async (signal) => {
     const made = await folder()
     const { stdout } = await run(python, [join(import.meta.dirname, file), String(port), made, ...args], {
@@ -66,17 +66,23 @@ export const pythonRun = (file: string, port: number, ...args: ReadonlyArray<str
       maxBuffer: 64 * 1024 * 1024,
       env: { PATH: "/usr/bin:/bin", PYTHONDONTWRITEBYTECODE: "1" }
     })
-    return JSON.parse(stdout.trim().split("\n").at(-1) ?? "null") as never
+    return JSON.parse(stdout.trim().split("\n").at(-1) ?? "null") as A
   })
 
 /** Runs a test with a door of its own; `JobApiMemory.Memory` and `JobApi` are the same as the door's. */
 export const withDoor = <A, E>(
   use: (served: Served) => Effect.Effect<A, E, JobApiMemory.Memory | JobApi | Tls | Scope.Scope>,
-  options: Partial<GrpcOptions> = {}
+  options: Partial<GrpcOptions> = {},
+  tls?: Layer.Layer<Tls>
 ) =>
   Effect.gen(function*() {
     const { server } = yield* Effect.promise(certificates)
-    const services = Layer.mergeAll(JobApiMemory.layer, Functions.layer([fib]), layerFixed(server), layerSecureRandom)
+    const services = Layer.mergeAll(
+      JobApiMemory.layer,
+      Functions.layer([fib]),
+      tls ?? layerFixed(server),
+      layerSecureRandom
+    )
     return yield* Effect.flatMap(make({ listen: "127.0.0.1:0", ...options }), use).pipe(
       Effect.scoped,
       Effect.provide(services)

@@ -14,7 +14,7 @@ describe("what old clients call, from Python", () => {
     () =>
       withDoor(({ port }) =>
         Effect.gen(function*() {
-          const told: Record<"rfd" | "pb" | "jobworker", Record<string, unknown>> = yield* pythonRun(
+          const told = yield* pythonRun<Record<"rfd" | "pb" | "jobworker", Record<string, unknown>>>(
             "old_services.py",
             port
           )

@@ -11,7 +11,7 @@ describe("stoker.v1 from Python", () => {
     () =>
       withDoor(({ port }) =>
         Effect.gen(function*() {
-          const told: Record<string, unknown> = yield* pythonRun("stoker_v1.py", port)
+          const told = yield* pythonRun<Record<string, unknown>>("stoker_v1.py", port)
           assert.deepStrictEqual(told["started"], ["first", "alice", "command", "{\"argv\":[\"echo\",\"hello\"]}"])
           assert.deepStrictEqual(told["events"], ["begun", "output", "ended"])
           assert.strictEqual(told["output"], "hello\n")
@@ -75,7 +75,7 @@ describe("stoker.v1 from Python", () => {
     () =>
       withDoor(({ port }) =>
         Effect.gen(function*() {
-          const told: Record<string, unknown> = yield* pythonRun("stoker_v1_request.py", port)
+          const told = yield* pythonRun<Record<string, unknown>>("stoker_v1_request.py", port)
           assert.strictEqual(told["spoofed"], "alice")
           const { started } = yield* JobApiMemory.Memory
           const [spoofed, full, code] = yield* started

@@ -1,17 +1,22 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schedule } from "effect"
+import { Effect, Fiber, Layer, Schedule, Schema, SubscriptionRef } from "effect"
 import { readdirSync } from "node:fs"
+import { Tls } from "../../src/layers/api/Tls.ts"
+import type { TlsMaterial } from "../../src/layers/api/TlsMaterial.ts"
 import * as JobApiMemory from "../api/JobApiMemory.ts"
+import { certificates } from "../support/Certs.ts"
 import { pythonRun, withDoor } from "./Door.ts"
 
 type Told = Record<string, unknown>
 
 const descriptors = () => readdirSync("/proc/self/fd").length
 
+class NotYet extends Schema.TaggedError<NotYet>()("NotYet", { what: Schema.String, is: Schema.Unknown }) {}
+
 /** Waits until it is so, within a time that a busy machine has. */
 const becomes = <A>(what: string, look: Effect.Effect<A>, isSo: (value: A) => boolean) =>
   look.pipe(
-    Effect.filterOrFail(isSo, (value) => new Error(`${what}: ${JSON.stringify(value)}`)),
+    Effect.filterOrFail(isSo, (value) => new NotYet({ what, is: value })),
     Effect.retry({ schedule: Schedule.spaced("50 millis"), times: 400 })
   )
 
@@ -31,7 +36,7 @@ describe("gRPC's transport, from Python", () => {
     () =>
       withDoor(({ load, port }) =>
         Effect.gen(function*() {
-          const told: Told = yield* pythonRun("transport.py", port, "certificates")
+          const told = yield* pythonRun<Told>("transport.py", port, "certificates")
           assert.strictEqual(told["good"], "NOT_FOUND")
           for (const name of ["no certificate", "expired", "rogue", "plain"]) {
             assert.strictEqual(told[name], "UNAVAILABLE", name)
@@ -53,7 +58,7 @@ describe("gRPC's transport, from Python", () => {
         Effect.gen(function*() {
           const { waiting } = yield* JobApiMemory.Memory
           const before = descriptors()
-          const told: Told = yield* pythonRun("transport.py", port, "calls")
+          const told = yield* pythonRun<Told>("transport.py", port, "calls")
           assert.strictEqual(told["deadline"], "DEADLINE_EXCEEDED")
           assert.isTrue(told["deadline took"])
           assert.strictEqual(told["stream deadline"], "DEADLINE_EXCEEDED")
@@ -66,17 +71,16 @@ describe("gRPC's transport, from Python", () => {
           yield* becomes("followers", waiting, (count) => count === 0)
           yield* becomes("calls", load, ({ calls, connections }) => calls === 0 && connections === 0)
           yield* becomes("descriptors", Effect.sync(descriptors), (now) => now <= before)
-        })
-      ),
+        }), { limits: { keepAliveMs: 1000, keepAliveAnswerMs: 5000 } }),
     90_000
   )
 
   it.live("tells its health and describes itself", () =>
     withDoor(({ port }) =>
       Effect.gen(function*() {
-        const health: Told = yield* pythonRun("transport.py", port, "health")
+        const health = yield* pythonRun<Told>("transport.py", port, "health")
         assert.deepStrictEqual(health["health"], [1, 1, "NOT_FOUND", 1, 3])
-        const told: Told = yield* pythonRun("transport.py", port, "reflection")
+        const told = yield* pythonRun<Told>("transport.py", port, "reflection")
         for (const version of ["v1", "v1alpha"]) {
           assert.deepStrictEqual(told[`services ${version}`], services)
           assert.deepStrictEqual(told[`described ${version}`], [
@@ -95,7 +99,7 @@ describe("gRPC's transport, from Python", () => {
     withDoor(
       ({ port }) =>
         Effect.gen(function*() {
-          const health: Told = yield* pythonRun("transport.py", port, "health")
+          const health = yield* pythonRun<Told>("transport.py", port, "health")
           assert.deepStrictEqual(health["health"], [2, 2, "NOT_FOUND", 2, 3])
         }),
       { ready: Effect.succeed(false) }
@@ -104,13 +108,85 @@ describe("gRPC's transport, from Python", () => {
   it.live(
     "answers others while a thousand connections are idle and hundreds never finish their handshake",
     () =>
-      withDoor(({ load, port }) =>
-        Effect.gen(function*() {
-          const told: Told = yield* pythonRun("transport.py", port, "crowd", "1000", "700")
-          assert.strictEqual(told["answered among them"], "NOT_FOUND")
-          yield* becomes("connections", load, ({ connections }) => connections === 0)
-        })
+      withDoor(
+        ({ load, port }) =>
+          Effect.gen(function*() {
+            const told = yield* pythonRun<Told>("transport.py", port, "crowd", "1000", "600")
+            assert.strictEqual(told["answered among them"], "NOT_FOUND")
+            assert.strictEqual(told["half"], "answered")
+            assert.isTrue(told["mute ones are closed"])
+            yield* becomes("connections", load, ({ connections }) => connections === 0)
+          }),
+        { limits: { handshakeMs: 5000, requestMs: 1000 } }
       ),
     120_000
   )
+
+  it.live("lets one caller have so many connections, and those who say nothing make room", () =>
+    withDoor(
+      ({ load, port }) =>
+        Effect.gen(function*() {
+          const told = yield* pythonRun<Told>("transport.py", port, "too_many")
+          assert.isTrue(told["one more of mine"])
+          assert.strictEqual(told["somebody else's"], "NOT_FOUND")
+          assert.strictEqual(told["in a silent one's place"], "NOT_FOUND")
+          assert.isTrue(told["silent"])
+          yield* becomes("connections", load, ({ connections }) => connections === 0)
+        }),
+      { limits: { connections: { all: 9, ofOne: 4, shaking: 3 }, handshakeMs: 20_000 } }
+    ), 60_000)
+
+  it.live("stays whatever frames are sent", () =>
+    withDoor(
+      ({ load, port }) =>
+        Effect.gen(function*() {
+          const told = yield* pythonRun<Told>("transport.py", port, "oddities")
+          assert.strictEqual(told["after"], "NOT_FOUND")
+          // A word in a status of thousands of characters is cut, since clients refuse such headers.
+          assert.strictEqual(told["long id"], "INVALID_ARGUMENT")
+          assert.strictEqual(told["surrogate"], "OK")
+          for (const [name, answer] of Object.entries(told["odd"] as Told)) {
+            assert.include(["answered", "closed"], answer, name)
+          }
+          yield* becomes("connections", load, ({ connections }) => connections === 0)
+        }),
+      { limits: { requestMs: 1000 } }
+    ), 60_000)
+
+  it.live("ends in time although somebody follows, who is told to try elsewhere", () =>
+    Effect.gen(function*() {
+      let told: Fiber.Fiber<ReadonlyArray<string>> | undefined
+      yield* withDoor(({ port }) =>
+        Effect.gen(function*() {
+          const { waiting } = yield* JobApiMemory.Memory
+          told = yield* Effect.forkDetach(pythonRun<ReadonlyArray<string>>("ending.py", port))
+          yield* becomes("followers", waiting, (count) => count > 0)
+        }), { limits: { graceMs: 200 } })
+      if (told === undefined) return assert.fail("nobody followed")
+      assert.deepStrictEqual(yield* Fiber.join(told), ["UNAVAILABLE", "the worker goes away. Try again in a moment."])
+    }), 60_000)
+
+  it.live("shows a new certificate and keeps the streams there are", () =>
+    Effect.gen(function*() {
+      const { nextServer, server } = yield* Effect.promise(certificates)
+      const materials = yield* SubscriptionRef.make<TlsMaterial>(server)
+      const tls = Layer.succeed(Tls, {
+        material: SubscriptionRef.get(materials),
+        changes: SubscriptionRef.changes(materials)
+      })
+      yield* withDoor(
+        ({ port }) =>
+          Effect.gen(function*() {
+            const { waiting } = yield* JobApiMemory.Memory
+            const told = yield* Effect.forkChild(pythonRun<Told>("reload.py", port))
+            yield* becomes("followers", waiting, (count) => count > 0)
+            yield* SubscriptionRef.set(materials, nextServer)
+            const { after, before, lines } = yield* Fiber.join(told)
+            assert.notStrictEqual(before, after)
+            assert.isTrue(lines)
+          }),
+        {},
+        tls
+      )
+    }), 60_000)
 })

@@ -2,7 +2,6 @@
 import socket
 import ssl
 import sys
-import threading
 import time
 
 import grpc
@@ -39,9 +38,9 @@ def connect(credentials):
         return refused(lambda: rpc.JobServiceStub(made).Status(pb.StatusRequest(id="x"), timeout=3))[0]
 
 
-def context(protocols, version=None):
+def context(protocols, version=None, name="alice"):
     made = ssl.create_default_context(cafile=f"{folder}/certs/ca.crt")
-    made.load_cert_chain(f"{folder}/certs/alice.crt", f"{folder}/certs/alice.key")
+    made.load_cert_chain(f"{folder}/certs/{name}.crt", f"{folder}/certs/{name}.key")
     if version is not None:
         made.minimum_version = made.maximum_version = version
     if protocols:
@@ -54,7 +53,7 @@ def handshake(version, protocols):
     try:
         with socket.create_connection(("localhost", int(port)), 5) as raw:
             with context(protocols, version).wrap_socket(raw, server_hostname="localhost") as tls:
-                tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+                tls.sendall(PREFACE)
                 return len(tls.recv(1)) == 1
     except (ssl.SSLError, ConnectionError) as error:
         return type(error).__name__
@@ -143,26 +142,119 @@ def reflection():
         ]
 
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+def connected(name="alice"):
+    raw = socket.create_connection(("localhost", int(port)), 30)
+    tls = context(["h2"], name=name).wrap_socket(raw, server_hostname="localhost")
+    tls.sendall(PREFACE)
+    return tls
+
+
+def is_closed(held):
+    """Whether the other side ends the connection, before our patience ends."""
+    try:
+        held.settimeout(30)
+        while held.recv(65536):
+            pass
+        return True
+    except (ConnectionError, ssl.SSLError):
+        return True
+    except TimeoutError:
+        return False
+
+
+def frame(kind, flags, stream, payload):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def by_hand(path=b"/stoker.v1.JobService/Status", body=bytes([0, 0, 0, 0, 100]), **more):
+    """What comes of a call whose frames are made here; without END_STREAM, so that it never goes on."""
+    fields = {
+        b":method": b"POST",
+        b":scheme": b"https",
+        b":path": path,
+        b":authority": b"localhost",
+        b"content-type": b"application/grpc",
+        b"te": b"trailers",
+        **{name.replace("_", "-").encode(): value for name, value in more.items()},
+    }
+    # HPACK: each a literal with a new name, nothing kept, no Huffman.
+    block = b"".join(
+        b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in fields.items()
+    )
+    tls = connected()
+    tls.sendall(frame(1, 4, 1, block) + frame(0, 0, 1, body))
+    reader = tls.makefile("rb")
+    while True:
+        head = reader.read(9)
+        if len(head) < 9:
+            return "closed"
+        length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+        reader.read(length)
+        if kind == 4 and flags == 0:
+            tls.sendall(frame(4, 1, 0, b""))
+        if kind in (1, 3):
+            return "answered"
+
+
 def crowd():
     """Many connections that do nothing, shake hands for ever, or send half a request."""
-    held = []
-    for _ in range(int(sys.argv[4])):
-        tls = context(["h2"]).wrap_socket(socket.create_connection(("localhost", int(port)), 20), server_hostname="localhost")
-        tls.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
-        held.append(tls)
-    for _ in range(int(sys.argv[5])):
-        held.append(socket.create_connection(("localhost", int(port)), 20))
+    idle, silent = int(sys.argv[4]), int(sys.argv[5])
+    held = [connected() for _ in range(idle)]
+    mute = [socket.create_connection(("localhost", int(port)), 30) for _ in range(silent)]
     told["answered among them"] = connect(grpc.ssl_channel_credentials(*material("bob")))
-    half = context(["h2"]).wrap_socket(socket.create_connection(("localhost", int(port)), 20), server_hostname="localhost")
-    half.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-    told["half"] = half.version()
-    tell(told)
-    sys.stdout.flush()
-    for line in sys.stdin:
-        break
+    told["half"] = by_hand()
+    told["mute ones are closed"] = all([is_closed(one) for one in mute])
+    told["held"] = len(held)
 
 
-parts = {"certificates": certificates, "calls": calls, "health": health, "reflection": reflection, "crowd": crowd}
+def oddities():
+    """Frames that no library sends. The server must stay; what it answers is its own matter."""
+    odd = {
+        "bytes in the path": by_hand(b"/stoker.v1.JobService/\xff\xfe%\x80"),
+        "newline in the path": by_hand(b"/x\r\nset: 1"),
+        "percent": by_hand(b"/%zz/%"),
+        "no path": by_hand(b""),
+        "timeout": by_hand(grpc_timeout=b"99999999S"),
+        "bad timeout": by_hand(grpc_timeout=b"soon"),
+        "encoding": by_hand(grpc_encoding=b"rot13", body=bytes([1, 0, 0, 0, 1, 0])),
+        "length": by_hand(body=bytes([0, 255, 255, 255, 255])),
+        "content type": by_hand(content_type=b"text/plain"),
+        "binary header": by_hand(x_bin=b"\xff!"),
+    }
+    told["odd"] = odd
+    told["after"] = connect(grpc.ssl_channel_credentials(*material("bob")))
+    told["long id"] = refused(lambda: stub.Status(pb.StatusRequest(id="é" * 20_000), timeout=20))[0]
+    told["surrogate"] = refused(
+        lambda: stub.Start(
+            pb.StartRequest(id="surrogate", call=pb.Call(function="noop", args_json='{"a": "\\ud800"}')), timeout=20
+        )
+    )[0]
+
+
+def too_many():
+    """More connections than one caller may have, and than there may be."""
+    mine = [connected() for _ in range(4)]
+    told["one more of mine"] = is_closed(connected())
+    told["somebody else's"] = connect(grpc.ssl_channel_credentials(*material("bob")))
+    theirs = [connected(name) for name in ("bob", "bob", "bob", "admin")]
+    # The place that is left goes to whoever came last; who says nothing makes room for who does.
+    mute = socket.create_connection(("localhost", int(port)), 30)
+    told["in a silent one's place"] = connect(grpc.ssl_channel_credentials(*material("admin")))
+    told["silent"] = is_closed(mute)
+    told["held"] = len(mine) + len(theirs)
+
+
+parts = {
+    "certificates": certificates,
+    "calls": calls,
+    "health": health,
+    "reflection": reflection,
+    "crowd": crowd,
+    "oddities": oddities,
+    "too_many": too_many,
+}
 parts[sys.argv[3]]()
-if sys.argv[3] != "crowd":
-    tell(told)
+tell(told)

@@ -28,7 +28,7 @@ const big = Buffer.alloc(3000, "0123456789")
 
 /** One of each, as bytes and as what they mean. */
 const said: ReadonlyArray<readonly [bytes: Buffer, frame: Protocol.GuestFrame]> = [
-  [wire(0x81, 0, u32(1)), { _tag: "Ready", seq: 0, version: 1 }],
+  [wire(0x81, 0, u32(2)), { _tag: "Ready", seq: 0, version: 2 }],
   [wire(0x82, 1, Buffer.alloc(0)), { _tag: "Ok", seq: 1 }],
   [wire(0x83, 2, Buffer.concat([u32(2), text("exec größe")])), { _tag: "Fail", seq: 2, errno: 2, text: "exec größe" }],
   [wire(0x84, 0xffff_ffff, u32(42)), { _tag: "Started", seq: 0xffff_ffff, pid: 42 }],
@@ -138,7 +138,7 @@ describe("Decoder", () => {
     ["the largest length there is", Buffer.from([255, 255, 255, 255, 0x88, 0, 0, 0, 0]), /Data of 4294967295/],
     ["empty output", wire(0x85, 0, Buffer.alloc(0)), /Stdout of 0/],
     ["an Ok with a payload", wire(0x82, 0, u32(0)), /Ok of 4/],
-    ["another version", wire(0x81, 0, u32(2)), /speaks version 2, this worker 1.*native\/build/],
+    ["another version", wire(0x81, 0, u32(3)), /speaks version 3, this worker 2.*native\/build/],
     [
       "a Fail whose text is longer than its frame",
       wire(0x83, 0, Buffer.concat([u32(1), u32(99), u32(0)])),

@@ -35,10 +35,6 @@ beforeAll(async () => {
     "src/index.ts": `/** One. */\nexport { text } from "./Lazy.ts"\n`,
     "src/testing.ts": "export const two: number = 2\n",
     "src/conformance.ts": "export const three: number = 3\n",
-    "src/client.ts": "export const four: number = 4\n",
-    "src/functions/Hosted.ts": "export const five: number = 5\n",
-    "src/guest/FunctionHost.ts": "export const six: number = 6\n",
-    "src/guest/stoker.ts": "export const seven: number = 7\n",
     "build/native/guest": "#!/bin/sh\n",
     "old.cjs": oldNode
   }).copy("scripts", "rolldown.config.mjs", "tsconfig.json", "tsconfig.lib.json", "package.json").linkPackages()
@@ -77,16 +73,8 @@ describe("scripts/build", () => {
     assert.deepStrictEqual(names.filter((name) => /\.(?:js|ts)$/.test(name)).toSorted(), [
       "Lazy.d.ts",
       "Lazy.js",
-      "client.d.ts",
-      "client.js",
       "conformance.d.ts",
       "conformance.js",
-      "functions/Hosted.d.ts",
-      "functions/Hosted.js",
-      "guest/FunctionHost.d.ts",
-      "guest/FunctionHost.js",
-      "guest/stoker.d.ts",
-      "guest/stoker.js",
       "index.d.ts",
       "index.js",
       "layers/journal/sqliteWorker.d.ts",

@@ -109,7 +109,7 @@ describe("npm pack", () => {
     const known = [
       /^(dist\/)?package\.json$/,
       /^(README\.md|LICENSE)$/,
-      /^dist\/(stoker|THIRD-PARTY\.txt|[\w.-]+\.mjs)$/,
+      /^dist\/(stoker|THIRD-PARTY\.txt|functions\.cjs|[\w.-]+\.mjs)$/,
       /^dist\/native\/(guest|launch|watchdog)$/,
       /^dist\/lib\/[\w/]+\.(js|d\.ts)$/,
       /^native\/([\w/]+\.[ch]|build)$/,

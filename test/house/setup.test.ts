@@ -129,7 +129,9 @@ case $* in *install*) for name in python3 g++ ip; do printf '#!/bin/sh\\n' >"$ST
         "umoci",
         "runsc",
         "docker-registry",
-        "openssl"
+        "openssl",
+        "protoc",
+        "grpc_python_plugin"
       ]
     ) {
       tree.write(`system/${name}`, "#!/bin/sh\n")

@@ -46,6 +46,11 @@ export const worker = Command.make(
     ),
     drivers: driver,
     defaultClass: Flags.sandboxClass,
+    functions: Flag.String("functions").pipe(
+      Flag.withDescription("Offer the functions that this file of TypeScript or JavaScript exports; may be repeated"),
+      Flag.withMetavar("FILE"),
+      Flag.between(0, 100)
+    ),
     http: Flag.String("http").pipe(
       Flag.withDescription("Serve /livez, /readyz and /metrics there, for probes (default: on the admin socket only)"),
       Flag.withMetavar("HOST:PORT"),
@@ -101,6 +106,7 @@ export const worker = Command.make(
       description: "One queue for many hosts"
     },
     { command: "AMQP_URL=amqp://guest:guest@localhost:5672 stoker worker", description: "CodeBench clients as well" },
+    { command: "stoker worker --functions my-functions.ts", description: "With functions of your own" },
     { command: "stoker worker --config /etc/stoker/stoker.json", description: "As the file says" }
   ])
 )

@@ -53,9 +53,13 @@ export interface Fault {
   readonly remedy: string
 }
 
+/** For those that have no remedy of their own. */
+const usualRemedy = (tag: string): string =>
+  tag === "ArtefactNotFound" ? "The job's status names the files it left." : "Try again later."
+
 /** What is told of an error. */
 export const faultOf = (error: ApiError | ArtefactNotFound | Unauthenticated): Fault => ({
   kind: kinds[error._tag],
   reason: "reason" in error ? error.reason : error.message,
-  remedy: "remedy" in error ? error.remedy : ""
+  remedy: "remedy" in error && error.remedy !== undefined ? error.remedy : usualRemedy(error._tag)
 })

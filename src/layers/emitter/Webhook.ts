@@ -116,6 +116,8 @@ export const make = Effect.fnUntraced(function*(options: WebhookOptions) {
     )
     const { status } = yield* Effect.scoped(client.execute(request)).pipe(
       Effect.timeout(options.timeout ?? "10 seconds"),
+      // Our traces are nobody else's.
+      Effect.provideService(HttpClient.TracerPropagationEnabled, false),
       Effect.mapError(({ message }): Failed => ({ isFinal: false, why: message }))
     )
     return yield* Effect.fromResult(verdict(status))

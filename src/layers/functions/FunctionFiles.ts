@@ -23,14 +23,12 @@ const PROBE_MS = 10_000
 /** Of what it says the last characters are told. */
 const MOST_SAID = 2000
 
-/** The built-in functions' host, made by scripts/build: the package has it, a checkout does not. */
-const prebuilt = fileURLToPath(
-  {
-    source: new URL("../../../build/functions/", import.meta.url),
-    modules: new URL("../../../functions/", import.meta.url),
-    bundle: new URL("./functions/", import.meta.url)
-  }[built]
-)
+/** The bundle of the built-in functions, made by scripts/build. In a checkout it would be older than its sources. */
+const prebuilt = {
+  source: undefined,
+  modules: fileURLToPath(new URL("../../../", import.meta.url)),
+  bundle: fileURLToPath(new URL("./", import.meta.url))
+}[built]
 
 export interface Loaded {
   /** Of the files. */
@@ -206,18 +204,22 @@ export const load = Effect.fn("FunctionFiles.load")(function*(options: {
     return yield* refused([file], "there is no such file", "Give a file of TypeScript or JavaScript.")
   }
   const Bundler = yield* Effect.promise(() => import("./Bundler.ts"))
-  let directory = prebuilt
-  if (files.length > 0 || !existsSync(join(prebuilt, HostProgram.BUNDLE))) {
-    const code = yield* Bundler.bundle(files)
-    directory = join(resolve(options.stateDirectory), "functions", nameOf(code))
-    const isNew = !existsSync(directory)
-    const place = isNew ? yield* keep(directory, code) : directory
-    yield* Effect.gen(function*() {
-      const names = yield* probe(files, place, isNew ? join(place, HostProgram.CACHE) : undefined)
-      yield* checkNames(files, names, options.taken)
-    }).pipe(Effect.tapError(() => isNew ? Effect.promise(() => fs.rm(place, { recursive: true })) : Effect.void))
-    if (isNew) yield* settle(place, directory)
-  }
+  const code = files.length === 0 && prebuilt !== undefined
+    ? yield* Effect.tryPromise({
+      try: () => fs.readFile(join(prebuilt, HostProgram.BUNDLE), "utf8"),
+      catch: (cause) => refused([prebuilt], `${HostProgram.BUNDLE} is missing`, "Install the package anew.", cause)
+    })
+    : yield* Bundler.bundle(files)
+  const directory = join(resolve(options.stateDirectory), "functions", nameOf(code))
+  const isNew = !existsSync(directory)
+  const place = isNew ? yield* keep(directory, code) : directory
+  yield* Effect.gen(function*() {
+    const names = yield* probe(files, place, isNew ? join(place, HostProgram.CACHE) : undefined)
+    yield* checkNames(files, names, options.taken)
+  }).pipe(
+    Effect.tapError(() => isNew ? Effect.promise(() => fs.rm(place, { recursive: true, force: true })) : Effect.void)
+  )
+  if (isNew) yield* settle(place, directory)
   const loaded = yield* Effect.try({
     try: () => Bundler.load(join(directory, HostProgram.BUNDLE)) as { readonly modules: ReadonlyArray<{}> },
     catch: (cause) =>

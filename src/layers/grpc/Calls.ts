@@ -100,9 +100,23 @@ const drained = (call: Out): Effect.Effect<void> =>
     return Effect.sync(() => void call.off("drain", go))
   })
 
-/** A cancelled call neither drains nor calls back: then the fiber is interrupted. */
+/**
+ * Hands messages over while there is room, and goes on when half of it is free again. A cancelled call neither drains nor
+ * calls back: then the fiber is interrupted.
+ */
 const sender = (call: Out, encode: (init: Init) => Buffer) => {
   let underWay = 0
+  let goOn: (() => void) | undefined
+  const written = (bytes: number) => () => {
+    underWay -= bytes
+    if (goOn === undefined || underWay > UNDER_WAY / 2 || call.writableLength > call.writableHighWaterMark / 2) return
+    const go = goOn
+    goOn = undefined
+    go()
+  }
+  const room = Effect.callback<void>((resume) => {
+    goOn = () => resume(Effect.void)
+  })
   const from = (inits: ReadonlyArray<Init>, first: number): Effect.Effect<void> =>
     Effect.suspend(() => {
       for (let at = first; at < inits.length; at++) {
@@ -110,12 +124,8 @@ const sender = (call: Out, encode: (init: Init) => Buffer) => {
         if (init === undefined) continue
         const frame = encode(init)
         underWay += frame.length
-        if (underWay >= UNDER_WAY) {
-          underWay = 0
-          const written = Effect.callback<void>((resume) => void call.write(frame, () => resume(Effect.void)))
-          return Effect.andThen(written, from(inits, at + 1))
-        }
-        if (!call.write(frame)) return Effect.andThen(drained(call), from(inits, at + 1))
+        const takesMore = call.write(frame, written(frame.length))
+        if (!takesMore || underWay >= UNDER_WAY) return Effect.andThen(room, from(inits, at + 1))
       }
       return Effect.void
     })

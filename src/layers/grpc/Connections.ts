@@ -24,6 +24,9 @@ interface Connection {
     readonly socket: TLSSocket
     readonly identity: Result.Result<Caller, Unauthenticated>
     readonly endsMs: number
+    /** At the last look, and for how many looks it has been the same. */
+    bytesRead: number
+    quiet: number
   }
 }
 
@@ -94,7 +97,13 @@ export class Connections {
     }
     this.#shaking.delete(connection)
     this.#ofOne.set(name, count + 1)
-    connection.secured = { socket, identity, endsMs: Date.parse(socket.getPeerCertificate().valid_to) }
+    connection.secured = {
+      socket,
+      identity,
+      endsMs: Date.parse(socket.getPeerCertificate().valid_to),
+      bytesRead: 0,
+      quiet: 0
+    }
     socket.once("close", () => this.#forget(connection))
     return true
   }
@@ -110,6 +119,21 @@ export class Connections {
 
   get size(): number {
     return this.#open.size
+  }
+
+  /**
+   * Ends those that have said nothing for so many looks, not even that they are there. grpc-js ends its session then, but its
+   * socket stays open for as long as the last bytes cannot go out: for ever, if the peer is gone.
+   */
+  look(mostQuiet: number): void {
+    for (const connection of this.#open.values()) {
+      const { secured } = connection
+      if (secured === undefined) continue
+      const { bytesRead } = secured.socket
+      secured.quiet = bytesRead === secured.bytesRead ? secured.quiet + 1 : 0
+      secured.bytesRead = bytesRead
+      if (secured.quiet >= mostQuiet) this.#close(connection)
+    }
   }
 
   /** Ends those that have not come to anything; for the server's end. */

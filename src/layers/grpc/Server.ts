@@ -31,7 +31,10 @@ export interface ServeLimits {
   readonly requestMs?: number
   /** A connection without a call is closed after so long. */
   readonly idleMs?: number
-  /** A peer that says nothing for so long is asked whether it is there, and closed if it does not answer for `keepAliveAnswerMs`. */
+  /**
+   * Every peer is asked so often whether it is there, and closed if it does not answer for `keepAliveAnswerMs`. That is how a
+   * follower is noticed that went away while it did not read: Node reads no socket whose writes are stuck, not even its end.
+   */
   readonly keepAliveMs?: number
   readonly keepAliveAnswerMs?: number
   /** At the end: for calls to come to theirs, before they are told to try elsewhere. */
@@ -45,10 +48,13 @@ const standard = {
   handshakeMs: 10_000,
   requestMs: 20_000,
   idleMs: 600_000,
-  keepAliveMs: 30_000,
-  keepAliveAnswerMs: 15_000,
+  keepAliveMs: 10_000,
+  keepAliveAnswerMs: 20_000,
   graceMs: 3000
 } satisfies ServeLimits
+
+/** For the last answers to get out, at the end. */
+const LAST_BYTES = "1 second"
 
 /** What is served, where, and to whom. */
 export interface ServeOptions {
@@ -184,26 +190,32 @@ export const serve = Effect.fnUntraced(function*(
   // Of those without a good certificate. They are told by TLS; a line of the log for each would be theirs to write.
   server.on("tlsClientError", (_, socket) => void socket.destroy())
 
-  const callsEnded = Effect.callback<void>((resume) => grpc.tryShutdown(() => resume(Effect.void)))
+  // grpc-js's own word on it comes at once: Node's `close` has marked the sessions already (grpc-js 1.14, Node 24).
+  const callsEnded = FiberSet.awaitEmpty(running)
+  const bytesOut = Effect.repeat(Effect.andThen(Effect.sleep("10 millis"), Effect.sync(() => connections.size)), {
+    until: (count) => count === 0
+  })
   yield* Effect.addFinalizer(() =>
     Effect.gen(function*() {
       yield* options.onEnd ?? Effect.void
       server.close()
       connections.closeShaking()
-      yield* callsEnded.pipe(
-        Effect.timeoutOrElse({
-          duration: limits.graceMs,
-          // They answer that the worker goes away; a moment for that to get out.
-          orElse: () => Effect.andThen(FiberSet.clear(running), Effect.sleep("100 millis"))
-        })
-      )
+      grpc.tryShutdown(() => undefined)
+      // Who is interrupted answers that the worker goes away.
+      yield* Effect.timeoutOrElse(callsEnded, { duration: limits.graceMs, orElse: () => FiberSet.clear(running) })
+      yield* Effect.timeoutOption(bytesOut, LAST_BYTES)
     }).pipe(
       Effect.ensuring(Effect.sync(() => {
         grpc.forceShutdown()
         connections.closeAll()
       })),
-      within("the gRPC server", limits.graceMs + 2000)
+      within("the gRPC server", limits.graceMs + 3000)
     )
+  )
+  // One look more than an answer takes, since a look may come right before a question.
+  const mostQuiet = Math.ceil((limits.keepAliveMs + limits.keepAliveAnswerMs) / limits.keepAliveMs) + 1
+  yield* Effect.forkScoped(
+    Effect.forever(Effect.andThen(Effect.sleep(limits.keepAliveMs), Effect.sync(() => connections.look(mostQuiet))))
   )
   const port = yield* listening(server, options.listen)
   yield* follow(tls, (material) => server.setSecureContext(secureContext(material)))

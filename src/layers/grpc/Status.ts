@@ -10,13 +10,21 @@ import { ErrorInfoSchema } from "./gen/google/rpc/error_details_pb.js"
 import { StatusSchema } from "./gen/google/rpc/status_pb.js"
 import { Declined, type Refusal } from "./Service.ts"
 
-/** Clients refuse headers beyond 8 KiB in all; the sentence is in them twice, once with three bytes for one. */
-const MOST_CHARACTERS = 1000
+/** Clients refuse headers beyond 8 KiB in all; the sentence is in them twice. Characters as they are sent, `%C3%A9` for é. */
+const MOST_SENT = 2000
+const MOST_REMEDY_SENT = 1000
 
 /** grpc-js encodes it as a URI, which throws where half a surrogate pair stands alone. */
-const sentence = (text: string): string => {
+const sentence = (text: string, most = MOST_SENT): string => {
   const whole = text.toWellFormed()
-  return whole.length <= MOST_CHARACTERS ? whole : `${whole.slice(0, MOST_CHARACTERS).toWellFormed()}…`
+  let sent = 0
+  let end = 0
+  for (const character of whole) {
+    sent += encodeURI(character).length
+    if (sent > most) return `${whole.slice(0, end)}…`
+    end += character.length
+  }
+  return whole
 }
 
 const told = (kind: Kind, reason: string, remedy: string): StatusObject => {
@@ -24,7 +32,7 @@ const told = (kind: Kind, reason: string, remedy: string): StatusObject => {
   const info = create(ErrorInfoSchema, {
     reason: kind.name.toUpperCase().replaceAll("-", "_"),
     domain: "stoker",
-    metadata: { remedy: sentence(remedy) }
+    metadata: { remedy: sentence(remedy, MOST_REMEDY_SENT) }
   })
   const status = create(StatusSchema, { code: kind.grpc, message: details, details: [anyPack(ErrorInfoSchema, info)] })
   const metadata = new Metadata()

@@ -7,6 +7,7 @@ import type { Caller } from "../../schemas/Access.ts"
 import type { Unauthenticated } from "../api/Fault.ts"
 import { callerOf, type IdentityField } from "../api/Identity.ts"
 import type { Tokens } from "../api/Tokens.ts"
+import { nowMs } from "../Now.ts"
 
 const socketOf = ({ source }: HttpServerRequest.HttpServerRequest): TLSSocket | undefined =>
   source instanceof IncomingMessage && source.socket instanceof TLSSocket ? source.socket : undefined
@@ -18,23 +19,39 @@ export const fromOf = (request: HttpServerRequest.HttpServerRequest): string | u
   return `${remoteAddress.includes(":") ? `[${remoteAddress}]` : remoteAddress}:${remotePort}`
 }
 
-/** A certificate that TLS found good comes first; a bad one is none. A connection's is looked at once. */
+interface Shown {
+  readonly caller: Result.Result<Caller, Unauthenticated>
+  /** When the certificate ends. Milliseconds since 1970. */
+  readonly untilMs: number
+}
+
+const ended: Unauthenticated = {
+  _tag: "Unauthenticated",
+  reason: "the certificate has ended since the connection was made",
+  remedy: "Renew it, and connect again: stoker certs renew NAME"
+}
+
+/** A certificate that TLS found good comes first; a bad one is none. A connection's is read once, and looked at until it ends. */
 export const make = (field: IdentityField, tokens: Tokens["Service"]) => {
-  const known = new WeakMap<TLSSocket, Result.Result<Caller, Unauthenticated>>()
-  const shown = (socket: TLSSocket | undefined, from: string | undefined) => {
-    if (socket === undefined) return callerOf(undefined, field, from)
+  const known = new WeakMap<TLSSocket, Shown>()
+  const shownBy = (socket: TLSSocket, from: string | undefined): Shown => {
     const before = known.get(socket)
     if (before !== undefined) return before
-    const caller = callerOf(socket.authorized ? socket.getPeerCertificate() : undefined, field, from)
-    known.set(socket, caller)
-    return caller
+    const certificate = socket.authorized ? socket.getPeerCertificate() : undefined
+    const shown = { caller: callerOf(certificate, field, from), untilMs: Date.parse(certificate?.valid_to ?? "") }
+    known.set(socket, shown)
+    return shown
   }
-  return (request: HttpServerRequest.HttpServerRequest): Effect.Effect<Caller, Unauthenticated> =>
-    Effect.suspend(() => {
+  return Effect.fnUntraced(
+    function*(request: HttpServerRequest.HttpServerRequest): Effect.fn.Return<Caller, Unauthenticated> {
       const socket = socketOf(request)
       const from = fromOf(request)
-      return tokens.accepted && socket?.authorized !== true
-        ? Effect.flatMap(tokens.callerOf(request.headers["authorization"], from), Effect.fromResult)
-        : Effect.fromResult(shown(socket, from))
-    })
+      if (tokens.accepted && socket?.authorized !== true) {
+        return yield* Effect.fromResult(yield* tokens.callerOf(request.headers["authorization"], from))
+      }
+      if (socket === undefined) return yield* Effect.fromResult(callerOf(undefined, field, from))
+      const { caller, untilMs } = shownBy(socket, from)
+      return untilMs <= (yield* nowMs) ? yield* Effect.fail(ended) : yield* Effect.fromResult(caller)
+    }
+  )
 }

@@ -135,13 +135,15 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
         return void Queue.offerUnsafe(running.events, { _tag: "Started" })
       case "Exit": {
         if (frame.seq !== running?.seq || running.ended) return
+        const { events, prelude } = running
         running.ended = true
-        running.prelude?.end(frame.end)
         const exit: PhaseExit = frame.end.kind === "exited"
           ? { _tag: "Exited", code: frame.end.code }
           : { _tag: "Signalled", signal: frame.end.signal }
-        Queue.offerUnsafe(running.events, { _tag: "Exited", exit, maxRssBytes: frame.maxRssKiB * 1024 })
-        return void Queue.endUnsafe(running.events)
+        Queue.offerUnsafe(events, { _tag: "Exited", exit, maxRssBytes: frame.maxRssKiB * 1024 })
+        Queue.endUnsafe(events)
+        // Last of all: whoever waits for it may start the next one inside this call.
+        return prelude?.end(frame.end)
       }
       case "Ok":
       case "Data":

@@ -55,11 +55,12 @@ export const told = (
     }
   })
 
-const withoutSecurity = (operations: object) =>
+/** An empty list at an operation would say: nobody need say who it is. */
+const withoutSecurity = (operations: Readonly<Record<string, object>>) =>
   Object.fromEntries(
-    Object.entries(operations).map(([method, { security: _, ...operation }]: [string, Record<string, unknown>]) => [
+    Object.entries(operations).map(([method, operation]) => [
       method,
-      operation
+      Object.fromEntries(Object.entries(operation).filter(([name]) => name !== "security"))
     ])
   )
 
@@ -67,7 +68,9 @@ const withoutSecurity = (operations: object) =>
 export const withIdentity = (spec: Record<string, unknown>): Record<string, unknown> => ({
   ...spec,
   paths: Object.fromEntries(
-    Object.entries(spec["paths"] as Record<string, object>).map(([path, all]) => [path, withoutSecurity(all)])
+    Object.entries(spec["paths"] as Record<string, Record<string, object>>).map((
+      [path, all]
+    ) => [path, withoutSecurity(all)])
   ),
   security: [{ certificate: [] }, { token: [] }],
   components: {
