@@ -99,8 +99,10 @@ export { PostFailed, wait, WaitArgs } from "./functions/Wait.ts"
 export type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 export {
   type AmqpWiring,
+  type ApiWiring,
   type Doors,
   type JournalWiring,
+  layerApi,
   layerOperator,
   layerPostgres,
   layerWorker,
