@@ -109,7 +109,7 @@ describe("npm pack", () => {
     const known = [
       /^(dist\/)?package\.json$/,
       /^(README\.md|LICENSE)$/,
-      /^dist\/(stoker|THIRD-PARTY\.txt|[\w-]+\.mjs)$/,
+      /^dist\/(stoker|THIRD-PARTY\.txt|functions\.cjs|[\w-]+\.mjs)$/,
       /^dist\/native\/(guest|launch|watchdog)$/,
       /^dist\/lib\/[\w/]+\.(js|d\.ts)$/,
       /^native\/([\w/]+\.[ch]|build)$/,
@@ -119,6 +119,11 @@ describe("npm pack", () => {
     for (
       const name of [
         "dist/THIRD-PARTY.txt",
+        "dist/functions.cjs",
+        // What functions of one's own are bundled with.
+        "dist/lib/functions/Hosted.js",
+        "dist/lib/guest/FunctionHost.js",
+        "dist/lib/guest/stoker.js",
         "dist/lib/index.js",
         "dist/lib/testing.d.ts",
         "dist/main.mjs",
