@@ -35,6 +35,7 @@ beforeAll(async () => {
     "src/index.ts": `/** One. */\nexport { text } from "./Lazy.ts"\n`,
     "src/testing.ts": "export const two: number = 2\n",
     "src/conformance.ts": "export const three: number = 3\n",
+    "src/client.ts": "export const four: number = 4\n",
     "build/native/guest": "#!/bin/sh\n",
     "old.cjs": oldNode
   }).copy("scripts", "rolldown.config.mjs", "tsconfig.json", "tsconfig.lib.json", "package.json").linkPackages()
@@ -73,6 +74,8 @@ describe("scripts/build", () => {
     assert.deepStrictEqual(names.filter((name) => /\.(?:js|ts)$/.test(name)).toSorted(), [
       "Lazy.d.ts",
       "Lazy.js",
+      "client.d.ts",
+      "client.js",
       "conformance.d.ts",
       "conformance.js",
       "index.d.ts",
