@@ -28,7 +28,7 @@ import type { Functions } from "./layers/functions/Functions.ts"
 import * as CgroupRecord from "./layers/host/CgroupRecord.ts"
 import type { DiskSpace } from "./layers/host/DiskSpace.ts"
 import * as DiskSpaceLive from "./layers/host/DiskSpaceLive.ts"
-import { Host } from "./layers/host/Host.ts"
+import { Host, HostError } from "./layers/host/Host.ts"
 import * as HostLive from "./layers/host/HostLive.ts"
 import * as Launcher from "./layers/host/Launcher.ts"
 import * as Native from "./layers/host/Native.ts"
@@ -380,8 +380,16 @@ export const layerApi = (
   { grpc, http, identity = "CN", roles, tls, tokens, webhooks }: ApiWiring,
   amqp?: AmqpWiring
 ) =>
-  Layer.unwrap(Effect.flatMap(Host, ({ instance }) =>
-    Effect.promise(async () => {
+  Layer.unwrap(Effect.gen(function*() {
+    const { instance } = yield* Host
+    if (!(yield* Intakes).some(({ name }) => name === Embedded.NAME)) {
+      return yield* new HostError({
+        operation: "open the control plane's doors",
+        reason: "what is started there waits in the embedded queue, which this worker does not serve",
+        remedy: "Leave out `embedded: false`."
+      })
+    }
+    return yield* Effect.promise(async () => {
       const [JobApiLive, Access, Tls, Tokens] = await Promise.all([
         import("./layers/api/JobApiLive.ts"),
         import("./layers/api/Access.ts"),
@@ -406,7 +414,8 @@ export const layerApi = (
         )),
         Layer.provide(Layer.merge(layerSecureRandom, layerControlOfAll(amqp)))
       )
-    })))
+    })
+  }))
 
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
 export const layerActors = Layer.merge(Worker.layer, Sampler.layer(manifest.version)).pipe(

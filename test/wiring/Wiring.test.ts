@@ -13,6 +13,7 @@ import {
   Ids,
   Job,
   Journal,
+  layerApi,
   layerWorker,
   Log,
   Outcome,
@@ -225,5 +226,25 @@ describe("a worker on this machine", () => {
         layerWorker({ stateDirectory, config, drivers: Effect.succeed([fake.driver, fake.driver]) })
       )
       assert.match(String(Exit.isFailure(twice) && twice.cause), /driver mine: there are two of that name/)
+    }))
+
+  it.live("opens no control plane whose jobs it would not run", () =>
+    Effect.gen(function*() {
+      using tree = Tree.of({})
+      const fake = SandboxTest.makeDriver({ name: "mine" })
+      const worker = layerWorker({
+        stateDirectory: join(tree.path, "state"),
+        config,
+        functions: [say],
+        embedded: false,
+        drivers: Effect.succeed([fake.driver])
+      })
+      const tls = { ca: "ca.crt", cert: "server.crt", key: "server.key" }
+      const doors = layerApi({ grpc: "127.0.0.1:0", tls }).pipe(Layer.provide(worker))
+      const refused = yield* Effect.exit(Effect.scoped(Layer.build(doors)))
+      assert.match(
+        String(Exit.isFailure(refused) && refused.cause),
+        /waits in the embedded queue, which this worker does not/
+      )
     }))
 })
