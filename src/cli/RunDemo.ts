@@ -6,6 +6,7 @@ import { tmpdir } from "node:os"
 import { join, relative } from "node:path"
 import { fileURLToPath } from "node:url"
 import { Worker } from "../actors/Worker.ts"
+import { programs } from "../functions/BuiltIn.ts"
 import { Control } from "../layers/control/Control.ts"
 import { NAME } from "../layers/intake/Embedded.ts"
 import { keyOf } from "../schemas/Job.ts"
@@ -134,7 +135,13 @@ export const runDemo = Effect.fn("RunDemo.runDemo")(
       yield* (yield* Worker).drain
       return reports
     }).pipe(
-      Effect.provide(layerWorker({ stateDirectory: state, config: standardConfig, embedded: true, direct: "direct" }))
+      Effect.provide(layerWorker({
+        stateDirectory: state,
+        config: standardConfig,
+        embedded: true,
+        direct: "direct",
+        functions: programs
+      }))
     )
 
     yield* say(look.bold("Stoker runs each job alone in a sandbox that exists only for it."))

@@ -2,6 +2,7 @@
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
 import { Effect, Layer, type Option } from "effect"
 import { Worker } from "../actors/Worker.ts"
+import { programs } from "../functions/BuiltIn.ts"
 import { Control } from "../layers/control/Control.ts"
 import { Direct } from "../layers/intake/Direct.ts"
 import { IntakeName } from "../schemas/Ids.ts"
@@ -71,7 +72,8 @@ export const runJob = Effect.fn("RunJob.runJob")(
         stateDirectory: directory,
         config: configForOne(driver, options.limits),
         embedded: false,
-        direct: DOOR
+        direct: DOOR,
+        functions: programs
       }))
     )
     const forced = Effect.andThen(signals.second, Effect.fail(new ExitWith({ code: exitCode.stopped })))

@@ -4,5 +4,8 @@ import { code } from "./Code.ts"
 import { command } from "./Command.ts"
 import { hosted } from "./Hosted.ts"
 
+/** Those that run whatever a job brings; a worker of no others makes no function host ready, which takes a while. */
+export const programs: ReadonlyArray<Definition> = [code, command]
+
 /** All of them, each once. */
-export const builtIns: ReadonlyArray<Definition> = [code, command, ...hosted]
+export const builtIns: ReadonlyArray<Definition> = [...programs, ...hosted]

@@ -1,6 +1,6 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { execFileSync } from "node:child_process"
-import { mkdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { projectRoot } from "../support/Tree.ts"
 import { Stoker } from "./Stoker.ts"
@@ -21,6 +21,11 @@ describe("stoker run", () => {
     assert.match(stdout, /^Hello from C, process \d+ of my own little world\n$/)
     assert.match(stderr, /^stoker: ✔ succeeded · wall .* · cpu .* · peak memory .* · oci sandbox in .*\n$/)
     assert.strictEqual(code, 0)
+  })
+
+  it("makes no function host ready, which would double the start of a command that needs none", async () => {
+    assert.strictEqual((await stoker.run(["run", "-q", "--", "true"])).code, 0)
+    assert.notInclude(readdirSync(stoker.state), "functions")
   })
 
   it("shows the compiler's words when it does not compile", async () => {
