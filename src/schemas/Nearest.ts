@@ -24,8 +24,12 @@ const cost = (given: string, known: string): number => {
   return distance(a, b)
 }
 
+/** Far longer than any name. Comparing takes time by the length of both, and whoever asks chooses one of them. */
+const LONGEST = 256
+
 /** The known name that is most like it, if one is like it at all. */
 export const nearest = (given: string, known: ReadonlyArray<string>): string | undefined => {
+  if (given.length > LONGEST) return undefined
   const [first] = known.map((name) => ({ name, cost: cost(given, name) })).toSorted((a, b) => a.cost - b.cost)
   return first !== undefined && first.cost <= Math.max(2, Math.floor(given.length / 3)) ? first.name : undefined
 }

@@ -118,8 +118,14 @@ describe("the control plane", () => {
         yield* refused({ webhook: "http://169.254.169.254/" }),
         /^invalid-request: outcomes are not posted to/
       )
+      assert.match(
+        yield* refused({ webhook: `https://hooks.example/${"a".repeat(2048)}` }),
+        /^invalid-request: outcomes are not posted to/
+      )
       assert.strictEqual((yield* api.list(alice, {})).jobs.length, 0)
       yield* api.start(alice, { ...hello, webhook: "https://hooks.example/a" })
+      // No trace is no reason to refuse a job, as the standard has it.
+      yield* api.start(alice, { ...hello, traceparent: "0".repeat(3000) })
     })
   )
 
@@ -184,6 +190,11 @@ describe("the control plane", () => {
       const api = yield* JobApi
       yield* api.start(alice, { ...hello, id: "a" })
       assert.match(yield* trouble(api.remove(alice, { id: "a" })), /^not-ended/)
+      // It would be kept with the job, and told in every list.
+      assert.match(
+        yield* trouble(api.stop(alice, { id: "a", reason: "x".repeat(501) })),
+        /^invalid-request: the reason has 501 characters/
+      )
       const stopped = yield* api.stop(alice, { id: "a" })
       assert.deepStrictEqual(stopped.outcome, { _tag: "Stopped", reason: "stopped by alice" })
       assert.deepStrictEqual(yield* api.stop(alice, { id: "a" }), stopped)

@@ -1,15 +1,25 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { INTAKE } from "../../src/layers/api/JobApi.ts"
 import * as RecentJobs from "../../src/layers/api/RecentJobs.ts"
 import type { JobRecord } from "../../src/layers/journal/Journal.ts"
-import { FunctionName, InstanceId, type JobKey } from "../../src/schemas/Ids.ts"
+import { FunctionName, InstanceId, JobId, type JobKey } from "../../src/schemas/Ids.ts"
 import type { JobState } from "../../src/schemas/Job.ts"
 import { key as keyOf } from "../log/Model.ts"
 
 const key: JobKey = { ...keyOf("a"), intake: INTAKE }
 const me = InstanceId.make("me")
+
+setFlagsFromString("--expose-gc")
+const collect = runInNewContext("gc") as () => void
+/** Bytes of the heap that something still refers to. */
+const used = () => {
+  collect()
+  return process.memoryUsage().heapUsed
+}
 
 const recordOf = (state: JobState, instance = "me"): JobRecord => ({
   request: { job: { ...key, function: FunctionName.make("say"), args: {}, limits: {} }, hash: "", reply: null },
@@ -47,6 +57,17 @@ describe("what was read of a job just now", () => {
         yield* recent.get(key, waiting.read)
         assert.strictEqual(waiting.times(), 2)
       }
+    }))
+
+  it.effect("is no memory of what is not there, however many are asked for", () =>
+    Effect.gen(function*() {
+      const recent = RecentJobs.make(me)
+      const look = (id: string) => Effect.exit(recent.get({ ...key, id: JobId.make(id) }, Effect.fail("unknown")))
+      const long = "x".repeat(100)
+      for (let at = 0; at < 1000; at += 1) yield* look(`${at}-${long}`)
+      const before = used()
+      for (let at = 0; at < 100_000; at += 1) yield* look(`${at}-${long}`)
+      assert.isBelow(used() - before, 5_000_000)
     }))
 
   it.effect("is forgotten when something happens, also while it is being read", () =>

@@ -25,8 +25,8 @@ export interface Decision {
 
 const isJobId = Schema.is(JobId)
 
-/** What a caller sent is only repeated in the log if it is an id. */
-const idOf = (id: string) => isJobId(id) ? id : "malformed"
+/** What a caller sent is only repeated in the log, or remembered for it, if it is an id. */
+export const jobOf = (id: string): string => isJobId(id) ? id : "malformed"
 
 /**
  * Writes the decision. Annotations, always all of them and in this order, `-` where there is none: `audit` (true), `caller`,
@@ -44,7 +44,7 @@ export const audit = (decision: Decision): Effect.Effect<void> => {
       via: caller?.via ?? "-",
       from: caller?.from ?? decision.from ?? "-",
       method: method ?? "-",
-      jobId: job === undefined ? "-" : idOf(job),
+      jobId: job === undefined ? "-" : jobOf(job),
       right: right ?? "-",
       decision: word,
       outcome,

@@ -5,7 +5,7 @@
  */
 import { Effect, type Scope } from "effect"
 import type { Method } from "../../schemas/Access.ts"
-import { audit, type Decision } from "./Audit.ts"
+import { audit, type Decision, jobOf } from "./Audit.ts"
 
 /** How long equal looks are counted together. */
 const TOGETHER = "10 seconds"
@@ -37,8 +37,9 @@ export const make: Effect.Effect<AuditTrail, never, Scope.Scope> = Effect.gen(fu
   yield* Effect.addFinalizer(() => tell)
   yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(TOGETHER), tell)))
   return {
-    record: (decision) =>
+    record: (asked) =>
       Effect.suspend(() => {
+        const decision = asked.job === undefined ? asked : { ...asked, job: jobOf(asked.job) }
         const { allowed, method } = decision
         if (!allowed || method === undefined || !looks.has(method)) return audit(decision)
         const key = keyOf(decision)

@@ -9,6 +9,7 @@ import type { Job } from "../../schemas/Job.ts"
 import { resolve } from "../../schemas/Limits.ts"
 import { nearest } from "../../schemas/Nearest.ts"
 import { standardTerms } from "../../schemas/Terms.ts"
+import { parse as parseTrace } from "../../schemas/TraceParent.ts"
 import type { ArtefactError, ArtefactNotFound } from "../artefacts/Artefacts.ts"
 import { Settings } from "../config/Settings.ts"
 import { Control, type WorkerAway } from "../control/Control.ts"
@@ -55,6 +56,10 @@ const longestRead = 30_000
 const longestStart = 600_000
 const standardGrace = 2000
 const longestGrace = 3_600_000
+/** Characters. A reason is kept with its job, and told wherever that is. */
+const longestReason = 500
+/** Characters. */
+const longestWebhook = 2048
 const standardPage = 100
 const mostPage = 1000
 
@@ -240,9 +245,12 @@ const make = (options: JobApiOptions): Effect.Effect<
       yield* resolve(sandboxClass.ceiling, sandboxClass.defaults, request.limits ?? {}).pipe(
         Effect.mapError(({ message }) => invalid(message, "Ask for less, or for another class."))
       )
-      if (request.webhook !== undefined && options.mayPost?.(request.webhook) !== true) {
+      const { webhook } = request
+      const isPostable = webhook === undefined
+        || (webhook.length <= longestWebhook && options.mayPost?.(webhook) === true)
+      if (!isPostable) {
         return yield* invalid(
-          `outcomes are not posted to ${shown(request.webhook)}`,
+          `outcomes are not posted to ${shown(webhook)}`,
           "The operator says in the worker's configuration (webhooks) where to."
         )
       }
@@ -269,7 +277,7 @@ const make = (options: JobApiOptions): Effect.Effect<
       if (owner !== caller.name && right !== "super") {
         return yield* new Forbidden({ caller: caller.name, method: `start jobs of ${owner}` })
       }
-      const { waitMs = 0 } = request
+      const { traceparent, waitMs = 0 } = request
       yield* within("the time to wait, in milliseconds,", waitMs, 0, longestStart)
       const what = yield* checked(request)
       const id = yield* idOf(
@@ -280,7 +288,8 @@ const make = (options: JobApiOptions): Effect.Effect<
         owner,
         intake: INTAKE,
         ...what,
-        ...(request.traceparent === undefined ? {} : { traceparent: request.traceparent })
+        // One that is none is passed over, as the standard has it.
+        ...(Option.isNone(parseTrace(traceparent)) || traceparent === undefined ? {} : { traceparent })
       }
       const reply: ApiReply = {
         dialect: "api",
@@ -342,6 +351,12 @@ const make = (options: JobApiOptions): Effect.Effect<
         withJob(caller, "stop", ref, (record) =>
           Effect.gen(function*() {
             yield* within("the grace, in milliseconds,", graceMs, 0, longestGrace)
+            if (reason !== undefined && reason.length > longestReason) {
+              return yield* invalid(
+                `the reason has ${reason.length} characters`,
+                `Give one of at most ${longestReason}, or leave it out.`
+              )
+            }
             const asked = { reason: reason ?? `stopped by ${caller.name}`, graceMs }
             return view(
               yield* control.stop(keyOfRecord(record), asked).pipe(Effect.catchTags({

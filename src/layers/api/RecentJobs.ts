@@ -2,7 +2,7 @@
  * What a caller that looks again and again is told from memory: the record of a job as it was read less than a second ago,
  * if nothing has happened to it since. A look costs the journal's thread and this one some 60 µs otherwise (measured).
  */
-import { Effect } from "effect"
+import { Effect, Exit } from "effect"
 import type { InstanceId, JobKey } from "../../schemas/Ids.ts"
 import { keyText } from "../../schemas/Ids.ts"
 import type { JobRecord } from "../journal/Journal.ts"
@@ -22,7 +22,7 @@ export interface RecentJobs {
 /** `instance`: this worker. Of a job that runs elsewhere nothing is heard here, so it is read each time. */
 export const make = (instance: InstanceId | undefined): RecentJobs => {
   const records = new Map<string, { readonly record: JobRecord; readonly readMs: number }>()
-  /** Under way, the latest one of each job. Those that fail are replaced by the next. */
+  /** Under way, the latest one of each job. */
   const looks = new Map<string, object>()
   const isOurs = ({ instance: holder, state }: JobRecord) =>
     state === "ended" || (state === "running" && holder !== undefined && holder === instance)
@@ -35,15 +35,15 @@ export const make = (instance: InstanceId | undefined): RecentJobs => {
         records.delete(name)
         const look = {}
         looks.set(name, look)
-        return Effect.tap(read, (record) =>
+        return Effect.onExit(read, (exit) =>
           Effect.sync(() => {
             // Something happened while it was read, or another look will tell.
             if (looks.get(name) !== look) return
+            // Also of what is not there: anybody can ask for any number of ids.
             looks.delete(name)
-            if (!isOurs(record)) return
+            if (Exit.isFailure(exit) || !isOurs(exit.value)) return
             if (records.size >= mostRemembered) records.clear()
-            if (looks.size >= mostRemembered) looks.clear()
-            records.set(name, { record, readMs: now })
+            records.set(name, { record: exit.value, readMs: now })
           }))
       }),
     forget: (key) => {

@@ -5,8 +5,17 @@ const parsed = (text: string): URL | undefined => URL.canParse(text) ? new URL(t
 const isPlain = ({ hash, password, protocol, username }: URL): boolean =>
   (protocol === "https:" || protocol === "http:") && username === "" && password === "" && hash === ""
 
-/** Escaped slashes and dots mean to some servers what plain ones mean: a path with them may lead out of its prefix. */
-const hides = /%(?:2f|5c|2e|00)|\\/i
+/**
+ * What means a way up, or another path, to some server behind the address: escaped slashes, dots and control characters,
+ * escaped once or several times, and dots with parameters (`..;`).
+ */
+const hides = /%(?:25)*(?:2f|5c|2e|[01][0-9a-f]|7f)|\\|\/\.{1,2};/i
+
+/** A URL's reader passes over these, so that it would be another text that was allowed. */
+const unclean = /[\s\p{Cc}\\]/u
+
+/** What follows an allowed beginning is the caller's, and kept with the job. Characters. */
+const LONGEST = 2048
 
 /** Whether a prefix can allow anything: a plain address without a query. */
 export const isPrefix = (prefix: string): boolean => {
@@ -19,8 +28,9 @@ const below = (path: string, prefix: string): boolean =>
 
 /** The first of the prefixes that allows the address; `https://a/hooks` allows `https://a/hooks/1`, not `https://a/hooks-2`. */
 export const allowing = (prefixes: ReadonlyArray<string>, address: string): string | undefined => {
+  if (address.length > LONGEST || unclean.test(address)) return undefined
   const url = parsed(address)
-  if (url === undefined || !isPlain(url) || hides.test(url.pathname) || address.includes("\\")) return undefined
+  if (url === undefined || !isPlain(url) || hides.test(url.pathname)) return undefined
   return prefixes.find((prefix) => {
     const allowed = isPrefix(prefix) ? parsed(prefix) : undefined
     return allowed !== undefined && allowed.origin === url.origin && below(url.pathname, allowed.pathname)
