@@ -59,14 +59,14 @@ export const checkConfig = Effect.fn("RunConfig.checkConfig")(
     if (wrong.some(({ status }) => status === "missing")) return yield* new ExitWith({ code: exitCode.usage })
     yield* print([
       `ok: ${setup.file.value}`,
-      `  state    ${stateDirectory}`,
-      `  slots    ${config.slots}`,
-      `  classes  ${config.classes.map(({ driver, name }) => `${name} (${driver})`).join(", ")}`,
-      `  broker   ${Option.isNone(amqp) ? "none" : options.connect ? "connected" : "not asked (--connect does)"}`,
+      `  state      ${stateDirectory}`,
+      `  slots      ${config.slots}`,
+      `  classes    ${config.classes.map(({ driver, name }) => `${name} (${driver})`).join(", ")}`,
+      `  broker     ${Option.isNone(amqp) ? "none" : options.connect ? "connected" : "not asked (--connect does)"}`,
       ...Option.match(api, {
         onNone: () => [],
         onSome: ({ grpc, http }) => [
-          `  doors    ${
+          `  doors      ${
             [grpc === undefined ? [] : `gRPC ${grpc}`, http === undefined ? [] : `HTTP ${http}`].flat().join(", ")
           }`
         ]

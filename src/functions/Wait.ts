@@ -3,8 +3,7 @@
  * `url_to_post`, "sending an empty HTTP POST request"); only a comment in its proto file says GET.
  */
 import { Duration, Effect, Result, Schema } from "effect"
-import { request as httpRequest } from "node:http"
-import { request as httpsRequest } from "node:https"
+import type { request } from "node:http"
 import { InvalidArguments, make } from "../schemas/Function.ts"
 import { notPublic, PostUrl } from "./PostUrl.ts"
 
@@ -49,8 +48,17 @@ const remedy = "Check the URL, that somebody listens there, and that the sandbox
  * answers choose where the next request goes.
  */
 const post = (url: string): Effect.Effect<number, PostFailed> =>
+  Effect.flatMap(requesterFor(url), (requester) => posting(requester, url))
+
+/** Loaded here alone: HTTP takes long to load, and every command knows this function's arguments. */
+const requesterFor = (url: string): Effect.Effect<typeof request> =>
+  Effect.promise(async () =>
+    url.startsWith("https:") ? (await import("node:https")).request : (await import("node:http")).request
+  )
+
+const posting = (requester: typeof request, url: string): Effect.Effect<number, PostFailed> =>
   Effect.callback<number, PostFailed>((resume) => {
-    const request = (url.startsWith("https:") ? httpsRequest : httpRequest)(new URL(url), {
+    const request = requester(new URL(url), {
       method: "POST",
       // One request: no connection is kept.
       agent: false,
