@@ -65,7 +65,8 @@ const posting = (requester: typeof request, url: string): Effect.Effect<number, 
       headers: { "content-length": "0", "user-agent": "stoker-wait" }
     })
     const failed = (reason: string) => resume(Effect.fail(new PostFailed({ reason, remedy })))
-    request.on("error", (error) => failed(error.message === "" ? String(error) : error.message))
+    // OpenSSL's go on in a second line.
+    request.on("error", (error) => failed((error.message === "" ? String(error) : error.message).trim()))
     request.on("close", () => failed("the connection was closed"))
     request.on("response", (response) => {
       resume(Effect.succeed(response.statusCode ?? 0))
