@@ -19,6 +19,7 @@ import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
 import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
 import { Control } from "./layers/control/Control.ts"
+import { Operator } from "./layers/control/Operator.ts"
 import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
 import { isAllowed } from "./layers/emitter/WebhookTargets.ts"
 import type { Executor } from "./layers/executor/Executor.ts"
@@ -372,9 +373,17 @@ export const webhookDoors = Effect.fnUntraced(function*(options: NonNullable<Api
   return { emitters: [yield* Webhook.make(options).pipe(Effect.provideContext(client))] }
 })
 
+/** Each watcher of gRPC's health looks once a second; the worker looks at its parts no more often for many of them. */
+const readyOf = Effect.fnUntraced(function*() {
+  const operator = Option.getOrUndefined(yield* Effect.serviceOption(Operator))
+  return operator === undefined
+    ? undefined
+    : yield* Effect.cachedWithTTL(Effect.map(operator.ready, ({ ok }) => ok), "1 second")
+})
+
 /**
- * The control plane's doors, over `layerWorker`. Loaded only where one is opened: gRPC and the HTTP server take their time
- * and memory. They close before the worker does.
+ * The control plane's doors, over `layerWorker`; over `layerOperator` too, gRPC's health is the worker's. Loaded only where
+ * one is opened: gRPC and the HTTP server take their time and memory. They close before the worker does.
  */
 export const layerApi = (
   { grpc, http, identity = "CN", roles, tls, tokens, webhooks }: ApiWiring,
@@ -382,6 +391,7 @@ export const layerApi = (
 ) =>
   Layer.unwrap(Effect.gen(function*() {
     const { instance } = yield* Host
+    const ready = yield* readyOf()
     if (!(yield* Intakes).some(({ name }) => name === Embedded.NAME)) {
       return yield* new HostError({
         operation: "open the control plane's doors",
@@ -400,7 +410,11 @@ export const layerApi = (
       const doors = [
         grpc === undefined
           ? Layer.empty
-          : (await import("./layers/grpc/GrpcServer.ts")).layer({ listen: grpc, identity }),
+          : (await import("./layers/grpc/GrpcServer.ts")).layer({
+            listen: grpc,
+            identity,
+            ...(ready === undefined ? {} : { ready })
+          }),
         http === undefined
           ? Layer.empty
           : (await import("./layers/http/HttpServer.ts")).layer({ listen: http, identity })

@@ -58,6 +58,10 @@ const helpOfJobs = Effect.promise(() => import("./jobs/StartHelp.ts")).pipe(
   Effect.flatMap(({ jobsHelp }) => Effect.ignore(print(jobsHelp)))
 )
 
+/** One line, without the name of the part of us that found it. */
+const plain = (message: string) =>
+  message.trim().replaceAll(/\s*\n\s*/g, " ").replace("Expected: Schema validation failed: Expected ", "Expected: ")
+
 /** Help on stdout for who asked for it; for who mistyped, what is wrong, on stderr. */
 const presenter: CliOutput.Presenter = {
   present: (event) => {
@@ -70,7 +74,7 @@ const presenter: CliOutput.Presenter = {
       case "InvalidInvocation":
         return say(
           [
-            ...event.errors.map((error) => `stoker: ${error.message.trim().replaceAll(/\s*\n\s*/g, " ")}`),
+            ...event.errors.map((error) => `stoker: ${plain(error.message)}`),
             `  \`${event.commandPath.join(" ")} --help\` tells what there is.`
           ].join("\n")
         )

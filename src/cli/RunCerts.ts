@@ -23,6 +23,9 @@ const folderOf = Effect.fnUntraced(function*({ dir }: Common) {
 const asUsage = <A, R>(effect: Effect.Effect<A, Authority.CertsError, R>) =>
   Effect.mapError(effect, ({ reason, remedy }) => usageFailure(reason, remedy))
 
+/** What a hint's command needs to find the same folder. */
+const inFolder = ({ dir }: Common) => Option.match(dir, { onNone: () => "", onSome: (path) => ` --dir ${path}` })
+
 const isoOf = (ms: number) => DateTime.formatIso(DateTime.makeUnsafe(Math.floor(ms / 1000) * 1000)).replace(".000", "")
 
 const told = Effect.fnUntraced(function*(json: boolean, written: Authority.Written, hints: ReadonlyArray<string>) {
@@ -44,7 +47,9 @@ export const initAuthority = Effect.fn("RunCerts.initAuthority")(
     const written = yield* asUsage(Authority.init(folder, { name: flags.name, days }))
     yield* told(flags.json, written, [
       "ca.key can sign any name: it stays in this folder. ca.crt is for everybody.",
-      "Next: stoker certs issue server --host NAME, and stoker certs issue client NAME"
+      `Next: stoker certs issue server --host NAME${inFolder(flags)}, and stoker certs issue client NAME${
+        inFolder(flags)
+      }`
     ])
   }
 )
@@ -67,7 +72,7 @@ export const issueServer = Effect.fn("RunCerts.issueServer")(
       hosts: flags.host.length === 0 ? LOOPBACK : flags.host,
       days: Option.getOrElse(flags.days, () => Authority.standardDays.server)
     }))
-    yield* told(flags.json, written, [`Before that: stoker certs renew ${written.name}`])
+    yield* told(flags.json, written, [`Before that: stoker certs renew ${written.name}${inFolder(flags)}`])
   }
 )
 

@@ -5,6 +5,7 @@ import { example } from "../schemas/DaemonExample.ts"
 import { fileOf } from "../schemas/DaemonWorker.ts"
 import type { ApiWiring } from "../wiring.ts"
 import { ExitWith, usageFailure } from "./CliFailure.ts"
+import { namedByConfig } from "./ConfigChecks.ts"
 import { USUAL_PLACE } from "./ConfigFile.ts"
 import { exitCode } from "./ExitCode.ts"
 import { examineFor } from "./HostChecks.ts"
@@ -42,11 +43,12 @@ export const checkConfig = Effect.fn("RunConfig.checkConfig")(
         `Name it: stoker config check ${USUAL_PLACE}, or set STOKER_CONFIG.`
       )
     }
-    const { amqp, config, stateDirectory } = setup
+    const { amqp, api, config, functions, stateDirectory } = setup
     const sections = yield* Signals.interruptible(
       examineFor({ stateDirectory, classes: config.classes, amqp: options.connect ? amqp : Option.none() })
     )
-    const wrong = sections.flatMap(({ checks, title }) =>
+    const named = { title: "configuration", checks: yield* Signals.interruptible(namedByConfig(setup)) }
+    const wrong = [named, ...sections].flatMap(({ checks, title }) =>
       checks.filter(({ status }) => status !== "ok").map((check) => ({ ...check, title }))
     )
     for (const { detail, name, remedy, status, title } of wrong) {
@@ -57,10 +59,19 @@ export const checkConfig = Effect.fn("RunConfig.checkConfig")(
     if (wrong.some(({ status }) => status === "missing")) return yield* new ExitWith({ code: exitCode.usage })
     yield* print([
       `ok: ${setup.file.value}`,
-      `  state    ${stateDirectory}`,
-      `  slots    ${config.slots}`,
-      `  classes  ${config.classes.map(({ driver, name }) => `${name} (${driver})`).join(", ")}`,
-      `  broker   ${Option.isNone(amqp) ? "none" : options.connect ? "connected" : "not asked (--connect does)"}`
+      `  state      ${stateDirectory}`,
+      `  slots      ${config.slots}`,
+      `  classes    ${config.classes.map(({ driver, name }) => `${name} (${driver})`).join(", ")}`,
+      `  broker     ${Option.isNone(amqp) ? "none" : options.connect ? "connected" : "not asked (--connect does)"}`,
+      ...Option.match(api, {
+        onNone: () => [],
+        onSome: ({ grpc, http }) => [
+          `  doors      ${
+            [grpc === undefined ? [] : `gRPC ${grpc}`, http === undefined ? [] : `HTTP ${http}`].flat().join(", ")
+          }`
+        ]
+      }),
+      ...(functions.length === 0 ? [] : [`  functions  ${functions.join(", ")}`])
     ].join("\n"))
   },
   Effect.provide(logged)

@@ -160,14 +160,14 @@ const life = Effect.fnUntraced(function*(
       }
     })
   })
-  const whole = layerOperator({ version: manifest.version, http }).pipe(
-    Layer.provide(layerSource(flags, setup, levels)),
-    Layer.merge(Option.match(api, {
-      onNone: () => Layer.empty,
-      onSome: (wiring) => layerApi(wiring, Option.getOrUndefined(Option.map(amqp, (url) => ({ url }))))
-    })),
-    Layer.provideMerge(worker)
+  const doors = Option.match(api, {
+    onNone: () => Layer.empty,
+    onSome: (wiring) => layerApi(wiring, Option.getOrUndefined(Option.map(amqp, (url) => ({ url }))))
+  })
+  const operator = layerOperator({ version: manifest.version, http }).pipe(
+    Layer.provide(layerSource(flags, setup, levels))
   )
+  const whole = doors.pipe(Layer.provideMerge(operator), Layer.provideMerge(worker))
   yield* Effect.gen(function*() {
     // Told to stop while it starts: there is nothing to drain, what is made so far is removed.
     const early = Effect.as(signals.first, Option.none())

@@ -3,8 +3,7 @@
  * `url_to_post`, "sending an empty HTTP POST request"); only a comment in its proto file says GET.
  */
 import { Duration, Effect, Result, Schema } from "effect"
-import { request as httpRequest } from "node:http"
-import { request as httpsRequest } from "node:https"
+import type { request } from "node:http"
 import { InvalidArguments, make } from "../schemas/Function.ts"
 import { notPublic, PostUrl } from "./PostUrl.ts"
 
@@ -49,15 +48,25 @@ const remedy = "Check the URL, that somebody listens there, and that the sandbox
  * answers choose where the next request goes.
  */
 const post = (url: string): Effect.Effect<number, PostFailed> =>
+  Effect.flatMap(requesterFor(url), (requester) => posting(requester, url))
+
+/** Loaded here alone: HTTP takes long to load, and every command knows this function's arguments. */
+const requesterFor = (url: string): Effect.Effect<typeof request> =>
+  Effect.promise(async () =>
+    url.startsWith("https:") ? (await import("node:https")).request : (await import("node:http")).request
+  )
+
+const posting = (requester: typeof request, url: string): Effect.Effect<number, PostFailed> =>
   Effect.callback<number, PostFailed>((resume) => {
-    const request = (url.startsWith("https:") ? httpsRequest : httpRequest)(new URL(url), {
+    const request = requester(new URL(url), {
       method: "POST",
       // One request: no connection is kept.
       agent: false,
       headers: { "content-length": "0", "user-agent": "stoker-wait" }
     })
     const failed = (reason: string) => resume(Effect.fail(new PostFailed({ reason, remedy })))
-    request.on("error", (error) => failed(error.message === "" ? String(error) : error.message))
+    // OpenSSL's go on in a second line.
+    request.on("error", (error) => failed((error.message === "" ? String(error) : error.message).trim()))
     request.on("close", () => failed("the connection was closed"))
     request.on("response", (response) => {
       resume(Effect.succeed(response.statusCode ?? 0))

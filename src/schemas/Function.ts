@@ -109,7 +109,7 @@ export const make = <Args, Encoded>(
       Effect.mapError((error) =>
         new InvalidArguments({
           function: name,
-          reason: error.message.replaceAll("\n", " "),
+          reason: error.message.replaceAll(/\s*\n\s*/g, " "),
           remedy: `${name} ${description}`
         })
       ),

@@ -79,6 +79,7 @@ describe("stoker certs", () => {
       assert.strictEqual(made.code, 0, made.stderr)
       assert.strictEqual(made.stdout, `${at("ca.crt")}\n${at("ca.key")}\n`)
       assert.match(made.stderr, /stays in this folder/)
+      assert.match(made.stderr, /stoker certs issue client NAME\n/)
       const hosts = ["--host", "worker.example.com", "--host", "10.0.0.1", "--host", "fd00::1"]
       assert.strictEqual((await certs("issue", "server", ...hosts)).code, 0)
       assert.strictEqual((await certs("issue", "client", "alice@example.com")).code, 0)
@@ -131,6 +132,17 @@ describe("stoker certs", () => {
     },
     120_000
   )
+
+  it("names the folder that was named in what to do next", async () => {
+    const dir = join(stoker.folder, "named")
+    const made = await stoker.run(["certs", "init", "--dir", dir])
+    assert.include(
+      made.stderr,
+      `issue server --host NAME --dir ${dir}, and stoker certs issue client NAME --dir ${dir}\n`
+    )
+    const server = await stoker.run(["certs", "issue", "server", "--dir", dir])
+    assert.include(server.stderr, `stoker certs renew server --dir ${dir}\n`)
+  })
 
   it("shows what there is and until when", async () => {
     const { code, stdout } = await certs("show")

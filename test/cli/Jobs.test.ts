@@ -232,7 +232,7 @@ describe("stoker jobs", () => {
   it("says what of an option is wrong as all commands do", async () => {
     const { code, stderr } = await jobs(["start", "fib", "3", "--wall", "10"])
     assert.strictEqual(code, 1)
-    assert.match(stderr, /--wall[^]*500ms/)
+    assert.match(stderr, /^stoker: [^\n]*--wall[^\n]*500ms[^\n]*\n +`stoker jobs start fib --help`[^\n]*\n$/)
   })
 
   it("tells help per function, with every flag", async () => {
@@ -249,6 +249,11 @@ describe("stoker jobs", () => {
     ) {
       assert.include(stdout, part)
     }
+  })
+
+  it("tells the bounds of a number without the words of what found it", async () => {
+    const { stderr } = await jobs(["list", "--limit", "0"])
+    assert.match(stderr, /^stoker: [^\n]*--limit: "0"\. Expected: 1 to 100000\n/)
   })
 
   it("follows what it started, and can end with its code", async () => {

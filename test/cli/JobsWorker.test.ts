@@ -1,9 +1,11 @@
 /** `stoker jobs` against a worker with both doors, whose certificates `stoker certs` has made. */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { Client, credentials } from "@grpc/grpc-js"
+import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { freePort } from "../support/Ports.ts"
 import { patience } from "../support/Slowness.ts"
-import { Stoker } from "./Stoker.ts"
+import { type Started, Stoker } from "./Stoker.ts"
 
 const stoker = new Stoker()
 afterAll(() => stoker.dispose())
@@ -11,6 +13,7 @@ afterAll(() => stoker.dispose())
 const certs = join(stoker.folder, "certs")
 const at = (name: string) => join(certs, name)
 const urls = { grpc: "", https: "" }
+let worker: Started
 
 beforeAll(async () => {
   const certificate = async (...args: ReadonlyArray<string>) => {
@@ -23,7 +26,7 @@ beforeAll(async () => {
   const [grpc, https] = [await freePort(), await freePort()]
   urls.grpc = `grpc://localhost:${grpc}`
   urls.https = `https://localhost:${https}`
-  const worker = stoker.start(["worker", "--grpc", `localhost:${grpc}`, "--api", `localhost:${https}`, "--tls", certs])
+  worker = stoker.start(["worker", "--grpc", `localhost:${grpc}`, "--api", `localhost:${https}`, "--tls", certs])
   await worker.said("stderr", "consuming")
 }, patience(120_000))
 
@@ -111,3 +114,53 @@ Job finished, no more output, exiting tail!
     }, patience(60_000))
   })
 }
+
+/** What `grpc.health.v1.Health` says of the whole: 1 is SERVING, 2 NOT_SERVING. */
+const health = async () => {
+  const [ca, key, cert] = ["ca.crt", "alice.key", "alice.crt"].map((name) => readFileSync(at(name)))
+  const client = new Client(urls.grpc.slice("grpc://".length), credentials.createSsl(ca, key, cert))
+  try {
+    return await new Promise<number | undefined>((resolve, reject) =>
+      client.makeUnaryRequest(
+        "/grpc.health.v1.Health/Check",
+        (bytes: Buffer) => bytes,
+        // Its only field, as a varint.
+        (bytes: Buffer) => bytes[1],
+        Buffer.alloc(0),
+        (error, status) => error === null ? resolve(status) : reject(error)
+      )
+    )
+  } finally {
+    client.close()
+  }
+}
+
+describe("gRPC's health", () => {
+  it("is the worker's: one that drains is not serving, and still answers", async () => {
+    const { code } = await jobs(
+      "grpc",
+      "start",
+      "command",
+      "--id",
+      "slow",
+      "--wait",
+      "--wall",
+      "1m",
+      "--",
+      "sleep",
+      "50"
+    )
+    assert.strictEqual(code, 0)
+    assert.strictEqual(await health(), 1)
+    worker.kill("SIGTERM")
+    await worker.said("stderr", "draining")
+    let told = await health()
+    for (let look = 0; look < 100 && told === 1; look++) {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      told = await health()
+    }
+    assert.strictEqual(told, 2)
+    assert.strictEqual((await jobs("grpc", "stop", "slow", "--grace", "0s")).code, 0)
+    assert.strictEqual((await worker.ended).code, 0)
+  }, patience(60_000))
+})

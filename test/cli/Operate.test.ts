@@ -123,6 +123,44 @@ describe("stoker config", () => {
     assert.strictEqual(unset.code, 1)
   })
 
+  it(
+    "check tells of files it names that a worker could not start with, and of schedules that would never run",
+    async () => {
+      const api = { grpc: "127.0.0.1:0", ca: "ca.crt", cert: "server.crt", key: "server.key", roles: "roles.json" }
+      const cron = { cron: "0 0 * * *", function: "fib" }
+      const own = `import { Effect, Schema } from "effect"
+import { Function } from "stoker"
+export default Function.make({ name: "own", description: "is ours.", args: Schema.Struct({}), handler: () => Effect.void })
+`
+      writeFileSync(join(stoker.folder, "own.ts"), own)
+      const bad = await stoker.run(["config", "check", writeConfig({ functions: ["gone.ts"], api })])
+      assert.match(
+        bad.stderr,
+        /ca\.crt: it cannot be read[^]*roles\.json: it cannot be read[^]*gone\.ts: there is no such file/
+      )
+      assert.deepStrictEqual({ code: bad.code, stdout: bad.stdout }, { code: 1, stdout: "" })
+      const late = writeConfig({
+        functions: ["own.ts"],
+        cron: [
+          { ...cron, name: "good", function: "own" },
+          { ...cron, name: "far", args: { number: -1 } },
+          { ...cron, name: "lost", function: "gone" }
+        ]
+      })
+      const { code, stderr } = await stoker.run(["config", "check", late])
+      assert.match(
+        stderr,
+        /schedule far: fib: [^]*from 1 to[^]*schedule lost: there is no function gone\n +There are .*own/
+      )
+      assert.notInclude(stderr, "schedule good")
+      assert.strictEqual(code, 1)
+      const good = await stoker.run(["config", "check", writeConfig({ functions: ["own.ts"] })])
+      assert.match(good.stdout, / +functions +.*own\.ts\n$/)
+      assert.deepStrictEqual({ code: good.code, stderr: good.stderr }, { code: 0, stderr: "" })
+    },
+    60_000
+  )
+
   it("check wants a file, and says where there is none", async () => {
     assert.match((await stoker.run(["config", "check"])).stderr, /no configuration file is named/)
     assert.match((await stoker.run(["config", "check", "nowhere.json"])).stderr, /cannot be read[^]*nowhere\.json/)

@@ -1,6 +1,6 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { execFileSync } from "node:child_process"
-import { mkdirSync, readdirSync, writeFileSync } from "node:fs"
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { projectRoot } from "../support/Tree.ts"
 import { Stoker } from "./Stoker.ts"
@@ -26,6 +26,22 @@ describe("stoker run", () => {
   it("makes no function host ready, which would double the start of a command that needs none", async () => {
     assert.strictEqual((await stoker.run(["run", "-q", "--", "true"])).code, 0)
     assert.notInclude(readdirSync(stoker.state), "functions")
+  })
+
+  it("loads neither HTTP nor TLS, which nothing of it needs", async () => {
+    const spy = join(stoker.folder, "spy.cjs")
+    writeFileSync(
+      spy,
+      `process.on("exit", () => {
+  if (!require("node:worker_threads").isMainThread) return
+  const loaded = process.moduleLoadList.filter((name) => /^NativeModule (https?|http2|tls)$/.test(name))
+  require("node:fs").writeFileSync(${JSON.stringify(join(stoker.folder, "loaded.json"))}, JSON.stringify(loaded))
+})
+`
+    )
+    const { code } = await stoker.run(["run", "-q", "--", "true"], { env: { NODE_OPTIONS: `--require ${spy}` } })
+    assert.strictEqual(code, 0)
+    assert.deepStrictEqual(JSON.parse(readFileSync(join(stoker.folder, "loaded.json"), "utf8")), [])
   })
 
   it("shows the compiler's words when it does not compile", async () => {

@@ -3,7 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Ajv2020 } from "ajv/dist/2020.js"
 import { Effect, Result, Schema } from "effect"
 import { type Call, callOf, type Field } from "../../src/cli/jobs/Fields.ts"
-import { check } from "../../src/cli/jobs/JsonSchema.ts"
+import { check, describe as inWords } from "../../src/cli/jobs/JsonSchema.ts"
+import { helpText } from "../../src/cli/jobs/StartHelp.ts"
 import { startOptions } from "../../src/cli/jobs/StartOptions.ts"
 import { assemble, readWords, splitStart } from "../../src/cli/jobs/StartWords.ts"
 import { builtIns } from "../../src/functions/BuiltIn.ts"
@@ -240,4 +241,26 @@ describe("the check of arguments", () => {
       assert.isAbove(right, 0)
     })
   }
+})
+
+describe("a function without a title", () => {
+  const greet = make({
+    name: "greet",
+    description: "greets somebody.",
+    args: Schema.Struct({ who: Schema.NonEmptyString, times: Schema.Int }),
+    program: () => Effect.die("never run")
+  })
+
+  it("is named once in its help, and its bounds are English", () => {
+    assert.match(helpText(callOf(functionViewOf(greet))), /^greet greets somebody\.\n/)
+    assert.strictEqual(inWords({ type: "string", minLength: 1 }, {}), "text of at least 1 character")
+    assert.strictEqual(inWords({ type: "string", minLength: 1, maxLength: 9 }, {}), "text of 1 to 9 characters")
+  })
+
+  it.effect("refuses wrong arguments in one line, without the gaps of several", () =>
+    Effect.gen(function*() {
+      const { reason } = yield* Effect.flip(greet.check({ who: "" }))
+      assert.include(reason, "times")
+      assert.notMatch(reason, /\n|  /)
+    }))
 })

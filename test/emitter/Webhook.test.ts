@@ -19,8 +19,8 @@ interface Seen {
   readonly body: string
 }
 
-/** A receiver that answers each request with what `statusOf` says; undefined: never. */
-const receiver = (statusOf: (seen: Seen, n: number) => number | undefined) =>
+/** A receiver that answers each request with what `statusOf` says; undefined: never; endless: 200, and its body never ends. */
+const receiver = (statusOf: (seen: Seen, n: number) => number | "endless" | undefined) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
       const seen: Array<Seen> = []
@@ -32,6 +32,7 @@ const receiver = (statusOf: (seen: Seen, n: number) => number | undefined) =>
           seen.push(one)
           const status = statusOf(one, seen.length)
           if (status === undefined) return
+          if (status === "endless") return void response.writeHead(200).write("x".repeat(100_000))
           response.writeHead(status, status === 302 ? { location: "/elsewhere" } : {}).end("ignored")
         })
       })
@@ -138,6 +139,30 @@ describe("webhooks", () => {
         const before = hanging.seen.length
         yield* sent(emitter, yield* messageOf(emitter, `${hanging.base}/x`, "later"))
         assert.isAbove(hanging.seen.length, before)
+      }).pipe(Effect.scoped, Effect.provide(layers)),
+    30_000
+  )
+
+  it.live(
+    "a receiver that goes on talking behind its status keeps no connection",
+    () =>
+      Effect.gen(function*() {
+        const { base, seen, server } = yield* receiver(() => "endless")
+        const emitter = yield* make([base], { timeout: "5 seconds" })
+        // More than may be on their way at once.
+        yield* Effect.forEach(
+          Array.from({ length: 30 }, (_, n) => `talk-${n}`),
+          (id) => Effect.flatMap(messageOf(emitter, `${base}/x`, id), (message) => sent(emitter, message)),
+          { concurrency: "unbounded" }
+        )
+        assert.lengthOf(seen, 30)
+        const open = () => new Promise<number>((resolve) => server.getConnections((_, count) => resolve(count)))
+        let left = yield* Effect.promise(open)
+        for (let look = 0; look < 100 && left > 0; look++) {
+          yield* Effect.sleep("50 millis")
+          left = yield* Effect.promise(open)
+        }
+        assert.strictEqual(left, 0)
       }).pipe(Effect.scoped, Effect.provide(layers)),
     30_000
   )

@@ -58,6 +58,13 @@ for (const driver of ["oci", "process"] as const) {
               assert.strictEqual(nothing.stdout.length + nothing.stderr.length, 0)
             }))
 
+          it.effect("what it imports while it runs is nothing to tell", () =>
+            Effect.gen(function*() {
+              const { outcome, stderr, stdout } = yield* call("late")
+              assert.deepInclude(outcome, { _tag: "Exited", code: 0 })
+              assert.deepStrictEqual([stdout.toString(), stderr.toString()], ["[RESULT] function\n", ""])
+            }))
+
           it.effect("a failure is told in its own words, a defect with its place", () =>
             Effect.gen(function*() {
               const failure = yield* call("fails")

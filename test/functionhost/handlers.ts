@@ -135,3 +135,11 @@ export const limits = Function.make({
   args: nothing,
   handler: () => Effect.sync(() => execFileSync("cat", ["/proc/self/limits"]).toString())
 })
+
+/** Loads what it needs where it needs it. */
+export const late = Function.make({
+  name: "late",
+  description: "imports something while it runs.",
+  args: Schema.Struct({}),
+  handler: () => Effect.promise(async () => typeof (await import("node:https")).request)
+})

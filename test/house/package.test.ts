@@ -296,6 +296,43 @@ describe("the command", () => {
     assert.strictEqual(stdout, "hello\n")
   })
 
+  it("serves gRPC, HTTP and webhooks, with functions of somebody's own", async () => {
+    const certs = inProject("certs")
+    for (const args of [["init"], ["issue", "server", "--host", "localhost"]]) {
+      const { code, stderr } = await stoker("certs", ...args, "--dir", certs)
+      assert.strictEqual(code, 0, stderr)
+    }
+    writeFileSync(inProject("secret"), "a secret of some length", { mode: 0o600 })
+    const tls = { ca: "certs/ca.crt", cert: "certs/server.crt", key: "certs/server.key" }
+    const webhooks = { allow: ["http://127.0.0.1:1/"], secretFile: "secret" }
+    writeFileSync(
+      inProject("served.json"),
+      JSON.stringify({
+        stateDirectory: inProject("state-served"),
+        functions: ["my-functions.ts"],
+        api: { grpc: "127.0.0.1:0", http: "127.0.0.1:0", ...tls, webhooks },
+        classes: [{ name: "process", driver: "process" }]
+      })
+    )
+    const child = spawn(inProject("node_modules", ".bin", "stoker"), ["worker", "--config", inProject("served.json")], {
+      cwd: project.path,
+      env: projectEnv
+    })
+    let said = ""
+    const ended = new Promise<number | null>((resolve) => child.once("close", resolve))
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding("utf8").on("data", (text: string) => {
+        // Once: a second signal would end it another way.
+        const wasUp = said.includes("consuming")
+        said += text
+        if (!wasUp && said.includes("consuming")) child.kill("SIGTERM")
+      })
+    }
+    assert.strictEqual(await ended, 0, said)
+    assert.include(said, "gRPC is served")
+    assert.include(said, "the HTTP API is served")
+  }, 60_000)
+
   it("says how to build the native programs where they are for another machine, and works then", async () => {
     const guest = installed("dist", "native", "guest")
     const bytes = readFileSync(guest)

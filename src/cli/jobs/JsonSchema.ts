@@ -136,7 +136,9 @@ export const describe = (node: Node, root: Node): string => {
       : []),
     ...(over === undefined ? [] : [`above ${over}`]),
     ...(under === undefined ? [] : [`below ${under}`]),
-    ...(least === undefined && most === undefined ? [] : [`of ${lengthBounds(least, most, "characters")}`]),
+    ...(least === undefined && most === undefined
+      ? []
+      : [`of ${lengthBounds(least, most, (most ?? least) === 1 ? "character" : "characters")}`]),
     ...(typeof pattern === "string" ? [`that matches ${pattern}`] : [])
   ]
   return [what, ...bounds].join(" ")

@@ -1,6 +1,6 @@
 /** `stoker jobs start`: the server's functions and their arguments, checked here before it is asked. */
 import { DateTime, Effect, Option, Result } from "effect"
-import { Command } from "effect/cli"
+import { CliError, Command } from "effect/cli"
 import { readFile } from "node:fs/promises"
 import { type ClientFailure, ConnectionError, StokerClient } from "../../client/StokerClient.ts"
 import type { StartRequest } from "../../layers/api/JobApi.ts"
@@ -124,7 +124,11 @@ export const startJob = Effect.fnUntraced(function*(choice: ServerChoice, words:
   const args = assemble(call, yield* withContents(read.success))
   if (Result.isFailure(args)) return yield* misused(args.failure, usageText(call))
   if (instead !== undefined) return yield* asking(choice, Effect.fail(instead))
-  yield* withOptions([...options, ...read.success.options], (flags) => send(choice, view, args.success, flags))
+  yield* withOptions(
+    view.name,
+    [...options, ...read.success.options],
+    (flags) => send(choice, view, args.success, flags)
+  )
 })
 
 const lineOf = (failure: CliFailure | ClientFailure) => failure.message.replaceAll(/\s*\n\s*/g, ". ")
@@ -134,8 +138,15 @@ const lost = new ConnectionError({ problem: "lost", server: "the server", reason
 type StartFlags = Command.Command.Config.Infer<typeof startFlags>
 
 /** Reads the options of every job as all other commands read theirs. */
-const withOptions = <E, R>(words: ReadonlyArray<string>, run: (flags: StartFlags) => Effect.Effect<void, E, R>) =>
-  Command.runWith(Command.make("stoker jobs start", startFlags, run), { version: "" })(words)
+const withOptions = <E, R>(
+  name: string,
+  words: ReadonlyArray<string>,
+  run: (flags: StartFlags) => Effect.Effect<void, E, R>
+) =>
+  Command.runWith(Command.make(`stoker jobs start ${name}`, startFlags, run), { version: "" })(words).pipe(
+    // It has been told; the command around this one would tell it again.
+    Effect.catchIf(CliError.isCliError, () => Effect.fail(new ExitWith({ code: exitCode.usage })))
+  )
 
 /** Only what was asked for: the server has its own usual terms. */
 const termsGiven = (flags: StartFlags["terms"], nowMs: number): Partial<Terms> => {

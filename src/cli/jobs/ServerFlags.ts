@@ -13,7 +13,9 @@ export const serverFlags = {
     Flag.optional
   ),
   server: Flag.String("server").pipe(
-    Flag.withDescription("grpc://HOST:PORT or https://HOST:PORT (default: STOKER_SERVER, else the context's)"),
+    Flag.withDescription(
+      "grpc://HOST:PORT or https://HOST:PORT (default: STOKER_SERVER, else the context's, whose files are for it alone)"
+    ),
     Flag.withMetavar("URL"),
     Flag.optional
   ),

@@ -114,7 +114,7 @@ export const helpText = (call: Call): string => {
   const { description, name, needsNetwork, title } = call.view
   const places = call.places.map((field) => [field.word ?? field.name, fieldText(field, call.root)] as const)
   return [
-    `${title}: ${name} ${description}`,
+    `${title === name ? "" : `${title}: `}${name} ${description}`,
     ...(needsNetwork ? ["It needs a sandbox class with a network (--class)."] : []),
     "",
     "Usage:",

@@ -19,13 +19,26 @@ import type { LogEnd, LogEntry, LogError, LogSlice, LogStream } from "../log/Log
 /** The door in the keys of jobs started here, whichever protocol they came by. */
 export const INTAKE = IntakeName.make("api")
 
+/** Methods whose names say not by themselves what they do. */
+const acts: Readonly<Record<string, string>> = {
+  start: "start jobs",
+  stop: "stop jobs",
+  status: "see how jobs stand",
+  list: "list jobs",
+  output: "read the output of jobs",
+  functions: "see which functions there are",
+  delete: "delete jobs"
+}
+
 /** The caller may not do that. */
 export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", {
   caller: Schema.String,
   method: Schema.String
 }) {
-  readonly reason = `${this.caller} may not ${this.method}`
-  readonly remedy = "Ask the operator for the right, in the worker's roles file."
+  readonly reason = `${this.caller} may not ${acts[this.method] ?? this.method}`
+  readonly remedy = `Ask the operator for the right${
+    this.method in acts ? ` (${this.method})` : ""
+  }, in the worker's roles file.`
   override get message() {
     return `${this.reason}. ${this.remedy}`
   }

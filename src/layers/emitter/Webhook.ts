@@ -2,7 +2,7 @@
  * Posts how a job of the control plane ended to the address its caller gave, until it is answered with 2xx. The job does not
  * wait for that; the message is written down with the outcome, so that another worker goes on when this one dies.
  */
-import { NodeHttpClient } from "@effect/platform-node"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import {
   type Duration,
   Effect,
@@ -95,7 +95,7 @@ const ended = (
 export const make = Effect.fnUntraced(function*(options: WebhookOptions) {
   const { allow, giveUpAfter = "1 hour", maximumInHand = 10_000, secret } = options
   const journal = yield* Journal
-  const client = yield* HttpClient.HttpClient
+  const client = HttpClient.withScope(yield* HttpClient.HttpClient)
   const counters = AmqpSend.countersOf(emitterName)
   yield* AmqpSend.begin(counters)
   for (const prefix of allow) {
@@ -158,10 +158,11 @@ export const make = Effect.fnUntraced(function*(options: WebhookOptions) {
   return emitter
 })
 
-/** A client of its own: no redirects are followed, and idle connections go soon. */
-export const layerClient: Layer.Layer<HttpClient.HttpClient> = NodeHttpClient.layerUndiciOptions({
-  connections: AT_ONCE,
-  keepAliveTimeout: 4000,
-  headersTimeout: 30_000,
-  bodyTimeout: 30_000
+/**
+ * A client of its own, of Node's: it follows no redirects. A connection ends with its request, because nobody reads what a
+ * receiver goes on to say behind its status.
+ */
+export const layerClient: Layer.Layer<HttpClient.HttpClient> = NodeHttpClient.layerNodeHttpOptions({
+  keepAlive: false,
+  maxSockets: AT_ONCE
 })

@@ -46,5 +46,7 @@ const MiB = 1024 * 1024
  */
 export const hostFlags = ({ memoryBytes }: Pick<Limits, "memoryBytes">): ReadonlyArray<string> => [
   `--max-old-space-size=${Math.max(16, Math.floor(memoryBytes / MiB))}`,
-  "--disable-sigusr1"
+  "--disable-sigusr1",
+  // A handler that imports something while it runs would have Node's opinion of that in its job's output.
+  "--disable-warning=ExperimentalWarning"
 ]
