@@ -110,6 +110,9 @@ describe("the control plane", () => {
       )
       assert.match(yield* refused({ limits: { memoryBytes: 2 ** 50 } }), /^invalid-request: .*memoryBytes/)
       assert.match(yield* refused({ waitMs: -1 }), /^invalid-request: the time to wait/)
+      assert.match(yield* refused({ waitMs: 3_600_001 }), /^invalid-request: the time to wait/)
+      // An hour, as the service has promised.
+      assert.match(yield* refused({ function: "sya", waitMs: 3_600_000 }), /^invalid-request: there is no function/)
       assert.match(
         yield* refused({ function: "online", args: { times: 1 } }),
         /^invalid-request: online needs a network/

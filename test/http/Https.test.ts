@@ -194,6 +194,36 @@ describe("the HTTP API over TLS", () => {
       assert.strictEqual(hand.following(), 0)
     }).pipe(Effect.scoped, Effect.provide([Tokens.layerNone, Memory.layer()])))
 
+  it.live("neither who shows no certificate nor one caller alone can keep others out", () =>
+    Effect.gen(function*() {
+      const certs = yield* Effect.promise(certificates)
+      const port = yield* server({ maximumConnections: 60 })
+      const before = descriptors()
+      const sockets: Array<Socket> = []
+      const held = (socket: Socket) => {
+        sockets.push(socket)
+        socket.on("error", () => undefined)
+        return socket
+      }
+      yield* Effect.addFinalizer(() => Effect.sync(() => sockets.forEach((socket) => socket.destroy())))
+      const asked = (tls: ReturnType<typeof clientTls>) =>
+        Effect.map(call(port, "/v1/jobs", { tls }), ({ status }) => status)
+      for (let n = 0; n < 200; n++) held(connect(port, "127.0.0.1"))
+      yield* until("they are there", () => sockets.filter(({ connecting }) => connecting).length === 0)
+      assert.strictEqual(yield* asked(clientTls(certs.alice)), 200)
+      const slow = "GET /v1/jobs HTTP/1.1\r\nhost: x\r\nx-a: "
+      for (let n = 0; n < 100; n++) {
+        const socket = connectTls({ ...clientTls(certs.alice), host: "127.0.0.1", port }, () => void socket.write(slow))
+        yield* Effect.callback<void>((resume) => {
+          held(socket).once("secureConnect", () => resume(Effect.void)).once("close", () => resume(Effect.void))
+        })
+      }
+      assert.strictEqual(yield* asked(clientTls(certs.bob)), 200)
+      for (const socket of sockets) socket.destroy()
+      yield* until("descriptors are as before", () => descriptors() <= before)
+      assert.strictEqual(yield* asked(clientTls(certs.alice)), 200)
+    }).pipe(Effect.scoped, Effect.provide([Tokens.layerNone, Memory.layer()])), 60_000)
+
   it.live(
     "slow, many and malformed connections: the server stands, and descriptors return",
     () =>

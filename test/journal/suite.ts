@@ -554,6 +554,41 @@ export const suite = (name: string, place: Place) => {
         assert.isUndefined(yield* journal.get(Sample.key("c")))
       }))
 
+    promise(
+      "a list leaves out what was sent as arguments where it is much; who asks for an id gets it whole",
+      (journal) =>
+        Effect.gen(function*() {
+          const { job, ...rest } = Sample.request("large")
+          const text = `\u0000 \ud800 "${"x".repeat(100_000)}`
+          const class_ = "oci-small"
+          const large = { ...rest, job: Sample.jobOf({ ...job, args: { text, args: { args: 1 } }, class: class_ }) }
+          yield* journal.submit(large)
+          yield* journal.submit(Sample.request("small"))
+          const [small, listed] = yield* journal.list({ limit: 10 })
+          assert.deepStrictEqual(small?.request.job, Sample.request("small").job)
+          assert.deepStrictEqual(listed?.request.job, { ...large.job, args: {} })
+          const { owner } = large.job
+          const ofOwner = yield* journal.list({ owner, limit: 10 })
+          assert.deepStrictEqual(ofOwner.map(({ request }) => request.job.args), [small?.request.job.args, {}])
+          const [whole] = yield* journal.list({ id: "large", limit: 1 })
+          assert.deepStrictEqual(whole?.request.job.args, large.job.args)
+        })
+    )
+
+    promise("a list of many is put together from parts, and has no row twice", (journal) =>
+      Effect.gen(function*() {
+        const names = Array.from({ length: 130 }, (_, at) => `job-${at}`)
+        for (const id of names) yield* journal.submit(Sample.request(id))
+        for (const limit of [49, 50, 51, 100, 101, 129, 130, 131, 1000]) {
+          const listed = yield* journal.list({ limit })
+          assert.deepStrictEqual(
+            listed.map(({ request: { job } }) => String(job.id)),
+            names.toReversed().slice(0, limit)
+          )
+        }
+        assert.deepStrictEqual(yield* journal.list({ limit: 0 }), [])
+      }))
+
     /** Two owners with two functions each, in all states: `<owner>-<function>-<number>`. */
     const many = Effect.fnUntraced(function*(journal: Journal["Service"], rounds: number) {
       for (let round = 0; round < rounds; round += 1) {

@@ -53,7 +53,7 @@ export interface JobApiOptions {
 const mostBytes = 4 * 1024 * 1024
 /** Milliseconds one read waits at most, and how long a start may wait. */
 const longestRead = 30_000
-const longestStart = 600_000
+const longestStart = 3_600_000
 const standardGrace = 2000
 const longestGrace = 3_600_000
 /** Characters. A reason is kept with its job, and told wherever that is. */

@@ -3,6 +3,7 @@ import { Effect, Schema } from "effect"
 import { LimitsRequest } from "../../schemas/Limits.ts"
 import { Terms } from "../../schemas/Terms.ts"
 import { InvalidRequest, type StartRequest } from "../api/JobApi.ts"
+import { isTooDeep, MOST_DEPTH } from "../api/JsonDepth.ts"
 import {
   type Code,
   type Command,
@@ -92,10 +93,12 @@ const commandArgs = (command: Command) =>
   present({ argv: unlessEmpty(command.argv), command: textIf(command.line), ...inputs(command) })
 
 const parseJson = (text: string): Effect.Effect<unknown, InvalidRequest> =>
-  Effect.try({
-    try: () => JSON.parse(text) as unknown,
-    catch: (cause) => invalid(`args_json is no JSON: ${String(cause)}`, "Send the arguments as a JSON object.")
-  })
+  isTooDeep(text)
+    ? Effect.fail(invalid(`args_json is nested deeper than ${MOST_DEPTH} levels`, "Send flatter JSON."))
+    : Effect.try({
+      try: () => JSON.parse(text) as unknown,
+      catch: (cause) => invalid(`args_json is no JSON: ${String(cause)}`, "Send the arguments as a JSON object.")
+    })
 
 interface Called {
   readonly function: string

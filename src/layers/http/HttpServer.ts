@@ -17,7 +17,7 @@ import * as Routes from "./Routes.ts"
 export interface HttpBounds {
   /** Arguments may hold files. Absent: 8 MiB. */
   readonly maximumBodyBytes?: number
-  /** Absent: 1024. */
+  /** In all; half of them for one certificate. Absent: 1024. */
   readonly maximumConnections?: number
   /** Of one caller. Absent: 100 a second, 200 at once. */
   readonly rateLimit?: RateLimit.RateLimitOptions

@@ -7,6 +7,7 @@ import type { Duplex } from "node:stream"
 import { problemType } from "../../schemas/api/Problem.ts"
 import { follow, type Tls } from "../api/Tls.ts"
 import { secureContext, serverTls } from "../api/TlsMaterial.ts"
+import { Places } from "./Places.ts"
 import { largeHeaders, malformed, problemOf, slowRequest } from "./Problems.ts"
 
 export interface HttpsOptions {
@@ -57,7 +58,7 @@ const endWith = (error: Error, socket: Duplex) => {
 export const make = Effect.fnUntraced(function*(
   { clientCertificate, maximumConnections, tls }: HttpsOptions
 ): Effect.fn.Return<{ readonly server: Server; readonly cutOff: Effect.Effect<void> }, never, Scope.Scope> {
-  const sockets = new Set<Socket>()
+  const places = new Places(maximumConnections)
   const server = createServer({
     ...serverTls(yield* tls.material),
     rejectUnauthorized: clientCertificate === "required",
@@ -68,15 +69,11 @@ export const make = Effect.fnUntraced(function*(
     connectionsCheckingInterval: CHECK_INTERVAL,
     maxHeaderSize: 16 * 1024
   })
-  server.maxConnections = maximumConnections
   server.timeout = STANDSTILL
-  server.on("connection", (socket: Socket) => {
-    sockets.add(socket)
-    socket.on("error", () => undefined)
-    socket.once("close", () => sockets.delete(socket))
-  })
+  server.on("connection", (socket: Socket) => places.opened(socket))
+  server.on("secureConnection", (socket) => places.secured(socket))
   server.on("clientError", endWith)
   server.on("tlsClientError", (_error, socket) => socket.destroy())
   yield* follow(tls, (next) => server.setSecureContext(secureContext(next)))
-  return { server, cutOff: Effect.sync(() => sockets.forEach((socket) => socket.destroy())) }
+  return { server, cutOff: Effect.sync(() => places.closeAll()) }
 })

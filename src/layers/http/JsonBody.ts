@@ -1,28 +1,8 @@
 /** Bodies of requests: JSON of a bounded size and depth, checked by a Schema. */
 import { Effect, Schema } from "effect"
 import type { HttpServerError, HttpServerRequest } from "effect/http"
+import { isTooDeep, MOST_DEPTH } from "../api/JsonDepth.ts"
 import { malformed, notJson, type Refusal, tooLarge } from "./Problems.ts"
-
-/** Brackets within brackets: far more than arguments have, far less than a stack. */
-const MOST_DEPTH = 200
-
-/** Whether JSON text is nested deeper than that; brackets in strings are none. */
-export const isTooDeep = (text: string): boolean => {
-  let depth = 0
-  let quoted = false
-  for (let index = 0; index < text.length; index++) {
-    const char = text[index]
-    if (quoted) {
-      if (char === "\\") index++
-      else if (char === "\"") quoted = false
-    } else if (char === "\"") quoted = true
-    else if (char === "[" || char === "{") {
-      depth++
-      if (depth > MOST_DEPTH) return true
-    } else if (char === "]" || char === "}") depth--
-  }
-  return false
-}
 
 const isJson = (type: string | undefined): boolean => /^application\/(?:[\w.+-]+\+)?json\s*(?:;|$)/i.test(type ?? "")
 

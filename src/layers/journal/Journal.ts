@@ -273,7 +273,10 @@ export class Journal extends Context.Service<Journal, {
   /** Those of the keys (`keyText`) that no row has. */
   readonly unknown: (keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<string>, JournalError>
   readonly get: (key: JobKey) => Effect.Effect<JobRecord | undefined, JournalError>
-  /** Newest first. There may be more when there are as many as `limit`. */
+  /**
+   * Newest first. There may be more when there are as many as `limit`. Where no id is asked for, requests of more than 4096
+   * characters come without their arguments (`{}`).
+   */
   readonly list: (filter: JobsWanted) => Effect.Effect<ReadonlyArray<ListedJob>, JournalError>
   /**
    * Forgets a job that has ended, so that its id is free: a repeat of it is a new job, also one that the broker delivers

@@ -13,6 +13,7 @@ import {
   IdConflict,
   type Journal,
   type JournalError,
+  type ListedJob,
   type Revived
 } from "./Journal.ts"
 import type { Answer, Claimed, Operation, OperationName } from "./Operation.ts"
@@ -43,6 +44,8 @@ export const policyOf = (options: JournalOptions = {}): Policy => {
   }
 }
 
+/** Rows that are listed at once: what others ask meanwhile is done between. */
+const PAGE = 50
 const bounded = (limit: number) => Math.min(Math.max(Math.trunc(limit), 0), 1_000_000)
 const claimed = ({ fence, instance, key }: Claim): Claimed => ({ key: keyText(key), instance, fence })
 
@@ -266,9 +269,20 @@ const backend = (perform: Perform, scope: Journal["Service"]["scope"], bell: Bel
   }),
 
   list: Effect.fn("Journal.list")(function*({ before, ...filter }) {
-    const from = before === undefined ? {} : { before: RowCodec.seqOf(before) }
-    const input = { ...filter, ...from, limit: bounded(filter.limit) }
-    return yield* Effect.forEach(yield* perform("list jobs", { name: "list", input }), RowCodec.listedOf)
+    const limit = bounded(filter.limit)
+    const records: Array<ListedJob> = []
+    let last = before === undefined ? undefined : RowCodec.seqOf(before)
+    while (true) {
+      const input = {
+        ...filter,
+        ...(last === undefined ? {} : { before: last }),
+        limit: Math.min(limit - records.length, PAGE)
+      }
+      const rows = yield* perform("list jobs", { name: "list", input })
+      records.push(...yield* Effect.forEach(rows, RowCodec.listedOf))
+      last = rows.at(-1)?.seq
+      if (last === undefined || rows.length < PAGE || records.length >= limit) return records
+    }
   }),
 
   remove: Effect.fn("Journal.remove")(function*(key) {

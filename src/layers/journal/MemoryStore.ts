@@ -1,7 +1,12 @@
 /** Rows in maps, for tests and for workers that need no durability. */
 import type { Priority } from "../../schemas/Terms.ts"
 import type { JobRow, LetterRow, OwedRow } from "./Rows.ts"
-import type { Store } from "./Store.ts"
+import { mostListed, type Store } from "./Store.ts"
+
+const listedRequest = (request: string): string =>
+  request.length > mostListed
+    ? JSON.stringify({ ...JSON.parse(request) as Readonly<Record<string, unknown>>, args: {} })
+    : request
 
 interface Debt extends OwedRow {
   readonly key: string
@@ -109,7 +114,11 @@ export const make = (): Store<never> => {
         (id === undefined || row.id === id) && (state === undefined || row.state === state) &&
         (owner === undefined || row.owner === owner) && (name === undefined || row.function === name) &&
         (before === undefined || seqOf(row) < before)
-      ).toReversed().slice(0, limit).map((row) => ({ ...row, seq: seqOf(row) }))
+      ).toReversed().slice(0, limit).map((row) => ({
+        ...row,
+        request: id === undefined ? listedRequest(row.request) : row.request,
+        seq: seqOf(row)
+      }))
     },
     *prune(endedMs, limit) {
       const old = matching((row) => row.endedMs !== null && row.endedMs < endedMs)

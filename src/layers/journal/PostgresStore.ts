@@ -6,7 +6,7 @@ import { Effect, Schema } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import { JobState } from "../../schemas/Job.ts"
 import { Priority } from "../../schemas/Terms.ts"
-import { type JobFilter, states, type Store } from "./Store.ts"
+import { type JobFilter, mostListed, states, type Store } from "./Store.ts"
 
 // int8 would come as bigint: what is counted and timed here is exact as a double for ever.
 const standing =
@@ -15,7 +15,13 @@ const standing =
   ended_ms::float8 as "endedMs"`
 const terms = `priority, expires_ms::float8 as "expiresMs", retry`
 const whole = `${standing}, intake, owner, id, ${terms}, settlement, reply, request, function`
-const listed = `seq::float8 as seq, ${whole}`
+const found = `seq::float8 as seq, ${whole}`
+/** Escapes of what its texts cannot hold (0, halves of surrogate pairs) stand in arguments alone, which are left out. */
+const readable = String.raw`regexp_replace(request, '\\u(0000|d[89a-f][0-9a-f]{2})', '\\u0001', 'g')::json`
+/** A thousand rows with megabytes of arguments each are too much for one answer. */
+const listed = `seq::float8 as seq, ${whole.replace("request, ", "")}, case when length(request) > ${mostListed}
+  then (select json_object_agg(part.key, case when part.key = 'args' then '{}'::json else part.value end)::text
+    from json_each(${readable}) as part) else request end as request`
 const letter = `key, intake, owner, id, hash, received_ms::float8 as "receivedMs", died_ms::float8 as "diedMs", tries,
   reason, remedy, ${terms}, reply, request, function`
 const owed = "row::float8 as row, id, emitter, content"
@@ -108,7 +114,7 @@ export const listing = ({ before, function: name, id, limit, owner, state }: Job
       ...(state === undefined ? [] : [`state = ${place(state)}`])
     ]
     const where = `${conditions.join(" and ")} and seq <= ${last}`
-    return { text: `select ${listed} from jobs where ${where} order by jobs.seq desc limit $1`, values }
+    return { text: `select ${found} from jobs where ${where} order by jobs.seq desc limit $1`, values }
   }
   if (state === undefined && owner === undefined && name === undefined) {
     return { text: `select ${listed} from jobs where seq <= ${last} order by jobs.seq desc limit $1`, values }

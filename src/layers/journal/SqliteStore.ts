@@ -1,12 +1,16 @@
 /** The rules' rows in a SQLite file. Plain TypeScript, used inside the thread; whoever calls holds the transaction. */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import type { JobRow, Lapsed, LetterRow, ListedRow, OwedRow, Standing } from "./Rows.ts"
-import { type JobFilter, states, type Store } from "./Store.ts"
+import { type JobFilter, mostListed, states, type Store } from "./Store.ts"
 
 const standing = `key, hash, delivered, state, attempt, tries, spent, due_ms as dueMs, counted, fence, instance,
   lease_until_ms as leaseUntilMs, received_ms as receivedMs, started_ms as startedMs, ended_ms as endedMs`
 const terms = "priority, expires_ms as expiresMs, retry"
-const whole = `${standing}, intake, owner, id, ${terms}, settlement, reply, request, function`
+const columns = `${standing}, intake, owner, id, ${terms}, settlement, reply, function`
+const whole = `${columns}, request`
+/** A thousand rows with megabytes of arguments each have no place in the thread. SQLite reads no JSON deeper than 1000. */
+const listed = `seq, ${columns}, case when length(request) > ${mostListed} and json_valid(request)
+  then json_set(request, '$.args', json('{}')) else request end as request`
 const letter = `key, intake, owner, id, hash, received_ms as receivedMs, died_ms as diedMs, tries, reason, remedy,
   ${terms}, reply, request, function`
 const owed = "row, id, emitter, content"
@@ -33,7 +37,7 @@ export const listing = ({ function: name, id, owner, state }: JobFilter): string
   }
   if (owner === undefined && name === undefined) {
     const from = state === undefined ? "jobs" : "jobs indexed by jobs_by_state"
-    return newest(`seq, ${whole} from ${from} where true${isState}`)
+    return newest(`${listed} from ${from} where true${isState}`)
   }
   const [index, choice] = owner === undefined
     ? ["jobs_of_function", "function = $function"]
@@ -42,7 +46,7 @@ export const listing = ({ function: name, id, owner, state }: JobFilter): string
   const parts = (state === undefined ? states.map((one) => `'${one}'`) : ["$state"]).map((one) =>
     `select seq from (${newest(`seq from jobs indexed by ${index} where ${choice} and state = ${one}`)})`
   )
-  return `select seq, ${whole} from jobs where seq in (${parts.join(" union all ")}) order by seq desc limit $limit`
+  return `select ${listed} from jobs where seq in (${parts.join(" union all ")}) order by seq desc limit $limit`
 }
 
 /** Prepares every statement once. */

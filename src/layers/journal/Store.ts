@@ -13,6 +13,9 @@ export interface JobFilter {
   readonly limit: number
 }
 
+/** Requests with more characters of JSON are listed without their arguments, unless an id is asked for. */
+export const mostListed = 4096
+
 /** All of them: a list of one owner's or function's rows is put together from those of each state. */
 export const states: ReadonlyArray<JobState> = ["queued", "running", "ended"]
 
