@@ -3,8 +3,6 @@
  * `url_to_post`, "sending an empty HTTP POST request"); only a comment in its proto file says GET.
  */
 import { Duration, Effect, Result, Schema } from "effect"
-import { request as httpRequest } from "node:http"
-import { request as httpsRequest } from "node:https"
 import { InvalidArguments, make } from "../schemas/Function.ts"
 import { notPublic, PostUrl } from "./PostUrl.ts"
 
@@ -44,13 +42,18 @@ export class PostFailed extends Schema.TaggedError<PostFailed>()("PostFailed", {
 
 const remedy = "Check the URL, that somebody listens there, and that the sandbox class's network allows it."
 
+/** Loaded by who posts: every other function host would wait for it too, as long as for all the rest. */
+const requester = (url: string) =>
+  Effect.promise(() => url.startsWith("https:") ? import("node:https") : import("node:http"))
+
 /**
  * The answer's status. Its body is not read, and a redirect is an answer like others: following it would let whoever
  * answers choose where the next request goes.
  */
-const post = (url: string): Effect.Effect<number, PostFailed> =>
-  Effect.callback<number, PostFailed>((resume) => {
-    const request = (url.startsWith("https:") ? httpsRequest : httpRequest)(new URL(url), {
+const post = Effect.fnUntraced(function*(url: string): Effect.fn.Return<number, PostFailed> {
+  const { request: begin } = yield* requester(url)
+  return yield* Effect.callback<number, PostFailed>((resume) => {
+    const request = begin(new URL(url), {
       method: "POST",
       // One request: no connection is kept.
       agent: false,
@@ -72,6 +75,7 @@ const post = (url: string): Effect.Effect<number, PostFailed> =>
         Effect.fail(new PostFailed({ reason: `nothing came within ${Duration.format(answerLimit)}`, remedy }))
     })
   )
+})
 
 /**
  * Whatever is asked for, the sandbox's own network refuses what its class does not allow: names that resolve to private
