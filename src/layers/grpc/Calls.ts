@@ -24,6 +24,7 @@ import type {
 } from "@grpc/grpc-js"
 import { type Cause, Effect, Exit, type Fiber, Stream } from "effect"
 import type { Unauthenticated } from "../api/Fault.ts"
+import { Encoded } from "./Encoded.ts"
 import type { AnyHandler, Call, Offered, Refusal } from "./Service.ts"
 import { goingAway, statusOf } from "./Status.ts"
 
@@ -57,7 +58,7 @@ const callOf = (caller: Call["caller"], metadata: Metadata): Call => ({
 })
 
 type Run = (request: Message, call: Call) => Effect.Effect<Init, Refusal>
-type RunStream = (request: Message, call: Call) => Effect.Effect<Stream.Stream<Init, Refusal>, Refusal>
+type RunStream = (request: Message, call: Call) => Effect.Effect<Stream.Stream<Init | Encoded, Refusal>, Refusal>
 
 interface Origin {
   readonly metadata: Metadata
@@ -104,7 +105,7 @@ const drained = (call: Out): Effect.Effect<void> =>
  * Hands messages over while there is room, and goes on when half of it is free again. A cancelled call neither drains nor
  * calls back: then the fiber is interrupted.
  */
-const sender = (call: Out, encode: (init: Init) => Buffer) => {
+const sender = (call: Out, encode: (init: Init | Encoded) => Buffer) => {
   let underWay = 0
   let goOn: (() => void) | undefined
   const written = (bytes: number) => () => {
@@ -117,7 +118,7 @@ const sender = (call: Out, encode: (init: Init) => Buffer) => {
   const room = Effect.callback<void>((resume) => {
     goOn = () => resume(Effect.void)
   })
-  const from = (inits: ReadonlyArray<Init>, first: number): Effect.Effect<void> =>
+  const from = (inits: ReadonlyArray<Init | Encoded>, first: number): Effect.Effect<void> =>
     Effect.suspend(() => {
       for (let at = first; at < inits.length; at++) {
         const init = inits[at]
@@ -129,7 +130,7 @@ const sender = (call: Out, encode: (init: Init) => Buffer) => {
       }
       return Effect.void
     })
-  return (inits: ReadonlyArray<Init>) => from(inits, 0)
+  return (inits: ReadonlyArray<Init | Encoded>) => from(inits, 0)
 }
 
 const finish = (call: Out) => (exit: Exit.Exit<void, StatusObject>) => {
@@ -143,7 +144,10 @@ const serverStream =
   (call) => {
     const caller = calls.callerOf(call.getPeer())
     if ("_tag" in caller) return finish(call)(Exit.fail(statusOf(caller)))
-    const send = sender(call, (init) => bufferOf(toBinary(method.output, create(method.output, init))))
+    const send = sender(
+      call,
+      (init) => bufferOf(init instanceof Encoded ? init.bytes : toBinary(method.output, create(method.output, init)))
+    )
     const fiber = calls.fork(
       Effect.suspend(() => run(call.request, callOf(caller, call.metadata))).pipe(
         Effect.flatMap((stream) => Stream.runForEachArray(stream, send)),

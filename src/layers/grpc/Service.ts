@@ -3,6 +3,7 @@ import type { DescMessage, DescMethod, DescService, MessageInitShape, MessageSha
 import { type Effect, Schema, type Stream } from "effect"
 import type { Caller } from "../../schemas/Access.ts"
 import type { faultOf } from "../api/Fault.ts"
+import type { Encoded } from "./Encoded.ts"
 
 /** Who calls, and what came beside the request. */
 export interface Call {
@@ -36,7 +37,7 @@ type Output<M extends Pick<DescMethod, "output">> = M["output"] extends infer D 
 export type Handler<M extends Pick<DescMethod, "input" | "output" | "methodKind">> = M["methodKind"] extends "unary"
   ? (request: Input<M>, call: Call) => Effect.Effect<Output<M>, Refusal>
   : M["methodKind"] extends "server_streaming"
-    ? (request: Input<M>, call: Call) => Effect.Effect<Stream.Stream<Output<M>, Refusal>, Refusal>
+    ? (request: Input<M>, call: Call) => Effect.Effect<Stream.Stream<Output<M> | Encoded, Refusal>, Refusal>
   : M["methodKind"] extends "bidi_streaming" ? (request: Input<M>, call: Call) => Effect.Effect<Output<M>, Refusal>
   : never
 

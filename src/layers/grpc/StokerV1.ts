@@ -3,6 +3,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf"
 import { Effect, Stream } from "effect"
 import { type FollowEvent, type FollowFrom, type FollowRequest, InvalidRequest, type JobApi } from "../api/JobApi.ts"
 import { artefactPieces } from "../artefacts/Artefacts.ts"
+import { type Encoded, followOutput } from "./Encoded.ts"
 import {
   type FollowRequest as FollowMessage,
   type FollowResponseSchema,
@@ -48,11 +49,11 @@ const fromOf = ({ from }: FollowMessage): Effect.Effect<FollowFrom | undefined, 
 type FollowInit = MessageInitShape<typeof FollowResponseSchema>
 
 /** What a follower is sent. */
-const followMessages = (event: FollowEvent): ReadonlyArray<FollowInit> => {
+const followMessages = (event: FollowEvent): ReadonlyArray<FollowInit | Encoded> => {
   switch (event._tag) {
     case "Bytes":
     case "Gap":
-      return outputMessages(event).map((value) => ({ event: { case: "output", value } }))
+      return followOutput(event)
     case "Begun":
       return [{
         event: { case: "begun", value: { run: event.run, attempt: event.attempt, offset: wide(event.offset) } }
