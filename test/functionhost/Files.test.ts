@@ -76,6 +76,15 @@ export default [one, two]
     60_000
   )
 
+  it.live("of ours alone are tried once, and no more at later starts", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const state = yield* place
+      const { host } = yield* load(state, [])
+      // Whoever tried it again would fail.
+      write(host.directory, "host.cjs", "process.exit(9)")
+      assert.strictEqual((yield* load(state, [])).host.directory, host.directory)
+    })), 60_000)
+
   const refusals: ReadonlyArray<readonly [what: string, text: string, reason: RegExp]> = [
     ["throws", "throw new TypeError(\"not today\")", /TypeError: not today/],
     ["ends the process", "process.exit(0)", /ends the process/],

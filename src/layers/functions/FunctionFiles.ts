@@ -213,12 +213,16 @@ export const load = Effect.fn("FunctionFiles.load")(function*(options: {
   const directory = join(resolve(options.stateDirectory), "functions", nameOf(code))
   const isNew = !existsSync(directory)
   const place = isNew ? yield* keep(directory, code) : directory
-  yield* Effect.gen(function*() {
-    const names = yield* probe(files, place, isNew ? join(place, HostProgram.CACHE) : undefined)
-    yield* checkNames(files, names, options.taken)
-  }).pipe(
-    Effect.tapError(() => isNew ? Effect.promise(() => fs.rm(place, { recursive: true, force: true })) : Effect.void)
-  )
+  // Ours alone are the same at every start. Somebody's own may do at this one what they did not do at the last.
+  const isTried = !isNew && files.length === 0
+  if (!isTried) {
+    yield* Effect.gen(function*() {
+      const names = yield* probe(files, place, isNew ? join(place, HostProgram.CACHE) : undefined)
+      yield* checkNames(files, names, options.taken)
+    }).pipe(
+      Effect.tapError(() => isNew ? Effect.promise(() => fs.rm(place, { recursive: true, force: true })) : Effect.void)
+    )
+  }
   if (isNew) yield* settle(place, directory)
   const loaded = yield* Effect.try({
     try: () => Bundler.load(join(directory, HostProgram.BUNDLE)) as { readonly modules: ReadonlyArray<{}> },
