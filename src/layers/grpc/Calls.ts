@@ -11,22 +11,23 @@ import {
   type MessageShape,
   toBinary
 } from "@bufbuild/protobuf"
-import type {
-  handleBidiStreamingCall,
-  handleServerStreamingCall,
-  handleUnaryCall,
+import {
+  type handleBidiStreamingCall,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
   Metadata,
-  MethodDefinition,
-  ServerDuplexStream,
-  ServerWritableStream,
-  StatusObject,
-  UntypedHandleCall
+  type MethodDefinition,
+  type ServerDuplexStream,
+  type ServerWritableStream,
+  type StatusObject,
+  type UntypedHandleCall
 } from "@grpc/grpc-js"
 import { type Cause, Effect, Exit, type Fiber, Stream } from "effect"
 import type { Unauthenticated } from "../api/Fault.ts"
 import { Encoded } from "./Encoded.ts"
 import type { AnyHandler, Call, Offered, Refusal } from "./Service.ts"
 import { goingAway, statusOf } from "./Status.ts"
+import type { Unread } from "./Unread.ts"
 
 type Message = MessageShape<DescMessage>
 /** A message to be, its fields as `create` takes them. */
@@ -38,6 +39,7 @@ export interface Calls {
   readonly fork: <A>(effect: Effect.Effect<A, StatusObject>) => Fiber.Fiber<A, StatusObject>
   /** Who calls, by the peer's address. */
   readonly callerOf: (peer: string) => Call["caller"] | Unauthenticated
+  readonly unread: Unread
   readonly statusOfCause: (cause: Cause.Cause<Refusal>, method: string) => Effect.Effect<StatusObject>
 }
 
@@ -81,14 +83,30 @@ const statusIn = (exit: Exit.Failure<unknown, StatusObject>): StatusObject => {
   return failed === undefined ? goingAway : failed.error
 }
 
+const tooMuchUnread: StatusObject = {
+  code: 8,
+  details: "too much of what was answered to this caller is not read yet. Read the answers, or ask for less at once.",
+  metadata: new Metadata()
+}
+
 const unary =
   (calls: Calls, method: DescMethod, path: string, run: Run): handleUnaryCall<Message, Buffer> => (call, callback) => {
     const fiber = calls.fork(answer(calls, method, path, run, call, call.request))
+    let isOver = false
+    let over = () => fiber.interruptUnsafe()
     // Told at the end of every call, also of one that was answered.
-    call.once("cancelled", () => fiber.interruptUnsafe())
+    call.once("cancelled", () => {
+      isOver = true
+      over()
+    })
     fiber.addObserver((exit) => {
-      if (Exit.isSuccess(exit)) callback(null, exit.value)
-      else callback(statusIn(exit))
+      if (!Exit.isSuccess(exit)) return callback(statusIn(exit))
+      const caller = calls.callerOf(call.getPeer())
+      const { length } = exit.value
+      if (isOver || "_tag" in caller) return callback(goingAway)
+      if (!calls.unread.holds(caller.name, length)) return callback(tooMuchUnread)
+      over = () => calls.unread.read(caller.name, length)
+      callback(null, exit.value)
     })
   }
 

@@ -4,9 +4,10 @@
  * certificate again at each call (measured: three times slower).
  */
 import { Server as GrpcServer, ServerCredentials, type ServerInterceptor } from "@grpc/grpc-js"
-import { Clock, Effect, FiberSet, type Scope } from "effect"
+import { Clock, Effect, FiberSet, Result, type Scope } from "effect"
 import type { SecureRandom } from "effect/crypto"
 import { createServer, type Server } from "node:tls"
+import { auditStranger } from "../api/Audit.ts"
 import { callerOf, type IdentityField } from "../api/Identity.ts"
 import { follow, type Tls } from "../api/Tls.ts"
 import { secureContext, serverTls } from "../api/TlsMaterial.ts"
@@ -17,6 +18,7 @@ import { type Calls, implement } from "./Calls.ts"
 import { type ConnectionLimits, Connections } from "./Connections.ts"
 import type { Offered } from "./Service.ts"
 import { statusOfCause } from "./Status.ts"
+import { Unread } from "./Unread.ts"
 
 /** How much of itself the door gives. What is absent is standard. */
 export interface ServeLimits {
@@ -157,6 +159,7 @@ export const serve = Effect.fnUntraced(function*(
   const calls: Calls = {
     fork,
     callerOf: (peer) => connections.caller(peer),
+    unread: new Unread(),
     statusOfCause: (cause, method) => Effect.provide(statusOfCause(cause, method), services)
   }
 
@@ -183,7 +186,12 @@ export const serve = Effect.fnUntraced(function*(
     handshakeTimeout: limits.handshakeMs,
     noDelay: true
   }, (socket) => {
-    const identify = (from: string) => callerOf(socket.getPeerCertificate(), options.identity, from)
+    const identify = (from: string) => {
+      const identity = callerOf(socket.getPeerCertificate(), options.identity, from)
+      // Once for each connection, however often it then calls.
+      if (Result.isFailure(identity)) fork(auditStranger(identity.failure, from))
+      return identity
+    }
     if (connections.secured(socket, identify)) injector.injectConnection(socket)
   })
   server.on("connection", (socket) => connections.opened(socket))
