@@ -201,6 +201,13 @@ describe("the control plane", () => {
         yield* trouble(api.stop(alice, { id: "a", reason: "x".repeat(501) })),
         /^invalid-request: the reason has 501 characters/
       )
+      // It is told in the log and on terminals as it is: a line of its own there would be anybody's.
+      for (const reason of ["x\n[12:00:00] INFO admin delete: allowed", "\u001b[2J", "x\r", "\u009b2J"]) {
+        assert.match(
+          yield* trouble(api.stop(alice, { id: "a", reason })),
+          /^invalid-request: the reason has control characters/
+        )
+      }
       const stopped = yield* api.stop(alice, { id: "a" })
       assert.deepStrictEqual(stopped.outcome, { _tag: "Stopped", reason: "stopped by alice" })
       assert.deepStrictEqual(yield* api.stop(alice, { id: "a" }), stopped)

@@ -357,6 +357,12 @@ const make = (options: JobApiOptions): Effect.Effect<
                 `Give one of at most ${longestReason}, or leave it out.`
               )
             }
+            if (reason !== undefined && /\p{Cc}/u.test(reason)) {
+              return yield* invalid(
+                "the reason has control characters",
+                "Give one line of plain text, or leave it out."
+              )
+            }
             const asked = { reason: reason ?? `stopped by ${caller.name}`, graceMs }
             return view(
               yield* control.stop(keyOfRecord(record), asked).pipe(Effect.catchTags({
