@@ -67,6 +67,8 @@ export const bundle = Effect.fn("Bundler.bundle")(function*(files: ReadonlyArray
         format: "cjs",
         codeSplitting: false,
         minify: "dce-only",
+        // Half of the text, which every host reads.
+        comments: { legal: true, annotation: false, jsdoc: false },
         exports: "named"
       })
       const [chunk] = output
