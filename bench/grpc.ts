@@ -206,7 +206,7 @@ const streamRate = async (side: Side, request: Uint8Array): Promise<Measured> =>
   let bytes = 0
   while (performance.now() < until) {
     const call = firstOf(side).makeServerStreamRequest(`${service}/Follow`, plain, plain, Buffer.from(request))
-    const timer = setTimeout(() => call.cancel(), until - performance.now())
+    const timer = setTimeout(() => call.cancel(), Math.max(1, until - performance.now()))
     call.on("data", (message: Buffer) => bytes += message.length)
     await new Promise<void>((resolve) => {
       call.on("error", () => resolve())

@@ -171,7 +171,8 @@ const make = (options: JobApiOptions): Effect.Effect<
     const find = Effect.fnUntraced(function*(caller: Caller, right: Right, ref: JobRef, isLook = false) {
       const id = yield* idOf(ref.id)
       const named = ref.owner === undefined ? undefined : yield* ownerOf(ref.owner)
-      const unknown = new UnknownJob({ id })
+      // Made only when it is needed: an error looks at its stack, which costs each look some microseconds.
+      const unknown = Effect.suspend(() => Effect.fail(new UnknownJob({ id })))
       if (right !== "super" && named !== undefined && named !== caller.name) return yield* unknown
       const owner = named ?? (right === "super" ? undefined : caller.name)
       const key: JobKey = { intake: INTAKE, owner: owner ?? caller.name, id }
