@@ -10,8 +10,8 @@ import type { LogEnd, LogNotFound, LogSlice, LogStream, ReadOptions } from "../l
 import type { FollowEvent, FollowFrom, Unavailable, UnknownJob } from "./JobApi.ts"
 import type { JobNews } from "./JobNews.ts"
 
-/** Bytes asked for at once. */
-const PIECE = 64 * 1024
+/** Bytes asked for at once: from the disk, a quarter of it costs three times as much for each byte (measured). */
+const PIECE = 256 * 1024
 /** How long one read waits for news; a read that waits costs nothing. */
 const WAIT_MS = 10_000
 /** Bytes looked through at once for the ends of lines. */

@@ -6,6 +6,7 @@ import { type ApiReply } from "../../schemas/dialects/Api.ts"
 import { type Definition, InvalidArguments, unmetNeed } from "../../schemas/Function.ts"
 import { ClassName, type InstanceId, type JobId, JobId as JobIdSchema, type JobKey, Owner } from "../../schemas/Ids.ts"
 import type { Job } from "../../schemas/Job.ts"
+import type { JobView } from "../../schemas/JobView.ts"
 import { resolve } from "../../schemas/Limits.ts"
 import { nearest } from "../../schemas/Nearest.ts"
 import { standardTerms } from "../../schemas/Terms.ts"
@@ -206,7 +207,13 @@ const make = (options: JobApiOptions): Effect.Effect<
         (right) => Effect.flatMap(find(caller, right, ref, method === "status"), act)
       )
 
-    const view = (record: JobRecord) => viewOf(record, { args: true })
+    /** The same record is shown as the same view, which doors may have encoded already. */
+    const views = new WeakMap<JobRecord, JobView>()
+    const view = (record: JobRecord) => {
+      const found = views.get(record) ?? viewOf(record, { args: true })
+      views.set(record, found)
+      return found
+    }
 
     /** Looks at everything that would make its worker reject it, while the caller is still there to be told. */
     const checked = Effect.fnUntraced(function*(request: StartRequest) {

@@ -59,7 +59,7 @@ const callOf = (caller: Call["caller"], metadata: Metadata): Call => ({
   }
 })
 
-type Run = (request: Message, call: Call) => Effect.Effect<Init, Refusal>
+type Run = (request: Message, call: Call) => Effect.Effect<Init | Encoded, Refusal>
 type RunStream = (request: Message, call: Call) => Effect.Effect<Stream.Stream<Init | Encoded, Refusal>, Refusal>
 
 interface Origin {
@@ -67,12 +67,15 @@ interface Origin {
   readonly getPeer: () => string
 }
 
+const encoder = (method: DescMethod) => (init: Init | Encoded): Buffer =>
+  bufferOf(init instanceof Encoded ? init.bytes : toBinary(method.output, create(method.output, init)))
+
 /** A unary call's bytes, or the status instead of them. */
 const answer = (calls: Calls, method: DescMethod, path: string, run: Run, origin: Origin, request: Message) => {
   const caller = calls.callerOf(origin.getPeer())
   if ("_tag" in caller) return Effect.fail(statusOf(caller))
   return Effect.suspend(() => run(request, callOf(caller, origin.metadata))).pipe(
-    Effect.map((init) => bufferOf(toBinary(method.output, create(method.output, init)))),
+    Effect.map(encoder(method)),
     Effect.catchCause((cause) => Effect.flatMap(calls.statusOfCause(cause, path), Effect.fail))
   )
 }
@@ -162,10 +165,7 @@ const serverStream =
   (call) => {
     const caller = calls.callerOf(call.getPeer())
     if ("_tag" in caller) return finish(call)(Exit.fail(statusOf(caller)))
-    const send = sender(
-      call,
-      (init) => bufferOf(init instanceof Encoded ? init.bytes : toBinary(method.output, create(method.output, init)))
-    )
+    const send = sender(call, encoder(method))
     const fiber = calls.fork(
       Effect.suspend(() => run(call.request, callOf(caller, call.metadata))).pipe(
         Effect.flatMap((stream) => Stream.runForEachArray(stream, send)),

@@ -138,7 +138,7 @@ export const endMessage = ({ complete, summaries }: LogEnd): MessageInitShape<ty
   streams: summaries.map(summaryMessage)
 })
 
-type OutputInit = MessageInitShape<typeof OutputSchema>
+export type OutputInit = MessageInitShape<typeof OutputSchema>
 
 /** Clients take messages of 4 MiB at most unless they are told otherwise; smaller ones leave room between them. Bytes. */
 const PIECE = 256 * 1024

@@ -35,7 +35,7 @@ type Output<M extends Pick<DescMethod, "output">> = M["output"] extends infer D 
 
 /** What is done for a method. Interrupted when the client cancels, goes away, or its deadline passes. */
 export type Handler<M extends Pick<DescMethod, "input" | "output" | "methodKind">> = M["methodKind"] extends "unary"
-  ? (request: Input<M>, call: Call) => Effect.Effect<Output<M>, Refusal>
+  ? (request: Input<M>, call: Call) => Effect.Effect<Output<M> | Encoded, Refusal>
   : M["methodKind"] extends "server_streaming"
     ? (request: Input<M>, call: Call) => Effect.Effect<Stream.Stream<Output<M> | Encoded, Refusal>, Refusal>
   : M["methodKind"] extends "bidi_streaming" ? (request: Input<M>, call: Call) => Effect.Effect<Output<M>, Refusal>

@@ -1,13 +1,15 @@
 /** `stoker.v1.JobService`: all that the control plane can do. */
-import type { MessageInitShape } from "@bufbuild/protobuf"
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf"
 import { Effect, Stream } from "effect"
+import type { JobView } from "../../schemas/JobView.ts"
 import { type FollowEvent, type FollowFrom, type FollowRequest, InvalidRequest, type JobApi } from "../api/JobApi.ts"
 import { artefactPieces } from "../artefacts/Artefacts.ts"
-import { type Encoded, followOutput } from "./Encoded.ts"
+import { type Encoded, followOutput, once } from "./Encoded.ts"
 import {
   type FollowRequest as FollowMessage,
   type FollowResponseSchema,
-  JobService
+  JobService,
+  StatusResponseSchema
 } from "./gen/stoker/v1/stoker_pb.js"
 import {
   artefactMessage,
@@ -32,6 +34,11 @@ const offsetOf = (offset: bigint): Effect.Effect<number, InvalidRequest> =>
   offset <= BigInt(Number.MAX_SAFE_INTEGER)
     ? Effect.succeed(narrow(offset))
     : Effect.fail(new InvalidRequest({ reason: `no output has an offset ${offset}`, remedy: "Begin with 0." }))
+
+/** Whoever looks again and again gets the same view, until something happens to the job. */
+const statusResponse = once((job: JobView) =>
+  toBinary(StatusResponseSchema, create(StatusResponseSchema, { job: jobMessage(job) }))
+)
 
 const fromOf = ({ from }: FollowMessage): Effect.Effect<FollowFrom | undefined, InvalidRequest> => {
   switch (from.case) {
@@ -86,8 +93,7 @@ export const stokerV1 = (api: JobApi["Service"]) =>
       })
       return { job: jobMessage(yield* api.stop(caller, { ...refOf(message), ...how })) }
     }),
-    status: (message, { caller }) =>
-      Effect.map(api.status(caller, refOf(message)), (job) => ({ job: jobMessage(job) })),
+    status: (message, { caller }) => Effect.map(api.status(caller, refOf(message)), statusResponse),
     list: ({ cursor, function: name, limit, owner, state }, { caller }) =>
       Effect.map(
         api.list(
