@@ -132,12 +132,12 @@ static void temporary(char *folder) {
  */
 static void forgetful(void) {
   if (fork() != 0) return;
-  for (;; usleep(300000)) {
+  for (;; usleep(500000)) {
     char text[32] = "";
     int fd = open("/proc/sys/fs/inode-nr", O_RDONLY | O_CLOEXEC);
     if (fd < 0 || read(fd, text, sizeof text - 1) <= 0) _exit(1);
     close(fd);
-    if (atol(text) > 8000) written("/proc/sys/vm/drop_caches", "2");
+    if (atol(text) > 14000) written("/proc/sys/vm/drop_caches", "2");
   }
 }
 
