@@ -6,7 +6,7 @@ import { Limits } from "./Limits.ts"
 import { PoolConfig } from "./PoolConfig.ts"
 
 /**
- * What makes a class's sandboxes: `oci` or `process`, which every worker has, or the name of a driver that was added.
+ * What makes a class's sandboxes: `oci`, `process`, `firecracker` or `qemu`, which every worker has, or a driver that was added.
  * Lower-case letters, digits and '-', beginning with a letter.
  */
 export const DriverName = Schema.String.check(
@@ -91,6 +91,44 @@ export const CpuSet = Schema.String.check(
   Schema.isPattern(/^\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*$/, { expected: "numbers of cores, such as 0-3,8" })
 )
 
+const rate = (what: string) =>
+  Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2 ** 50 }, { expected: `${what}, 1 or more` }))
+
+/** What a machine may send through one device; absent is without limit. A burst is what may go at once after a rest. */
+export const Rates = Schema.Struct({
+  bytesPerSec: Schema.optionalKey(rate("bytes in a second")),
+  burstBytes: Schema.optionalKey(rate("bytes")),
+  opsPerSec: Schema.optionalKey(rate("operations in a second")),
+  burstOps: Schema.optionalKey(rate("operations"))
+})
+export type Rates = typeof Rates.Type
+
+/** Of `firecracker` and `qemu`: the machines that are its sandboxes. */
+export const MachineSetup = Schema.Struct({
+  /** A name that `stoker image list` shows, or the absolute path of an image's folder. Absent: `default`. */
+  image: Schema.optionalKey(Schema.String.check(
+    Schema.isPattern(/^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}|\/[^\u0000]{1,4000})$/, {
+      expected: "an image's name or folder"
+    })
+  )),
+  /** Absent: the ceiling's cores, rounded up. */
+  vcpus: Schema.optionalKey(Schema.Int.check(
+    Schema.isBetween({ minimum: 1, maximum: 32 }, { expected: "1 to 32 processors" })
+  )),
+  /** `tcg` is emulation, ten times slower and no boundary against hostile code: only where it is asked for. `qemu`. Absent: `kvm`. */
+  accelerator: Schema.optionalKey(Schema.Literals(["kvm", "tcg"])),
+  /** Fill the pool with restored copies of one machine instead of booting each. Absent: true. */
+  snapshot: Schema.optionalKey(Schema.Boolean),
+  /** How the worker speaks to the guest. `vsock`: `firecracker` only. Absent: `tcp`. */
+  wire: Schema.optionalKey(Schema.Literals(["tcp", "vsock"])),
+  /** `codebench`: the image has an agent of the old worker's, which takes source code and nothing else. Absent: `stoker`. */
+  agent: Schema.optionalKey(Schema.Literals(["stoker", "codebench"])),
+  /** `codebench` is what the old worker set: 2 MiB and 200 operations in a second. `firecracker`; `qemu` for disks. */
+  diskRates: Schema.optionalKey(Schema.Union([Rates, Schema.Literal("codebench")])),
+  networkRates: Schema.optionalKey(Rates)
+})
+export type MachineSetup = typeof MachineSetup.Type
+
 /** One kind of sandbox, by the name jobs ask for. */
 export const SandboxClass = Schema.Struct({
   name: ClassName,
@@ -109,6 +147,8 @@ export const SandboxClass = Schema.Struct({
   runtime: Schema.optionalKey(Schema.Literals(["crun", "runsc"])),
   /** `oci`: absent: the host's /usr with a few generated files. */
   root: Schema.optionalKey(Root),
+  /** `firecracker`, `qemu`: their machines. Absent: all defaults. */
+  machine: Schema.optionalKey(MachineSetup),
   /** The cores its jobs may run on. Absent: all of the worker's. */
   cpuset: Schema.optionalKey(CpuSet),
   /** Block devices the limits of I/O are for, by their nodes (`/dev/vda`). Absent: every disk of the host. */

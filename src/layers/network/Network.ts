@@ -25,9 +25,24 @@ export interface Attachment {
   readonly resolvConf: string
 }
 
+/** A machine's network that is up: a namespace with a tap in it (`microvm/Vmm.ts` has its name and addresses). */
+export interface MachineAttachment extends Attachment {
+  /** There is a way out beyond the namespace. */
+  readonly hasRoute: boolean
+}
+
 export interface SandboxNetwork {
   /** Makes what the row's id names, in place of what there may be of it. What fails half-way is for `release`. */
   readonly acquire: (id: SandboxId, sandboxClass: SandboxClass) => Effect.Effect<Attachment, NetworkError>
+  /**
+   * The same for a machine: also a tap for this user, and the host's end of it; no CNI network where the class's policy is
+   * `none`. What the guest sends goes through the same policy, whatever address it claims.
+   */
+  readonly acquireMachine: (
+    id: SandboxId,
+    sandboxClass: SandboxClass,
+    owner: { readonly uid: number; readonly gid: number }
+  ) => Effect.Effect<MachineAttachment, NetworkError>
   /** Whether something may be there for this row: one look at a file. */
   readonly isHeld: (instance: InstanceId, id: SandboxId) => boolean
   /**

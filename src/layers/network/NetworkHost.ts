@@ -233,6 +233,8 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
 
   const network: SandboxNetwork = {
     acquire,
+    acquireMachine: () =>
+      Effect.fail(new NetworkError({ reason: "machines have no network yet", remedy: "Use oci or process." })),
     isHeld: (instance, id) => Record.exists(recordOf(instance, id)),
     release,
     check: (sandboxClass) => checkClass({ path, places: where, run: (tool) => runIn([], tool) }, sandboxClass)
