@@ -1,5 +1,5 @@
 /** The contract of machine images: a root file system and a kernel for microVMs, built once, named by their content. */
-import { type Effect, Schema } from "effect"
+import { Schema } from "effect"
 
 /** An image is missing, corrupt, for another architecture, or could not be built. */
 export class MachineImageError extends Schema.TaggedError<MachineImageError>()("MachineImageError", {
