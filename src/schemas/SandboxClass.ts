@@ -107,7 +107,7 @@ export type Rates = typeof Rates.Type
 export const MachineSetup = Schema.Struct({
   /** A name that `stoker image list` shows, or the absolute path of an image's folder. Absent: `default`. */
   image: Schema.optionalKey(Schema.String.check(
-    Schema.isPattern(/^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}|\/[^\u0000]{1,4000})$/, {
+    Schema.isPattern(/^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}|\/[\x20-\x7e]{1,4000})$/, {
       expected: "an image's name or folder"
     })
   )),
