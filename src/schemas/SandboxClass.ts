@@ -1,6 +1,7 @@
 /** A configured kind of sandbox: driver, size, network, and how many are kept warm. */
 import { Schema } from "effect"
 import { ClassName } from "./Ids.ts"
+import { ImagePolicy } from "./ImagePolicy.ts"
 import { isAddress, parseNetwork } from "./IpNetwork.ts"
 import { Limits } from "./Limits.ts"
 import { PoolConfig } from "./PoolConfig.ts"
@@ -128,15 +129,6 @@ export const MachineSetup = Schema.Struct({
   networkRates: Schema.optionalKey(Rates)
 })
 export type MachineSetup = typeof MachineSetup.Type
-
-/** Which images jobs may bring. */
-export const ImagePolicy = Schema.Struct({
-  /** Prefixes of references (`registry.example/team/`). Absent: any. */
-  allow: Schema.optionalKey(Schema.NonEmptyArray(Schema.String)),
-  /** Only references with a digest. */
-  digests: Schema.optionalKey(Schema.Boolean)
-})
-export type ImagePolicy = typeof ImagePolicy.Type
 
 /** Of `kubernetes`: the cluster that runs its jobs. */
 export const ClusterSetup = Schema.Struct({
