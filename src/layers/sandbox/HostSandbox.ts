@@ -55,8 +55,8 @@ const STACK_BYTES = 64 * 1024 * 1024
 export interface MachineRecipe {
   readonly limits: CgroupLimits
   /** The guest's first words to hear, made when it listens because the time is in them, and what is to be said of its answer. */
-  readonly greeting: Effect.Effect<NonNullable<Parameters<typeof GuestLink.make>[3]>>
-  /** From the greeting to the guest's own word that it is ready, in milliseconds. */
+  readonly greeting: Effect.Effect<GuestLink.LinkOptions, ProvisionFailed>
+  /** From the launch of the wire to the guest's own word that it is ready, in milliseconds. */
   readonly readyMs: number
   /** Ends when the VMM has, with its last words: the link itself hears nothing of that. */
   readonly ended: Effect.Effect<string>
@@ -366,7 +366,7 @@ export const make = Effect.gen(function*() {
     const meter = yield* Effect.mapError(
       machine === undefined
         ? Meter.ofCgroup(cgroup, row.id, frame, limits)
-        : MachineMeter.make(cgroup, link, defaults),
+        : MachineMeter.make(recipe.driver, cgroup, link, defaults),
       failed(recipe, "cgroup")
     )
     const standing: Standing = { meter, killed: false, host: warm }

@@ -4,28 +4,38 @@
  */
 import { Effect } from "effect"
 import type { Limits } from "../../schemas/Limits.ts"
-import type { Cgroup } from "../cgroup/Cgroup.ts"
-import type { GuestLink } from "./GuestLink.ts"
+import type { Cgroup, CgroupUsage } from "../cgroup/Cgroup.ts"
+import type { GroupLimits, GuestLink } from "./GuestLink.ts"
 import type * as HostUsage from "./HostUsage.ts"
 import type { Meter } from "./Meter.ts"
+import { SandboxLost, type SandboxRefused } from "./Sandbox.ts"
 
-type GuestLimits = Parameters<GuestLink["limit"]>[0]
+const guestLimits = ({ cpus, memoryBytes, pids }: Limits): GroupLimits => ({ memoryBytes, pids, cpus })
 
-const guestLimits = ({ cpus, memoryBytes, pids }: Limits): GuestLimits => ({ memoryBytes, pids, cpus })
-
-const isSame = (one: GuestLimits, other: GuestLimits) =>
+const isSame = (one: GroupLimits, other: GroupLimits) =>
   one.memoryBytes === other.memoryBytes && one.pids === other.pids && one.cpus === other.cpus
 
+/** Nothing runs without its limits. */
+const unheld = (driver: string) => (error: SandboxLost | SandboxRefused) =>
+  error._tag === "SandboxLost"
+    ? error
+    : new SandboxLost({
+      driver,
+      reason: `its guest does not hold limits: ${error.reason}`,
+      remedy: "Its kernel needs cgroup v2 with memory, pids and cpu; build the image again with `stoker image build`."
+    })
+
 /** `usual` are the limits most phases have: the first one finds them in force. */
-export const make = Effect.fnUntraced(function*(cgroup: Cgroup, link: GuestLink, usual: Limits) {
+export const make = Effect.fnUntraced(function*(driver: string, cgroup: Cgroup, link: GuestLink, usual: Limits) {
+  const limit = (limits: GroupLimits) => Effect.mapError(link.limit(limits), unheld(driver))
   /** In force since nobody has run under them. */
-  let waiting: GuestLimits | undefined = guestLimits(usual)
-  yield* link.limit(waiting)
+  let waiting: GroupLimits | undefined = guestLimits(usual)
+  yield* limit(waiting)
 
   const meter: Meter = {
     enter: Effect.fnUntraced(function*({ limits }) {
       const wanted = guestLimits(limits)
-      if (waiting === undefined || !isSame(waiting, wanted)) yield* link.limit(wanted)
+      if (waiting === undefined || !isSame(waiting, wanted)) yield* limit(wanted)
       waiting = undefined
       // A new group inside counts from nothing.
       const baseline: HostUsage.Baseline = {
@@ -40,23 +50,23 @@ export const make = Effect.fnUntraced(function*(cgroup: Cgroup, link: GuestLink,
     },
     sample: () => Effect.void,
     count: Effect.fnUntraced(function*() {
+      const counted = yield* Effect.option(link.measure)
       const cpuMicros = yield* cgroup.cpu
-      const { systemMicros, userMicros, pidsRefused, ...counted } = yield* Effect.orElseSucceed(
-        link.measure,
-        () => ({}) as Partial<Effect.Success<GuestLink["measure"]>>
-      )
-      return {
-        // The guest's times tell how the host's divide.
-        usage: {
-          cpuMicros,
-          cpuUserMicros: userMicros,
-          cpuSystemMicros: systemMicros,
-          pidsMaxHits: pidsRefused,
-          ...counted
-        },
-        left: {},
-        oomVictim: undefined
+      if (counted._tag === "None") return { usage: { cpuMicros }, left: {}, oomVictim: undefined }
+      const { pidsRefused, systemMicros, userMicros, ...words } = counted.value
+      const usage: CgroupUsage = {
+        cpuMicros,
+        // They tell how the host's time divides.
+        cpuUserMicros: userMicros,
+        cpuSystemMicros: systemMicros,
+        memoryPeakBytes: words.memoryPeakBytes,
+        oomKills: words.oomKills,
+        pidsPeak: words.pidsPeak,
+        pidsMaxHits: pidsRefused,
+        ioReadBytes: words.ioReadBytes,
+        ioWriteBytes: words.ioWriteBytes
       }
+      return { usage, left: {}, oomVictim: undefined }
     }),
     observe: Effect.map(cgroup.now, ({ cpuMicros, memoryBytes }) => ({
       cpuMicros,

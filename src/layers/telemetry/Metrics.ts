@@ -119,7 +119,7 @@ export const metrics = {
   machineStarts: counter("stoker_machine_starts_total", {
     unit: "machines",
     labels: ["driver", "kind"],
-    help: "MicroVMs whose guest was heard: booted, restored, or booted because their template failed (fallback)"
+    help: "MicroVMs whose guest was heard and confirmed, by how they came to be: booted, restored"
   }),
   budgetMemory: gauge("stoker_budget_memory_bytes", {
     unit: "bytes",

@@ -2,7 +2,7 @@
  * Sandboxes that are machines, whichever VMM runs them: row, cgroup, network, disk, boot or restore, wire, personalise, verify; and
  * all of it back. What a VMM or an image is comes from outside (`Parts`), so that the same life is tested without one.
  */
-import { Effect, Exit, Scope, Semaphore } from "effect"
+import { Effect, Exit, Metric, Option, Scope, Semaphore, Stream } from "effect"
 import { existsSync } from "node:fs"
 import * as fs from "node:fs/promises"
 import { join } from "node:path"
@@ -28,26 +28,17 @@ import {
 } from "../../microvm/Vmm.ts"
 import type { MachineAttachment, SandboxNetwork } from "../../network/Network.ts"
 import { metrics } from "../../telemetry/Metrics.ts"
-import type * as GuestLink from "../GuestLink.ts"
+import type { LinkOptions } from "../GuestLink.ts"
 import type { HostSandbox, Recipe } from "../HostSandbox.ts"
 import * as IdRanges from "../IdRanges.ts"
 import { type Capability, type Check, type Driver, ProvisionFailed, type Sandbox } from "../Sandbox.ts"
 import * as Census from "./Census.ts"
 import * as Confinement from "./Confinement.ts"
+import type { Facts } from "./Greeting.ts"
 import { deadlineMs, type Working } from "./Lifecycle.ts"
 import { cgroupLimitsOf, type MachineDriver, memoryMibOf, ratesOf, vcpusOf } from "./Sizes.ts"
-import { Metric } from "effect"
 
 export type Disk = Scratch.Disk
-
-/** What goes to a guest with its first frame, beside the time and what is random. */
-export interface Facts {
-  readonly hostname: string
-  readonly hasRoute: boolean
-  readonly resolvConf: string
-}
-
-export type Greeting = NonNullable<Parameters<typeof GuestLink.make>[3]>
 
 /** What a driver is made of. */
 export interface Parts {
@@ -60,7 +51,7 @@ export interface Parts {
   readonly initrdOf: (
     image: MachineImage
   ) => Effect.Effect<{ readonly path: string; readonly sha256: string }, { readonly reason: string; readonly remedy: string }>
-  readonly greet: (facts: Facts) => Effect.Effect<Greeting>
+  readonly greet: (facts: Facts) => Effect.Effect<LinkOptions, ProvisionFailed>
   readonly network: SandboxNetwork
   readonly scratch: Scratch.Scratch
 }
@@ -242,51 +233,10 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     )
   })
 
-  const booted = Effect.fnUntraced(function*(plan: Plan, spec: MachineSpec) {
-    const machine = yield* plan.vmm.boot(spec)
-    yield* listens(plan.vmm, spec, machine, plan.vmm.deadlines.bootMs)
-    return machine
-  })
-
-  const started = (kind: "booted" | "restored" | "fallback") =>
-    Metric.update(metrics.machineStarts.series({ driver, kind }), 1)
-
-  /** A restored machine, or nothing: then the template is to blame, and goes. */
-  const restored = Effect.fnUntraced(function*(
-    plan: Plan,
-    spec: MachineSpec,
-    binding: Templates.Binding,
-    snapshot: Snapshot
-  ) {
-    const outer = yield* Effect.scope
-    const scope = yield* Scope.fork(outer)
-    const attempt = Effect.gen(function*() {
-      yield* templateDisk(spec, snapshot)
-      const machine = yield* plan.vmm.restore(spec, snapshot)
-      yield* listens(plan.vmm, spec, machine, plan.vmm.deadlines.restoreMs)
-      return machine
-    })
-    const exit = yield* Effect.exit(Scope.provide(attempt, scope))
-    if (Exit.isSuccess(exit)) return exit.value
-    yield* Scope.close(scope, exit)
-    const error = Exit.findErrorOption(exit)
-    if (error._tag === "None") return yield* exit
-    yield* Effect.logWarning(
-      `a machine of class ${plan.sandboxClass.name} could not be restored and is booted: ${error.value.message}`
-    )
-    yield* Effect.ignore(templates.discard(binding), { log: "Warn", message: "the template could not be removed" })
-    disks.delete(snapshot.directory)
-    // What the failed one has left of its own is in the next one's way.
-    yield* io("clearing the machine's folder", async () => {
-      await fs.rm(spec.directory, { recursive: true, force: true })
-    })
-    yield* makeFolder(spec.id, spec.uid)
-    return undefined
-  })
-
   /** Everything of one machine below its row; nothing of it outlives the scope. */
-  const provisionPlanned = Effect.fnUntraced(function*(plan: Plan, disk: Disk) {
+  const provisionOne = Effect.fnUntraced(function*(plan: Plan, disk: Disk, snapshot: Snapshot | undefined) {
     const { sandboxClass, vmm } = plan
+    const isRestored = snapshot !== undefined
     let id: SandboxId | undefined
     const tracked = yield* census.begin(() => id ?? "without a row")
     // Last of all: is anything left?
@@ -295,99 +245,105 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
         ? Effect.void
         : Effect.andThen(tracked.happens("stop"), tracked.happens("cleared"))
     )
-    const binding = yield* bindingOf(plan, disk)
-    const snapshot = sandboxClass.machine?.snapshot === false
-      ? undefined
-      : yield* templates.find(binding).pipe(
-        Effect.tapError((error) => Effect.logWarning(`no machine template: ${error.message}`)),
-        Effect.orElseSucceed(() => undefined)
-      )
     const uid = yield* uids.take
     let machine: Machine | undefined
+    let spec: MachineSpec | undefined
     let attachment: MachineAttachment | undefined
 
     /** One state's work, within the state's time. */
-    const during = (state: Working) => <A, E, R>(work: Effect.Effect<A, E, R>) =>
-      Effect.timeoutOrElse(work, {
-        duration: deadlineMs(state, vmm.deadlines, snapshot !== undefined),
+    const during = (state: Working) => <A, R>(work: Effect.Effect<A, ProvisionFailed, R>) => {
+      const limitMs = deadlineMs(state, vmm.deadlines, isRestored)
+      return Effect.timeoutOrElse(work, {
+        duration: limitMs,
         orElse: () =>
           Effect.fail(
             new ProvisionFailed({
               driver,
               step: state === "network" ? "network" : "start",
-              reason: `it was in state ${state} for more than ${deadlineMs(state, vmm.deadlines, snapshot !== undefined)} ms`,
+              reason: `it was in state ${state} for more than ${limitMs} ms`,
               remedy: "Is the host overloaded? Run `stoker doctor`."
             })
           )
-      }).pipe(Effect.withSpan(`machine.${state}`, { attributes: { driver } }))
+      }).pipe(Effect.withSpan(`machine.${state}`, { attributes: { driver, isRestored } }))
+    }
 
     const prepare: Recipe["prepare"] = Effect.fnUntraced(function*(row, procsFiles) {
       id = row
       yield* tracked.happens("reserved")
-      const spec = yield* Effect.gen(function*() {
+      const made = yield* Effect.gen(function*() {
         attachment = yield* Effect.mapError(
           parts.network.acquireMachine(row, sandboxClass, { uid, gid: uid }),
           failed("network")
         )
         yield* makeFolder(row, uid)
-        const made = specOf(plan, row, uid, attachment, procsFiles)
-        if (snapshot === undefined) yield* freshDisk(made, disk)
-        return made
+        const whole = specOf(plan, row, uid, attachment, procsFiles)
+        yield* snapshot === undefined ? freshDisk(whole, disk) : templateDisk(whole, snapshot)
+        return whole
       }).pipe(during("network"))
+      spec = made
       yield* tracked.happens("connected")
-      const outer = yield* Effect.scope
-      machine = yield* Effect.gen(function*() {
-        const copy = snapshot === undefined ? undefined : yield* restored(plan, spec, binding, snapshot)
-        if (copy !== undefined) {
-          yield* started("restored")
-          return copy
-        }
-        if (snapshot !== undefined) yield* freshDisk(spec, disk)
-        const fresh = yield* booted(plan, spec)
-        yield* started(snapshot === undefined ? "booted" : "fallback")
-        return fresh
-      }).pipe(Effect.mapError(failed("start")), Scope.provide(outer))
+      const starting = snapshot === undefined ? vmm.boot(made) : vmm.restore(made, snapshot)
+      machine = yield* during("booting")(Effect.mapError(starting, failed("start")))
     })
 
+    const { personaliseMs } = vmm.deadlines
+    const reachMs = isRestored ? vmm.deadlines.restoreMs : vmm.deadlines.bootMs
     const recipe: Recipe = {
       ...plain(),
       prepare,
-      command: (row) => {
-        if (attachment === undefined) return []
-        return vmm.wire(specOf(plan, row, uid, attachment, []), vmm.deadlines.personaliseMs)
-      },
+      // Made before it is asked for.
+      command: () => spec === undefined ? [] : vmm.wire(spec, reachMs),
       machine: {
         limits: cgroupLimitsOf(driver, sandboxClass),
         greeting: Effect.suspend(() =>
           parts.greet({
-            hostname: `stoker-${(id ?? "").slice(0, 8)}`,
+            hostname: `stoker-${(id ?? "").slice(0, 12)}`,
             hasRoute: attachment?.hasRoute ?? false,
             resolvConf: attachment?.resolvConf ?? ""
           })
         ),
-        readyMs: vmm.deadlines.personaliseMs,
+        readyMs: reachMs + personaliseMs,
         ended: Effect.suspend(() => machine?.ended ?? Effect.never)
       },
       verify: (cgroup) =>
         Confinement.verify({ driver, isVmm: parts.isVmm, uid, netns: attachment?.inode ?? 0 })(cgroup)
     }
-    const sandbox = yield* hosted.provision(recipe, sandboxClass).pipe(
-      // Its guest did not say who it is: whatever it was copied from is not used again.
-      Effect.tapError((error) =>
-        snapshot !== undefined && machine !== undefined && error.step !== "ledger" && error.step !== "cgroup"
-          ? Effect.ignore(templates.discard(binding))
-          : Effect.void
-      )
-    )
+    const sandbox = yield* hosted.provision(recipe, sandboxClass)
     yield* tracked.happens("confirmed")
+    yield* Metric.update(metrics.machineStarts.series({ driver, kind: isRestored ? "restored" : "booted" }), 1)
     yield* Effect.addFinalizer(() => tracked.happens("stop"))
     const taken = Effect.suspend(() => tracked.state() === "ready" ? tracked.happens("taken") : Effect.void)
     const leased: Sandbox = {
       ...sandbox,
       put: (files) => Effect.andThen(taken, sandbox.put(files)),
-      run: (phase) => sandboxRun(taken, sandbox, phase)
+      run: (phase) => Stream.unwrap(Effect.as(taken, sandbox.run(phase)))
     }
     return leased
+  })
+
+  /** A copy of the template if there is one; a booted machine where there is none, or where the copy came to nothing. */
+  const provisionPlanned = Effect.fnUntraced(function*(plan: Plan, disk: Disk) {
+    const { sandboxClass } = plan
+    if (sandboxClass.machine?.snapshot === false) return yield* provisionOne(plan, disk, undefined)
+    const binding = yield* bindingOf(plan, disk)
+    const snapshot = yield* templates.find(binding).pipe(
+      Effect.tapError((error) => Effect.logWarning(`no machine template: ${error.message}`)),
+      Effect.orElseSucceed(() => undefined)
+    )
+    if (snapshot === undefined) return yield* provisionOne(plan, disk, undefined)
+    const outer = yield* Effect.scope
+    const scope = yield* Scope.fork(outer)
+    const exit = yield* Effect.exit(Scope.provide(provisionOne(plan, disk, snapshot), scope))
+    if (Exit.isSuccess(exit)) return exit.value
+    yield* Scope.close(scope, exit)
+    const error = Option.getOrUndefined(Exit.findErrorOption(exit))
+    if (error === undefined || (error.step !== "start" && error.step !== "ready")) return yield* exit
+    yield* Effect.logWarning(
+      `a machine of class ${sandboxClass.name} could not be restored and is booted: ${error.message}`
+    )
+    yield* Effect.ignore(templates.discard(binding), { log: "Warn", message: "the template could not be removed" })
+    disks.delete(snapshot.directory)
+    return yield* provisionOne(plan, disk, undefined)
   })
 
   /** A machine that is booted to be saved. Its network leads nowhere, whatever the class's does. */
@@ -457,7 +413,6 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     if (sandboxClass.machine?.snapshot !== false) {
       const binding = yield* bindingOf(plan, disk)
       yield* templates.obtain(binding, build(plan, disk)).pipe(
-        Effect.tap(() => Effect.sync(() => undefined)),
         Effect.catchTag("VmmError", (error) =>
           error.step === "save"
             ? Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`)
@@ -540,9 +495,6 @@ const checkClass = Effect.fnUntraced(function*(parts: Parts, sandboxClass: Sandb
     : [{ name: "vmm", status: "missing", detail: vmm.failure.reason, remedy: vmm.failure.remedy } satisfies Check]
   return [...checks, found, ...(yield* parts.network.check(sandboxClass))]
 })
-
-const sandboxRun = (taken: Effect.Effect<void>, sandbox: Sandbox, phase: Parameters<Sandbox["run"]>[0]) =>
-  sandbox.run(phase)
 
 /** What one machine may have left, by its row alone. */
 export const leftovers = (hosted: HostSandbox, ofVmm: Vmm["leftovers"]) =>
