@@ -35,7 +35,7 @@ export class SandboxLost extends Schema.TaggedError<SandboxLost>()("SandboxLost"
 
 /** The sandbox refused one request and is still well: a path outside the workspace, a full disk, no such program. */
 export class SandboxRefused extends Schema.TaggedError<SandboxRefused>()("SandboxRefused", {
-  operation: Schema.Literals(["put", "run", "get", "signal"]),
+  operation: Schema.Literals(["put", "run", "get", "signal", "limit", "measure"]),
   /** Linux errno, e.g. 2 for ENOENT, 28 for ENOSPC. */
   errno: Schema.Int,
   reason: Schema.String
