@@ -111,6 +111,7 @@ describe("npm pack", () => {
       /^(README\.md|LICENSE)$/,
       /^dist\/(stoker|THIRD-PARTY\.txt|functions\.cjs|[\w.-]+\.mjs)$/,
       /^dist\/native\/(guest|launch|watchdog)$/,
+      /^dist\/rootfs\/[\w/.]+$/,
       /^dist\/lib\/[\w/]+\.(js|d\.ts)$/,
       /^native\/([\w/]+\.[ch]|build)$/,
       /^examples\/[\w-]+\.(c|go|py|ts)$/
@@ -122,6 +123,7 @@ describe("npm pack", () => {
         "dist/lib/index.js",
         "dist/lib/testing.d.ts",
         "dist/main.mjs",
+        "dist/rootfs/layout",
         "native/guest.c"
       ]
     ) {
