@@ -73,12 +73,18 @@ describe("machine templates", () => {
 
   for (
     const [what, harm] of [
-      ["a changed byte", (path: string) => fs.chmod(join(path, "mem.img"), 0o644).then(() =>
-        fs.writeFile(join(path, "mem.img"), "memory 2"))],
+      [
+        "a changed byte",
+        (path: string) =>
+          fs.chmod(join(path, "mem.img"), 0o644).then(() => fs.writeFile(join(path, "mem.img"), "memory 2"))
+      ],
       ["a file cut off", (path: string) => fs.truncate(join(path, "mem.img"), 3)],
       ["a file gone", (path: string) => fs.rm(join(path, "scratch.img"))],
-      ["a manifest that is none", (path: string) => fs.chmod(join(path, "manifest.json"), 0o644).then(() =>
-        fs.writeFile(join(path, "manifest.json"), "{}"))],
+      [
+        "a manifest that is none",
+        (path: string) =>
+          fs.chmod(join(path, "manifest.json"), 0o644).then(() => fs.writeFile(join(path, "manifest.json"), "{}"))
+      ],
       ["no manifest", (path: string) => fs.rm(path, { recursive: true })]
     ] as const
   ) {

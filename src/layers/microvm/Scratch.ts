@@ -95,7 +95,10 @@ export const make = ({ folder, run }: ScratchOptions) => {
       return found
     }).pipe(Semaphore.withPermits(turn, 1))
 
-  return { of, write: (file: SparseFile.SparseFile, path: string, owner: { readonly uid: number; readonly gid: number }) =>
-    attempt(() => SparseFile.write(file, path, owner)) }
+  return {
+    of,
+    write: (file: SparseFile.SparseFile, path: string, owner: { readonly uid: number; readonly gid: number }) =>
+      attempt(() => SparseFile.write(file, path, owner))
+  }
 }
 export type Scratch = ReturnType<typeof make>

@@ -125,11 +125,14 @@ export const make = (stateDirectory: string) => {
   /** The template, if it is there and whole. One that is not is removed. */
   const find = Effect.fnUntraced(function*(binding: Binding) {
     const path = pathOf(binding)
-    const there = yield* attempt("looking for it", () =>
-      fs.access(join(path, MANIFEST)).then(() => true, (cause: unknown) => {
-        if (codeOf(cause) === "ENOENT") return false
-        throw cause
-      }))
+    const there = yield* attempt(
+      "looking for it",
+      () =>
+        fs.access(join(path, MANIFEST)).then(() => true, (cause: unknown) => {
+          if (codeOf(cause) === "ENOENT") return false
+          throw cause
+        })
+    )
     if (!there) {
       trusted.delete(path)
       return undefined
@@ -216,7 +219,10 @@ export const make = (stateDirectory: string) => {
         (made) =>
           made === undefined
             ? Effect.fail(
-              new TemplateError({ reason: "the template is gone again", remedy: "Who removes files in the state directory?" })
+              new TemplateError({
+                reason: "the template is gone again",
+                remedy: "Who removes files in the state directory?"
+              })
             )
             : Effect.succeed(made)
       )

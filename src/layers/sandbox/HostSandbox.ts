@@ -378,8 +378,7 @@ export const make = Effect.gen(function*() {
       meter.forget()
       return dismissed.end
     })
-    const run = (phase: Phase) =>
-      runPhase(recipe, row.id, standing, phase, (request) => link.run(request, phase.stdin))
+    const run = (phase: Phase) => runPhase(recipe, row.id, standing, phase, (request) => link.run(request, phase.stdin))
     const { functions: seen } = recipe
     /** In a host that is started for it. */
     const callCold = (phase: Phase, invocation: Uint8Array, host: HostFunctions.SeenHost) =>

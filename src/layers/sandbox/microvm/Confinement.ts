@@ -61,7 +61,8 @@ export const verify = (expected: Expected) =>
         driver,
         step: "ready",
         reason,
-        remedy: "No job is run in it. Does this host have seccomp and user-less processes as usual? Run `stoker doctor`.",
+        remedy:
+          "No job is run in it. Does this host have seccomp and user-less processes as usual? Run `stoker doctor`.",
         ...(cause === undefined ? {} : { cause })
       })
     const pids = yield* Effect.mapError(cgroup.pids, (error) => fail(error.message, error))

@@ -50,7 +50,10 @@ export interface Parts {
   readonly openImage: (sandboxClass: SandboxClass) => Effect.Effect<MachineImage, MachineImageError>
   readonly initrdOf: (
     image: MachineImage
-  ) => Effect.Effect<{ readonly path: string; readonly sha256: string }, { readonly reason: string; readonly remedy: string }>
+  ) => Effect.Effect<
+    { readonly path: string; readonly sha256: string },
+    { readonly reason: string; readonly remedy: string }
+  >
   readonly greet: (facts: Facts) => Effect.Effect<LinkOptions, ProvisionFailed>
   readonly network: SandboxNetwork
   readonly scratch: Scratch.Scratch
@@ -184,8 +187,11 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
 
   const templateDisk = Effect.fnUntraced(function*({ scratch, uid }: MachineSpec, { directory }: Snapshot) {
     const known = disks.get(directory)
-    const found = known ?? (yield* io("reading the template's disk", () =>
-      SparseFile.load(join(directory, "scratch.img"), MOST_DISK_CONTENT)))
+    const found = known ??
+      (yield* io(
+        "reading the template's disk",
+        () => SparseFile.load(join(directory, "scratch.img"), MOST_DISK_CONTENT)
+      ))
     if (found === undefined) {
       return yield* new ProvisionFailed({
         driver,
@@ -305,8 +311,7 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
         readyMs: reachMs + personaliseMs,
         ended: Effect.suspend(() => machine?.ended ?? Effect.never)
       },
-      verify: (cgroup) =>
-        Confinement.verify({ driver, isVmm: parts.isVmm, uid, netns: attachment?.inode ?? 0 })(cgroup)
+      verify: (cgroup) => Confinement.verify({ driver, isVmm: parts.isVmm, uid, netns: attachment?.inode ?? 0 })(cgroup)
     }
     const sandbox = yield* hosted.provision(recipe, sandboxClass)
     yield* tracked.happens("confirmed")
@@ -381,8 +386,7 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
               )
           })
         )
-        const content = yield* io("reading the template's disk", () =>
-          SparseFile.load(spec.scratch, MOST_DISK_CONTENT))
+        const content = yield* io("reading the template's disk", () => SparseFile.load(spec.scratch, MOST_DISK_CONTENT))
         if (content === undefined) {
           return yield* new Templates.TemplateError({
             reason: "its disk has more on it than a fresh one should",
@@ -417,8 +421,11 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
           error.step === "save"
             ? Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`)
             : Effect.fail(noGuest(driver, sandboxClass, error))),
-        Effect.catchTag("TemplateError", (error) =>
-          Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`))
+        Effect.catchTag(
+          "TemplateError",
+          (error) =>
+            Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`)
+        )
       )
     }
     if (proven.has(key)) return
@@ -488,7 +495,12 @@ const checkClass = Effect.fnUntraced(function*(parts: Parts, sandboxClass: Sandb
   const image = yield* Effect.result(parts.openImage(sandboxClass))
   const found: Check = image._tag === "Success"
     ? { name: "image", status: "ok", detail: `class ${name}: ${image.success.name}, ${image.success.directory}` }
-    : { name: "image", status: "missing", detail: `class ${name}: ${image.failure.reason}`, remedy: image.failure.remedy }
+    : {
+      name: "image",
+      status: "missing",
+      detail: `class ${name}: ${image.failure.reason}`,
+      remedy: image.failure.remedy
+    }
   const vmm = yield* Effect.result(parts.vmmOf(sandboxClass))
   const checks = vmm._tag === "Success"
     ? yield* vmm.success.check
@@ -497,13 +509,13 @@ const checkClass = Effect.fnUntraced(function*(parts: Parts, sandboxClass: Sandb
 })
 
 /** What one machine may have left, by its row alone. */
-export const leftovers = (hosted: HostSandbox, ofVmm: Vmm["leftovers"]) =>
-(instance: InstanceId, id: SandboxId): ReadonlyArray<string> => {
-  const directory = hosted.instancePath(instance, MACHINES, id)
-  return [
-    directory,
-    Templates.makingOf(hosted.host.paths.state, id),
-    saidOf(hosted.instancePath(instance), `${id}.probe`),
-    ...ofVmm({ id, directory })
-  ]
-}
+export const leftovers =
+  (hosted: HostSandbox, ofVmm: Vmm["leftovers"]) => (instance: InstanceId, id: SandboxId): ReadonlyArray<string> => {
+    const directory = hosted.instancePath(instance, MACHINES, id)
+    return [
+      directory,
+      Templates.makingOf(hosted.host.paths.state, id),
+      saidOf(hosted.instancePath(instance), `${id}.probe`),
+      ...ofVmm({ id, directory })
+    ]
+  }
