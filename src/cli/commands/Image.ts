@@ -39,7 +39,9 @@ const build = Command.make(
       Argument.withDefault("default")
     ),
     base: Flag.Literals("base", ["minimal", "debian"]).pipe(
-      Flag.withDescription("minimal: busybox, for static programs; debian: Debian with compilers, made as root (default)"),
+      Flag.withDescription(
+        "minimal: busybox, for static programs; debian: Debian with compilers, made as root (default)"
+      ),
       Flag.withDefault("debian")
     ),
     languages,

@@ -64,19 +64,11 @@ export const make = Effect.fnUntraced(function*(
   const mostBlocks = Math.ceil((blocks + Math.ceil(mostInodes * INODE_BYTES / BLOCK)) * 1.05) + 1024
   // Both names of the same wish: mke2fs before 1.47.1 knows the second one only.
   const env = { SOURCE_DATE_EPOCH: `${EPOCH_SECONDS}`, E2FSPROGS_FAKE_TIME: `${EPOCH_SECONDS}` }
-  yield* Tools.run({
-    image,
-    cwd: staging,
-    env,
-    argv: [
-      "mke2fs",
-      "-q",
-      ...["-t", "ext4", "-L", "rootfs", "-U", UUID, "-m", "0", "-b", `${BLOCK}`],
-      ...["-I", `${INODE_BYTES}`, "-N", `${mostInodes}`, "-O", "^has_journal,^resize_inode"],
-      ...["-E", `lazy_itable_init=1,root_owner=0:0,hash_seed=${HASH_SEED}`],
-      ...["-d", tree, "-F", file, `${mostBlocks}`]
-    ]
-  })
+  const form = ["-t", "ext4", "-L", "rootfs", "-U", UUID, "-m", "0", "-b", `${BLOCK}`, "-I", `${INODE_BYTES}`] as const
+  const features = ["-N", `${mostInodes}`, "-O", "^has_journal,^resize_inode"] as const
+  const extended = `lazy_itable_init=1,root_owner=0:0,hash_seed=${HASH_SEED}`
+  const argv = ["mke2fs", "-q", ...form, ...features, "-E", extended, "-d", tree, "-F", file, `${mostBlocks}`] as const
+  yield* Tools.run({ image, argv, cwd: staging, env })
   const last = yield* inodesUsed(shop, file)
   // The root, then all that have names: inodes are given out one after the other. 11 is lost+found.
   const all = [2, ...Array.from({ length: Math.max(0, last - 10) }, (_, index) => index + 11)]

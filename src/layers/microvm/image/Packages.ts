@@ -145,9 +145,9 @@ export const obtain = Effect.fnUntraced(function*(
     return { ...wanted, folder }
   })
   if (last === undefined) return yield* fresh
-  return yield* Effect.catch(
-    fresh,
-    (error) =>
+  return yield* fresh.pipe(
+    Effect.catch((error) =>
       Effect.as(shop.told(`${error.reason}: taking ${last.name} ${last.version}, which was taken before`), last)
+    )
   )
 })
