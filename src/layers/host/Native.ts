@@ -6,10 +6,10 @@ import { built } from "../Built.ts"
 import { HostError } from "./Host.ts"
 
 /**
- * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process
- * and the way to their guest. Each is a source of its name in `native`.
+ * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process, the
+ * way to their guest, and the agent of the older worker. Each is a source of its name in `native`.
  */
-export const programs = ["guest", "init", "launch", "watchdog", "wire"] as const
+export const programs = ["agent", "guest", "init", "launch", "watchdog", "wire"] as const
 
 type Program = typeof programs[number]
 
