@@ -6,18 +6,21 @@ import { built } from "../Built.ts"
 import { HostError } from "./Host.ts"
 
 /**
-<<<<<<< HEAD
- * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process
- * and the way to their guest; into the jail of QEMU, a library for it, and the rate of this processor's counter. Each is a
- * source of its name in `native`.
- */
-export const programs = ["confine", "guest", "init", "launch", "tsc", "watchdog", "wire", "lookonly.so"] as const
-=======
  * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process, the
- * way to their guest, and the agent of the older worker. Each is a source of its name in `native`.
+ * way to their guest, and the agent of the older worker; the jail of QEMU, a library for it, and the rate of this processor's
+ * counter. Each is a source of its name in `native`.
  */
-export const programs = ["agent", "guest", "init", "launch", "watchdog", "wire"] as const
->>>>>>> a5435d569b1b16735e1482ebb8d7d9c0cec4f156
+export const programs = [
+  "agent",
+  "confine",
+  "guest",
+  "init",
+  "launch",
+  "tsc",
+  "watchdog",
+  "wire",
+  "lookonly.so"
+] as const
 
 type Program = typeof programs[number]
 
