@@ -7,9 +7,10 @@ import { HostError } from "./Host.ts"
 
 /**
  * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process
- * and the way to their guest. Each is a source of its name in `native`.
+ * and the way to their guest; into the jail of QEMU, a library for it, and the rate of this processor's counter. Each is a
+ * source of its name in `native`.
  */
-export const programs = ["guest", "init", "launch", "watchdog", "wire"] as const
+export const programs = ["confine", "guest", "init", "launch", "tsc", "watchdog", "wire", "lookonly.so"] as const
 
 type Program = typeof programs[number]
 
