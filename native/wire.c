@@ -7,6 +7,8 @@
  * guest. Both try until MS milliseconds are over: a machine that boots answers late, one that is restored at once. With
  * --probe it ends as soon as the guest listens. Otherwise it copies both ways, through a fixed buffer each, until the guest
  * hangs up or nobody reads fd 1 any more; the end of fd 0 is passed on, and what the guest still says is waited for.
+ * A PERSONALISE, if that is the first frame, gets the time at which it leaves: the guest's clock does not lag by the time
+ * the machine took to answer.
  *
  * Once it is connected it has no capability, cannot gain any, and is the user N (default: nobody, 65534), if it was root:
  * what comes from the guest is bytes to it. Exit codes: 0 the guest hung up (or it listens), 64 usage, 69 the guest was
@@ -253,6 +255,30 @@ struct way {
 /* 0: fd 0 to the guest. 1: the guest to fd 1. */
 static struct way ways[2];
 
+/* The beginning of a PERSONALISE (src/guest/Personalisation.ts): header, version, seconds, nanoseconds. */
+#define HEADER 9u
+#define STAMPED (HEADER + 4u + 8u + 4u)
+#define PERSONALISE 0x20
+static bool stamped;
+
+static void put(uint8_t *at, uint64_t value, size_t size) {
+  for (size_t i = 0; i < size; i++) at[i] = (uint8_t)(value >> 8 * i);
+}
+
+/* True as soon as the first frame may leave. */
+static bool stamp(struct way *way) {
+  if (stamped) return true;
+  bool is = way->tail <= 4 || way->bytes[4] == PERSONALISE;
+  if (is && way->tail < STAMPED && !way->ended) return false;
+  if (is && way->tail >= STAMPED) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    put(way->bytes + HEADER + 4, (uint64_t)now.tv_sec, 8);
+    put(way->bytes + HEADER + 12, (uint64_t)now.tv_nsec, 4);
+  }
+  return stamped = true;
+}
+
 static _Noreturn void broken(void) { fail(EXIT_BROKEN, "the connection", "broke"); }
 
 /* False: it cannot be read any more. */
@@ -293,7 +319,7 @@ static _Noreturn void copy(int guest) {
     /* A negative fd is not looked at, so that nobody is woken for what there is no room for. */
     struct pollfd fds[4] = {
       {.fd = in->ended || in->tail == BUFFER ? -1 : 0, .events = POLLIN},
-      {.fd = in->tail > in->head ? guest : -1, .events = POLLOUT},
+      {.fd = stamped && in->tail > in->head ? guest : -1, .events = POLLOUT},
       {.fd = out->ended || out->tail == BUFFER ? -1 : guest, .events = POLLIN},
       {.fd = 1, .events = out->tail > out->head ? POLLOUT : 0}
     };
@@ -301,7 +327,8 @@ static _Noreturn void copy(int guest) {
     if (fds[0].revents != 0 && !take(in)) in->ended = true;
     if (fds[2].revents != 0 && !take(out)) broken();
     /* What came is passed on in the same turn: nearly always there is room. */
-    if (in->tail > in->head && !give(in)) {
+    bool leaves = stamp(in);
+    if (leaves && in->tail > in->head && !give(in)) {
       /* The guest does not listen any more; what it still says is worth having. */
       in->head = in->tail = 0;
       in->ended = in->closed = true;

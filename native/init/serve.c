@@ -111,7 +111,7 @@ static _Noreturn void become_guest(int host) {
   if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NOEXEC | MS_NODEV, "hidepid=2") < 0) fatal("mount", "/proc");
   if (dup2(host, 0) < 0 || dup2(host, 1) < 0) fatal("connect", "the guest");
   const char *path = program(OWN "/guest", "/usr/lib/stoker/guest");
-  execl(path, "guest", "--work", "/work", "--uid", uid, "--gid", gid, (char *)NULL);
+  execl(path, "guest", "--work", "/work", "--uid", uid, "--gid", gid, "--cgroup", OWN_PRIVATE "/groups", (char *)NULL);
   fatal("exec", path);
 }
 

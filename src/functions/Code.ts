@@ -1,7 +1,8 @@
 /** `code`: compiles sources, where the language has it so, and runs the result. */
 import { Effect, Result, Schema } from "effect"
+import { ExecString } from "../schemas/ExecString.ts"
 import { InvalidArguments, make, type PhaseLimits } from "../schemas/Function.ts"
-import { ExecString, type Phase, type Program, type ProgramFile, WorkPath } from "../schemas/Program.ts"
+import { type Phase, type Program, type ProgramFile, WorkPath } from "../schemas/Program.ts"
 import {
   ancestors,
   environment,

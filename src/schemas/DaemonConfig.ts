@@ -127,6 +127,10 @@ export const FileClass = Schema.Struct({
     SandboxClass.fields.root.schema,
     "{\"directory\": path} or {\"image\": \"debian:12\"} (default: the host's /usr)"
   ),
+  images: field(
+    SandboxClass.fields.images.schema,
+    "which images jobs may bring: {\"allow\": [\"registry.example/team/\"], \"digests\": true} (default: none to oci)"
+  ),
   cpuset: field(SandboxClass.fields.cpuset.schema, "the cores its jobs may run on, such as \"0-3,8\" (default: all)"),
   ioDevices: field(
     SandboxClass.fields.ioDevices.schema,

@@ -136,7 +136,7 @@ const rules: ReadonlyArray<Rule> = [
           ...(file.runtime === "runsc" && network !== undefined && network !== "none"
             ? [fault(`${path}.network`, network, "none: runsc has a network stack of its own")]
             : []),
-          ...(driver === "process" ? ["networkSetup", "runtime", "root"] as const : []).flatMap((name) =>
+          ...(driver === "process" ? ["networkSetup", "runtime", "root", "images"] as const : []).flatMap((name) =>
             file[name] === undefined ? [] : [fault(`${path}.${name}`, file[name], "nothing: it is for driver oci")]
           )
         ]

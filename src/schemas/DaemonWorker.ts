@@ -103,6 +103,7 @@ export const classOf = (file: FileClass, slots: number): SandboxClass => {
     ...(file.networkSetup === undefined ? {} : { networkSetup: file.networkSetup }),
     ...(file.runtime === undefined ? {} : { runtime: file.runtime }),
     ...(file.root === undefined ? {} : { root: file.root }),
+    ...(file.images === undefined ? {} : { images: file.images }),
     ...(file.cpuset === undefined ? {} : { cpuset: file.cpuset }),
     ...(file.ioDevices === undefined ? {} : { ioDevices: file.ioDevices }),
     ...(file.functions === undefined ? {} : { functions: file.functions }),

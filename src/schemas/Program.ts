@@ -1,13 +1,9 @@
 /** What a function becomes: files, then phases. Pure data; a driver knows nothing else of a job. */
 import { Schema } from "effect"
+import { Container } from "./Container.ts"
+import { ExecString } from "./ExecString.ts"
 import { FunctionName } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
-
-/** An argument, name or value for `execve`, which ends strings at NUL. */
-export const ExecString = Schema.String.check(
-  Schema.makeFilter((text: string) => !text.includes("\u0000"), { expected: "text without NUL bytes" }),
-  Schema.isMaxLength(131_072, { expected: "at most 131072 characters (Linux' limit for one argument)" })
-)
 
 /** A path inside the workspace: relative, at most 4 KiB, no empty, `.` or `..` component, no NUL. */
 export const WorkPath = Schema.String.check(
@@ -85,7 +81,9 @@ export const Program = Schema.Struct({
    */
   products: Schema.optionalKey(Schema.NonEmptyArray(WorkPath)),
   /** The one phase is this call, in a function host: one that waits in the sandbox, or one that is started there. */
-  call: Schema.optionalKey(Call)
+  call: Schema.optionalKey(Call),
+  /** The one phase is this container: its argv stands for what the image runs. A cluster's, or a sandbox's whose root it is. */
+  container: Schema.optionalKey(Container)
 })
 export type Program = typeof Program.Type
 

@@ -16,6 +16,7 @@ import type {
 import { Sandboxes } from "../sandbox/Sandboxes.ts"
 import { collect } from "./Collect.ts"
 import * as CompileOnce from "./CompileOnce.ts"
+import * as ContainerRun from "./ContainerRun.ts"
 import { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./Executor.ts"
 
 /** A phase that was told to die has this long to be reported dead by its guest before its sandbox is killed. */
@@ -229,14 +230,17 @@ const carry = Effect.fnUntraced(
       return emit({ _tag: "Finished", outcome, usage })
     }
 
+    const placed = ContainerRun.placed(assignment)
+    if (Result.isFailure(placed)) return yield* finish(placed.failure)
+    const sandboxClass = placed.success
     for (const { limits } of phases) {
-      const held = yield* Effect.result(sandboxes.accepts(assignment.class, limits))
+      const held = yield* Effect.result(sandboxes.accepts(sandboxClass, limits))
       if (held._tag === "Success") continue
       return yield* finish(Outcome.cases.Rejected.make({ reason: held.failure.message, remedy: held.failure.remedy }))
     }
 
     const asked = yield* monotonicNanos
-    const taking = yield* sandboxes.take(assignment.class, disk(assignment)).pipe(
+    const taking = yield* sandboxes.take(sandboxClass, disk(assignment)).pipe(
       Scope.provide(scope),
       Effect.forkScoped({ startImmediately: true })
     )
@@ -261,9 +265,12 @@ const carry = Effect.fnUntraced(
     }
     const replayed = yield* compiled.replay(sandbox, emit)
     if (replayed !== undefined) used.push(replayed)
-    for (const [index, phase] of phases.entries()) {
+    for (const [index, planned] of phases.entries()) {
       // Replayed: it need not run.
       if (index < used.length) continue
+      const inside = ContainerRun.phaseIn(sandbox, planned, assignment.program)
+      if (Result.isFailure(inside)) return yield* finish(inside.failure)
+      const phase = inside.success
       const hear = compiled.listening(phase, emit)
       const happens = begin(sandbox, phase, assignment)
       if (Result.isFailure(happens)) return yield* finish(happens.failure)

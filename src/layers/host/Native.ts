@@ -10,7 +10,7 @@ import { HostError } from "./Host.ts"
  * and the way to their guest; into the jail of QEMU, a library for it, and the rate of this processor's counter. Each is a
  * source of its name in `native`.
  */
-export const programs = ["confine", "guest", "init", "launch", "tsc", "watchdog", "wire", "lookonly.so"] as const
+export const programs = ["agent", "confine", "guest", "init", "launch", "tsc", "watchdog", "wire", "lookonly.so"] as const
 
 type Program = typeof programs[number]
 

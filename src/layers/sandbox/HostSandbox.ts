@@ -24,6 +24,7 @@ import * as HostLimits from "./HostLimits.ts"
 import * as HostUsage from "./HostUsage.ts"
 import { removeTree } from "./RemoveTree.ts"
 import {
+  type ImageRun,
   type PhaseEvent,
   type PhaseExit,
   ProvisionFailed,
@@ -65,6 +66,8 @@ export interface Recipe {
   readonly sealed: boolean
   /** Files and directories of one sandbox, removed after its processes are proven dead. */
   readonly paths: (instance: InstanceId, id: SandboxId) => ReadonlyArray<string>
+  /** What its root runs by itself, where that is an image. */
+  readonly imageRun?: ImageRun
   /** Where its sandboxes see the function host. Absent: they have none. */
   readonly functions?: HostFunctions.SeenHost
   /** Replaces the base environment's paths where the workspace is not /work. */
@@ -373,6 +376,7 @@ export const make = Effect.gen(function*() {
       id: row.id,
       driver: recipe.driver,
       place: cgroup.path,
+      ...(recipe.imageRun === undefined ? {} : { imageRun: recipe.imageRun }),
       put: (files) => Effect.forEach(files, link.put, { discard: true }),
       run: (phase) => Stream.unwrap(Effect.as(dismiss, Stream.suspend(() => run(phase)))),
       ...(seen === undefined

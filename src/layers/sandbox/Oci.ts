@@ -211,7 +211,11 @@ export const make = Effect.gen(function*() {
         ))
     )
 
-  const recipe = (bundle: string, runtime: Runtimes.Runtime, root: Pick<Roots.Root, "env">): HostSandbox.Recipe => ({
+  const recipe = (
+    bundle: string,
+    runtime: Runtimes.Runtime,
+    root: Pick<Roots.Root, "env" | "imageRun">
+  ): HostSandbox.Recipe => ({
     driver: "oci",
     ownPids: runtime.ownPids,
     ownMemoryBytes: runtime.ownMemoryBytes,
@@ -221,6 +225,7 @@ export const make = Effect.gen(function*() {
     paths: (instance, id) => [...leftovers(instance, id), ...networked.paths(instance, id)],
     network: networked.network,
     env: () => root.env,
+    ...(root.imageRun === undefined ? {} : { imageRun: root.imageRun }),
     ...(hosted.functions === undefined ? {} : { functions: hosted.functions.in(FUNCTIONS_PATH) }),
     verify: verify(runtime.name)
   })

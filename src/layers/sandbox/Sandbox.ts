@@ -35,7 +35,7 @@ export class SandboxLost extends Schema.TaggedError<SandboxLost>()("SandboxLost"
 
 /** The sandbox refused one request and is still well: a path outside the workspace, a full disk, no such program. */
 export class SandboxRefused extends Schema.TaggedError<SandboxRefused>()("SandboxRefused", {
-  operation: Schema.Literals(["put", "run", "get", "signal"]),
+  operation: Schema.Literals(["put", "run", "get", "signal", "limit", "measure"]),
   /** Linux errno, e.g. 2 for ENOENT, 28 for ENOSPC. */
   errno: Schema.Int,
   reason: Schema.String
@@ -61,12 +61,20 @@ export interface Measurement {
   readonly cpuMicros?: number
 }
 
+/** What an image runs unless somebody says otherwise. */
+export interface ImageRun {
+  readonly entrypoint: ReadonlyArray<string>
+  readonly arguments: ReadonlyArray<string>
+}
+
 /** One place for one program. Its scope is its life: closing it removes all that was made for it. */
 export interface Sandbox {
   readonly id: SandboxId
   readonly driver: DriverName
   /** Where people find its counters on the host, e.g. the cgroup's path. */
   readonly place: string
+  /** Where its root is an image: what that runs by itself. Absent: not known. */
+  readonly imageRun?: ImageRun
   /** Writes files into the workspace, as the job's user. */
   readonly put: (files: ReadonlyArray<ProgramFile>) => Effect.Effect<void, SandboxLost | SandboxRefused>
   /**
