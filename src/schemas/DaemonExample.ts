@@ -38,6 +38,7 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["classes.runtime", "runsc"],
   ["classes.root", { image: "debian:12" }],
   ["classes.images", { allow: ["registry.example/team/"], digests: true }],
+  ["classes.machine", { image: "default", accelerator: "kvm" }],
   ["classes.cpuset", "0-3"],
   ["classes.ioDevices", ["/dev/vda"]],
   ["classes.functions", true],

@@ -13,6 +13,7 @@ import { type NetworkList, pluginsOf, withoutTap } from "./CniConfig.ts"
 import { addressesOf, missingGatewayOf, nameserversIn } from "./CniResult.ts"
 import { hostRules, noHostRules, type Subnet } from "./HostRules.ts"
 import { machineRules, tapBatch, type TapOwner } from "./MachineRules.ts"
+import { sweep } from "./Masquerade.ts"
 import { resolvConfOf } from "./Nameservers.ts"
 import { type Attachment, NetworkError, type SandboxNetwork } from "./Network.ts"
 import { checkClass } from "./NetworkCheck.ts"
@@ -298,10 +299,12 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
       const { ip } = yield* programs
       yield* expect(`removing network namespace ${nameOf(id)}`, { argv: [ip, "netns", "del", nameOf(id)] })
     }
-    if (first._tag === "Success") return
-    // Half of an ADD can be in a plugin's way. With the namespace its links are gone; the address is what remains.
-    if (isThere) yield* Effect.logDebug(`network of sandbox ${id}: ${first.failure.message}`)
-    yield* del("")
+    if (first._tag === "Failure") {
+      // Half of an ADD can be in a plugin's way. With the namespace its links are gone; the address is what remains.
+      if (isThere) yield* Effect.logDebug(`network of sandbox ${id}: ${first.failure.message}`)
+      yield* del("")
+    }
+    if (list !== undefined) yield* sweep(run, list, id)
   })
 
   /** It goes with its namespace, unless somebody who should not holds that. Often it is not there yet, or not any more. */

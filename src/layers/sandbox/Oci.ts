@@ -15,9 +15,9 @@ import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
 import type { Attachment } from "../network/Network.ts"
 import { once } from "../Once.ts"
 import * as HostSandbox from "./HostSandbox.ts"
+import * as IdRanges from "./IdRanges.ts"
 import { bundleConfig, type BundleOptions, FUNCTIONS_PATH } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
-import * as IdRanges from "./oci/IdRanges.ts"
 import * as Images from "./oci/Images.ts"
 import { toolChecks, toolEnv } from "./oci/ImageTools.ts"
 import * as Networked from "./oci/Networked.ts"
@@ -60,7 +60,7 @@ export const make = Effect.gen(function*() {
   const { host } = hosted
   const own = (...parts: ReadonlyArray<string>) => hosted.instancePath(host.instance, ...parts)
   const stateRoot = own("crun")
-  const idRanges = IdRanges.make(host.instance)
+  const idRanges = IdRanges.make(host.instance, IdRanges.containers)
   const bundles = new Map<string, string>()
   const runtimes = { crun: Runtimes.crun(crun, stateRoot), runsc: yield* Runtimes.runsc(runsc, own("runsc")) }
   const enter = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })

@@ -1,5 +1,5 @@
 /** The contract every driver fulfils: one isolated place for one program, then it is destroyed. */
-import { Context, type Effect, Schema, type Scope, type Stream } from "effect"
+import { Context, Effect, Schema, type Scope, type Stream } from "effect"
 import type { SandboxId } from "../../schemas/Ids.ts"
 import type { LimitNeed, LimitNotHeld, Limits } from "../../schemas/Limits.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
@@ -154,6 +154,18 @@ export interface Driver {
   /** What it lacks for one class beyond that. Absent: nothing depends on the class. */
   readonly checkClass?: (sandboxClass: SandboxClass) => Effect.Effect<ReadonlyArray<Check>>
 }
+
+/** Removes what rows of one driver name. */
+export type Reap = Driver["reap"]
+
+/**
+ * For rows of drivers that none of this worker's classes names: a dead worker of this host had other classes. Nothing for a driver
+ * that this version does not know.
+ */
+export const Reapers = Context.Reference<(name: DriverName) => Effect.Effect<Reap | undefined>>(
+  "stoker/layers/sandbox/Reapers",
+  { defaultValue: () => () => Effect.undefined }
+)
 
 /** All drivers this worker was built with. The classes choose among them by name. */
 export class Drivers extends Context.Service<Drivers, ReadonlyArray<Driver>>()("stoker/layers/sandbox/Drivers") {}
