@@ -233,7 +233,7 @@ static int connect_vsock(void) {
     uint64_t now = now_millis(), limit = now + HANDSHAKE_MILLIS;
     bool connected = connect(fd, (const struct sockaddr *)&to, sizeof to) == 0;
     if (connected && handshake(fd, limit < until ? limit : until)) return fd;
-    last_error = errno;
+    if (errno != ETIMEDOUT) last_error = errno; /* which the last try always is */
     close(fd);
     now = now_millis();
     if (now >= until) unreached(vsock);

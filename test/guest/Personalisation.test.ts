@@ -18,7 +18,7 @@ const read = (bytes: Uint8Array) => {
   const view = Buffer.from(bytes)
   let at = 9
   const u32 = () => view.readUInt32LE((at += 4) - 4)
-  const raw = (size: number) => Uint8Array.from(view.subarray(at, at += size))
+  const raw = (size: number): Uint8Array => Uint8Array.from(view.subarray(at, at += size))
   const version = u32()
   const seconds = Number(view.readBigInt64LE((at += 8) - 8))
   const nanoseconds = u32()

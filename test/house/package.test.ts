@@ -111,6 +111,7 @@ describe("npm pack", () => {
       /^(dist\/)?package\.json$/,
       /^(README\.md|LICENSE)$/,
       /^dist\/(stoker|THIRD-PARTY\.txt|functions\.cjs|[\w.-]+\.mjs)$/,
+      /^dist\/rootfs\/[\w/.]+$/,
       new RegExp(`^dist/native/(${programs.join("|")})$`),
       /^dist\/lib\/[\w/]+\.(js|d\.ts)$/,
       /^native\/([\w/]+\.[ch]|build)$/,
@@ -123,6 +124,7 @@ describe("npm pack", () => {
         "dist/lib/index.js",
         "dist/lib/testing.d.ts",
         "dist/main.mjs",
+        "dist/rootfs/layout",
         "native/guest.c"
       ]
     ) {

@@ -3,7 +3,7 @@ import { Context, Effect, Schema, type Scope, type Stream } from "effect"
 import type { SandboxId } from "../../schemas/Ids.ts"
 import type { LimitNeed, LimitNotHeld, Limits } from "../../schemas/Limits.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
-import type { Phase, ProgramFile, WorkPath } from "../../schemas/Program.ts"
+import type { Phase, PhaseName, ProgramFile, Source, WorkPath } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
 import type { Observation, PhaseUsage } from "../../schemas/Usage.ts"
 import type { LedgerRow } from "../ledger/Ledger.ts"
@@ -52,7 +52,8 @@ export type PhaseExit =
 
 /** What happens while a phase runs, in order. */
 export type PhaseEvent =
-  | { readonly _tag: "Started" }
+  /** `phase`: of a `source`, which part of it the following is of. */
+  | { readonly _tag: "Started"; readonly phase?: PhaseName }
   | { readonly _tag: "Output"; readonly stream: StreamName; readonly bytes: Uint8Array }
   | { readonly _tag: "Ended"; readonly exit: PhaseExit; readonly usage: PhaseUsage }
 
@@ -88,6 +89,12 @@ export interface Sandbox {
    * count from now. Absent: there is no function host.
    */
   readonly call?: (phase: Phase, invocation: Uint8Array) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
+  /**
+   * A sandbox that takes a whole job as one source file (`Program.source`) and nothing else: `put`, `run` and `get` are of no
+   * use in it. It is compiled and run under `phase`'s limits. First comes a `Started` that says how far that came, `compile`
+   * or `run`: what follows is of that, and so is the usage in `Ended`, whose exit is the job's. Absent: `run` does all.
+   */
+  readonly source?: (phase: Phase, source: Source) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
   /** A signal for the phase's main process with the group that it leads (`main`), or for all of its processes. */
   readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
   /**

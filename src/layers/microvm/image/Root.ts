@@ -29,7 +29,7 @@ export const linesOf = Effect.fnUntraced(function*(image: string, name: string) 
   return text.split("\n").filter((line) => line !== "" && !line.startsWith("#")).map((line) => line.split(/\s+/))
 })
 
-/** Where each of our programs goes. Init is what boots, the guest what it starts, the agent what the older worker speaks to. */
+/** Where each of our programs goes. Init is what boots, the guest what it starts; the agent, for the older worker, may be missing. */
 const places: ReadonlyArray<readonly [program: string, path: string]> = [
   ["init", "/sbin/init"],
   ["guest", "/usr/lib/stoker/guest"],
@@ -54,8 +54,9 @@ const addPrograms = Effect.fnUntraced(function*(image: string, tree: string, nat
     })
     programs[path] = yield* io(image, source, () => sha256Of(source))
   }
-  if (programs["/usr/lib/stoker/guest"] === undefined) {
-    return yield* fault(image, `there is no guest program in ${native}`, "Build it: native/build")
+  for (const [program, path] of places) {
+    if (program === "agent" || programs[path] !== undefined) continue
+    return yield* fault(image, `there is no ${program} program in ${native}`, "Build it: native/build")
   }
   return programs
 })
