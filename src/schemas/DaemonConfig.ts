@@ -112,7 +112,10 @@ export type FilePool = typeof FilePool.Type
 export const FileClass = Schema.Struct({
   name: ClassName.pipe(Schema.annotateKey({ description: "what jobs call it" })),
   driver: DriverName.pipe(
-    Schema.annotateKey({ description: "oci: isolated containers; process: NO isolation, for trusted programs" })
+    Schema.annotateKey({
+      description:
+        "oci: isolated containers; firecracker, qemu: a microVM for each job; process: NO isolation, for trusted programs"
+    })
   ),
   network: field(
     SandboxClass.fields.network,
@@ -126,6 +129,14 @@ export const FileClass = Schema.Struct({
   root: field(
     SandboxClass.fields.root.schema,
     "{\"directory\": path} or {\"image\": \"debian:12\"} (default: the host's /usr)"
+  ),
+  images: field(
+    SandboxClass.fields.images.schema,
+    "which images jobs may bring: {\"allow\": [\"registry.example/team/\"], \"digests\": true} (default: none to oci)"
+  ),
+  machine: field(
+    SandboxClass.fields.machine.schema,
+    "firecracker and qemu: their image, vcpus, accelerator (tcg is emulation), snapshot, wire, agent, rates (docs/microvms.md)"
   ),
   cpuset: field(SandboxClass.fields.cpuset.schema, "the cores its jobs may run on, such as \"0-3,8\" (default: all)"),
   ioDevices: field(

@@ -37,6 +37,8 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["classes.networkSetup", { subnet: "198.19.0.0/16", nameservers: ["9.9.9.9"] }],
   ["classes.runtime", "runsc"],
   ["classes.root", { image: "debian:12" }],
+  ["classes.images", { allow: ["registry.example/team/"], digests: true }],
+  ["classes.machine", { image: "default", accelerator: "kvm" }],
   ["classes.cpuset", "0-3"],
   ["classes.ioDevices", ["/dev/vda"]],
   ["classes.functions", true],

@@ -1,6 +1,7 @@
 /** A configured kind of sandbox: driver, size, network, and how many are kept warm. */
 import { Schema } from "effect"
 import { ClassName } from "./Ids.ts"
+import { ImagePolicy } from "./ImagePolicy.ts"
 import { isAddress, parseNetwork } from "./IpNetwork.ts"
 import { Limits } from "./Limits.ts"
 import { PoolConfig } from "./PoolConfig.ts"
@@ -129,6 +130,24 @@ export const MachineSetup = Schema.Struct({
 })
 export type MachineSetup = typeof MachineSetup.Type
 
+/** Of `kubernetes`: the cluster that runs its jobs. */
+export const ClusterSetup = Schema.Struct({
+  /** Absent: the worker's own, or the kubeconfig context's. */
+  namespace: Schema.optionalKey(Schema.String.check(Schema.isPattern(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/))),
+  /** A kubeconfig file. Absent: the pod's own account, else KUBECONFIG, else the user's. */
+  kubeconfig: Schema.optionalKey(absolute),
+  context: Schema.optionalKey(Schema.String),
+  /** The pods' account. Absent: the namespace's default, without its token. */
+  serviceAccount: Schema.optionalKey(Schema.String),
+  /** A secret whose keys all jobs with buckets see as variables: the store's endpoint and credentials. */
+  storeSecret: Schema.optionalKey(Schema.String),
+  /** A pod that no node takes in this time is given up, in milliseconds. Absent: 5 minutes. */
+  unschedulableMs: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
+  /** Pods run as this user. Absent: 65532, which owns nothing. 0 is refused. */
+  runAsUser: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2 ** 31 - 1 })))
+})
+export type ClusterSetup = typeof ClusterSetup.Type
+
 /** One kind of sandbox, by the name jobs ask for. */
 export const SandboxClass = Schema.Struct({
   name: ClassName,
@@ -149,6 +168,10 @@ export const SandboxClass = Schema.Struct({
   root: Schema.optionalKey(Root),
   /** `firecracker`, `qemu`: their machines. Absent: all defaults. */
   machine: Schema.optionalKey(MachineSetup),
+  /** `kubernetes`: its cluster. Absent: all defaults. */
+  cluster: Schema.optionalKey(ClusterSetup),
+  /** Which images the jobs of `container` may bring to this class. Absent: none to `oci`, any to `kubernetes`. */
+  images: Schema.optionalKey(ImagePolicy),
   /** The cores its jobs may run on. Absent: all of the worker's. */
   cpuset: Schema.optionalKey(CpuSet),
   /** Block devices the limits of I/O are for, by their nodes (`/dev/vda`). Absent: every disk of the host. */

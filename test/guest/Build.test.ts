@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { existsSync, readFileSync, statSync, utimesSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, statSync, utimesSync } from "node:fs"
 import { join } from "node:path"
+import { programs } from "../../src/layers/host/Native.ts"
 import { run } from "../support/Run.ts"
 import { Tree } from "../support/Tree.ts"
 
@@ -13,8 +14,9 @@ describe("native/build", () => {
   it("builds static programs, and again only what is older than its sources", async () => {
     using tree = Tree.of({}).copy("native")
     const build = async () => (await run(join(tree.path, "native/build"), [])).stdout
-    assert.strictEqual(await build(), "native/build: built guest launch watchdog into build/native\n")
-    for (const name of ["guest", "launch", "watchdog"]) {
+    assert.strictEqual(await build(), `native/build: built ${programs.join(" ")} into build/native\n`)
+    assert.deepStrictEqual(readdirSync(join(tree.path, "build/native")), [...programs])
+    for (const name of programs) {
       assert.isFalse(hasInterpreter(readFileSync(join(tree.path, "build/native", name))), `${name} is static`)
     }
     assert.strictEqual(await build(), "native/build: up to date\n")

@@ -72,6 +72,8 @@ export interface Snapshot {
 export interface Machine {
   /** Ends when the VMM has, with its last words and the end of the guest's console as far as they are known. Never fails. */
   readonly ended: Effect.Effect<string>
+  /** The end of the guest's console so far, for people: why it does not come up. Never fails, soon ends. Absent: there is none. */
+  readonly console?: Effect.Effect<string>
   /**
    * Pauses it, writes `directory` (which is there, empty) but for `scratch.img`, and ends the VMM. Only for machines that
    * were booted with `forTemplate`.
