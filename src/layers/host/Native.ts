@@ -6,9 +6,9 @@ import { built } from "../Built.ts"
 import { HostError } from "./Host.ts"
 
 /**
- * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process, the
- * way to their guest, and the agent of the older worker; the jail of QEMU, a library for it, and the rate of this processor's
- * counter. Each is a source of its name in `native`.
+ * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process,
+ * the way to their guest, and the agent of the older worker; into the jail of QEMU, a library for it, and the rate of this
+ * processor's counter. Each is a source of its name in `native`.
  */
 export const programs = [
   "agent",
