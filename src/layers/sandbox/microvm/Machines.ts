@@ -27,6 +27,7 @@ import {
   WIRE_PORT
 } from "../../microvm/Vmm.ts"
 import type { MachineAttachment, SandboxNetwork } from "../../network/Network.ts"
+import { findIn } from "../../network/Tools.ts"
 import { metrics } from "../../telemetry/Metrics.ts"
 import type { LinkOptions } from "../GuestLink.ts"
 import type { HostSandbox, Recipe } from "../HostSandbox.ts"
@@ -47,6 +48,10 @@ export interface Parts {
   /** Of all its VMMs: what one may have left outside of the machine's own folder. */
   readonly leftovers: Vmm["leftovers"]
   readonly isVmm: (program: string) => boolean
+  /** What no VMM of it can do without. */
+  readonly check: Vmm["check"]
+  /** Where programs are looked for, as PATH has it. */
+  readonly path: string
   readonly openImage: (sandboxClass: SandboxClass) => Effect.Effect<MachineImage, MachineImageError>
   readonly initrdOf: (
     image: MachineImage
@@ -484,7 +489,7 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
         Effect.mapError(parts.openImage(sandboxClass), failed("image")),
         ({ identity }) => `machine image ${identity}`
       ),
-    check: Effect.succeed([]),
+    check: Effect.map(parts.check, (checks) => [...checks, formatter(parts.path)]),
     checkClass: (sandboxClass) => checkClass(parts, sandboxClass)
   }
   return { driver: made, counts: census.counts }
@@ -505,8 +510,18 @@ const checkClass = Effect.fnUntraced(function*(parts: Parts, sandboxClass: Sandb
   const checks = vmm._tag === "Success"
     ? yield* vmm.success.check
     : [{ name: "vmm", status: "missing", detail: vmm.failure.reason, remedy: vmm.failure.remedy } satisfies Check]
-  return [...checks, found, ...(yield* parts.network.check(sandboxClass))]
+  const known = new Set((yield* parts.check).map(({ detail }) => detail))
+  const others = checks.filter(({ detail }) => !known.has(detail))
+  return [...others, found, ...(yield* parts.network.check(sandboxClass))]
 })
+
+/** Disks are made by it. */
+const formatter = (path: string): Check => {
+  const found = findIn([...path.split(":"), "/usr/sbin", "/sbin"], "mke2fs")
+  return found === undefined
+    ? { name: "mke2fs", status: "missing", detail: "not found", remedy: "apt-get install e2fsprogs" }
+    : { name: "mke2fs", status: "ok", detail: found }
+}
 
 /** What one machine may have left, by its row alone. */
 export const leftovers =
