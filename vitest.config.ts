@@ -10,6 +10,8 @@ const report = process.env["STOKER_TEST_REPORT"]
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    // Minutes of emulated machines: scripts/test-microvm asks for them.
+    exclude: process.env["STOKER_TEST_MICROVM"] === "1" ? [] : ["test/microvmlong/**"],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",
     maxWorkers: 2,

@@ -92,7 +92,8 @@ const acceleratorOf = ({ machine }: SandboxClass) => machine?.accelerator ?? "kv
 const noGuest = (driver: MachineDriver, sandboxClass: SandboxClass, { reason }: { readonly reason: string }) =>
   new ProvisionFailed({
     driver,
-    step: "driver",
+    // Not `driver`, which would fail jobs at once: who kills VMMs may stop.
+    step: "start",
     reason: `no guest boots here with ${acceleratorOf(sandboxClass)}: ${reason}`,
     remedy: acceleratorOf(sandboxClass) === "tcg"
       ? "Look at the guest's last words above; `stoker doctor` looks at QEMU, images and this host."
@@ -235,7 +236,10 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
       const words = yield* said
       if (words !== "") return yield* error(`its guest does not listen: ${words}`)
     })
-    const died = Effect.flatMap(machine.ended, (words) => Effect.fail(error(`its VMM ended: ${words}`)))
+    const died = Effect.flatMap(
+      machine.ended,
+      (words) => Effect.fail(error(words === "" ? "its VMM ended" : `its VMM ended: ${words}`))
+    )
     yield* Effect.raceFirst(probe, died).pipe(
       Effect.timeoutOrElse({
         duration: limitMs + 2000,
@@ -419,24 +423,26 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     const plan = yield* planOf(sandboxClass)
     const disk = diskOf(sandboxClass)
     const key = keyOf(sandboxClass)
+    // Once is an accident: somebody may have killed it.
+    const blame = (error: { readonly reason: string; readonly remedy: string }) =>
+      proven.has(key) ? failed("start")(error) : noGuest(driver, sandboxClass, error)
     if (sandboxClass.machine?.snapshot !== false) {
       const binding = yield* bindingOf(plan, disk)
+      const without = ({ message }: { readonly message: string }) =>
+        Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${message}`)
       yield* templates.obtain(binding, build(plan, disk)).pipe(
-        Effect.catchTag("VmmError", (error) =>
-          error.step === "save"
-            ? Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`)
-            : Effect.fail(noGuest(driver, sandboxClass, error))),
-        Effect.catchTag(
-          "TemplateError",
-          (error) =>
-            Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`)
-        )
+        Effect.retry({ times: 1, while: ({ _tag }) => _tag === "VmmError" }),
+        Effect.catchTags({
+          VmmError: (error) => error.step === "save" ? without(error) : Effect.fail(blame(error)),
+          TemplateError: without
+        })
       )
     }
     if (proven.has(key)) return
     // Opening /dev/kvm proves nothing, and a template may be of better days.
     yield* Effect.scoped(provisionPlanned(plan, disk)).pipe(
-      Effect.mapError((error) => error.step === "start" ? noGuest(driver, sandboxClass, error) : error)
+      Effect.retry({ times: 1, while: ({ step }) => step === "start" || step === "ready" }),
+      Effect.mapError((error) => error.step === "start" ? blame(error) : error)
     )
     proven.add(key)
   })
