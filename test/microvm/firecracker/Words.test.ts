@@ -76,7 +76,9 @@ describe("the calls", () => {
     // A burst that is there again at once still takes time to be so.
     assert.deepStrictEqual(Requests.limiterOf({ bytesPerSec: 10_000, burstBytes: 1 })?.bandwidth?.refill_time, 1)
     assert.deepStrictEqual(
-      Requests.limiterOf(ratesOf({ ...standardClass, machine: { diskRates: "codebench" } }).diskRates),
+      Requests.limiterOf(
+        ratesOf({ ...standardClass("fc", "firecracker"), machine: { diskRates: "codebench" } }).diskRates
+      ),
       {
         bandwidth: { size: 1_048_576, refill_time: 500 },
         ops: { size: 100, refill_time: 1000 }
