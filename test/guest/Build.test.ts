@@ -22,7 +22,7 @@ describe("native/build", () => {
     assert.strictEqual(await build(), "native/build: up to date\n")
     const later = statSync(join(tree.path, "build/native/guest")).mtimeMs / 1000 + 2
     utimesSync(join(tree.path, "native/guest/guest.h"), later, later)
-    assert.strictEqual(await build(), "native/build: built guest into build/native\n")
+    assert.strictEqual(await build(), "native/build: built agent guest into build/native\n", "agent speaks its words")
   })
 
   it("says what to install when there is no compiler, and leaves nothing half-built", async () => {
@@ -31,7 +31,7 @@ describe("native/build", () => {
       env: { ...process.env, CC: "no-such-compiler" }
     })
     assert.strictEqual(code, 1)
-    assert.match(stderr, /^native\/build: no C compiler `no-such-compiler` to build guest with: install gcc.*\n$/)
-    assert.isFalse(existsSync(join(tree.path, "build/native/guest")))
+    assert.match(stderr, /^native\/build: no C compiler `no-such-compiler` to build agent with: install gcc.*\n$/)
+    assert.isFalse(existsSync(join(tree.path, "build/native/agent")))
   })
 })

@@ -6,11 +6,21 @@ import { built } from "../Built.ts"
 import { HostError } from "./Host.ts"
 
 /**
- * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process
- * and the way to their guest; into the jail of QEMU, a library for it, and the rate of this processor's counter. Each is a
- * source of its name in `native`.
+ * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process,
+ * the way to their guest, and the agent of the older worker; into the jail of QEMU, a library for it, and the rate of this
+ * processor's counter. Each is a source of its name in `native`.
  */
-export const programs = ["confine", "guest", "init", "launch", "tsc", "watchdog", "wire", "lookonly.so"] as const
+export const programs = [
+  "agent",
+  "confine",
+  "guest",
+  "init",
+  "launch",
+  "tsc",
+  "watchdog",
+  "wire",
+  "lookonly.so"
+] as const
 
 type Program = typeof programs[number]
 

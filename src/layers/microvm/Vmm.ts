@@ -30,6 +30,8 @@ export const TAP_PREFIX = 30
 export const TAP = "tap0"
 /** Of every machine's card. Locally administered. */
 export const MAC = "06:00:a9:fe:4d:02"
+/** Of the namespace's end of the tap: a restored guest remembers its template's, and would answer that for half a minute. */
+export const HOST_MAC = "06:00:a9:fe:4d:01"
 /** Where the guest waits for its host, on TCP and on vsock. */
 export const WIRE_PORT = 7070
 

@@ -32,7 +32,7 @@ export interface Settings {
   readonly env: Programs.Environment
   /** In place of the usual ones, in milliseconds. */
   readonly deadlines?: Partial<Deadlines>
-  /** For each call of the API but the one that writes a snapshot, and for the process to listen. Milliseconds. */
+  /** For each call of the API but those that write a snapshot. Milliseconds. */
   readonly callMs?: number
 }
 
@@ -114,7 +114,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
       )
     )
     const api = Api.make(jail.run, socketFile(Requests.jailPaths.socket))
-    yield* whileAlive(step, vmm, api.up(callMs))
+    yield* whileAlive(step, vmm, api.up(step === "boot" ? deadlines.bootMs : deadlines.restoreMs))
     for (const call of calls) yield* whileAlive(step, vmm, api.call(call, callMs))
     return { api, vmm }
   })

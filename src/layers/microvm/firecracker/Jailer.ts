@@ -90,6 +90,13 @@ export const command = (
   jailPaths.socket
 ]
 
-/** Whether a process is this machine's VMM, or what will become it: by its user, or by what it was started with. */
-export const isOf = (spec: Pick<MachineSpec, "id" | "uid">, status: string, cmdline: string): boolean =>
-  new RegExp(`^Uid:\\t${spec.uid}\\t`, "m").test(status) || cmdline.includes(`\u0000--id\u0000${spec.id}\u0000`)
+/** What a process is to a machine: its VMM or what will become it, or what waits for that. By its user, or how it was started. */
+export type Role = "vmm" | "waiter" | "none"
+
+/** `status` and `cmdline` are those of /proc; a zombie is nothing any more, unless threads of it live. */
+export const roleOf = (spec: Pick<MachineSpec, "id" | "uid">, status: string, cmdline: string): Role => {
+  if (/^State:\tZ/m.test(status) && /^Threads:\t[01]$/m.test(status)) return "none"
+  if (new RegExp(`^Uid:\\t${spec.uid}\\t`, "m").test(status)) return "vmm"
+  if (!cmdline.includes(`\u0000--id\u0000${spec.id}\u0000`)) return "none"
+  return cmdline.startsWith("unshare\u0000") ? "waiter" : "vmm"
+}

@@ -54,21 +54,34 @@ const candidates = (procsFiles: ReadonlyArray<string>): ReadonlyArray<string> =>
     ? [...new Set(procsFiles.flatMap((file) => textOfFile(file).split("\n")))].filter((pid) => pid !== "")
     : readdirSync("/proc").filter((name) => /^\d+$/.test(name))
 
-/** Its processes: of the machine's cgroup where it has one, of the host otherwise. */
-export const pidsOf = (spec: Pick<MachineSpec, "id" | "uid" | "procsFiles">): ReadonlyArray<number> =>
-  candidates(spec.procsFiles).filter((pid) =>
-    Jailer.isOf(spec, textOfFile(`/proc/${pid}/status`), textOfFile(`/proc/${pid}/cmdline`))
-  ).map(Number)
+/** Its processes: of the machine's cgroup where it has one, of the host otherwise. Without the one that waits for the others. */
+const processesOf = (spec: Pick<MachineSpec, "id" | "uid" | "procsFiles">) => {
+  const found = candidates(spec.procsFiles).map((pid) => ({
+    pid: Number(pid),
+    role: Jailer.roleOf(spec, textOfFile(`/proc/${pid}/status`), textOfFile(`/proc/${pid}/cmdline`))
+  }))
+  const of = (wanted: Jailer.Role) => found.filter(({ role }) => role === wanted).map(({ pid }) => pid)
+  return { vmm: of("vmm"), waiter: of("waiter") }
+}
 
+/** All of a machine's processes that live. */
+export const pidsOf = (spec: Pick<MachineSpec, "id" | "uid" | "procsFiles">): ReadonlyArray<number> => {
+  const { vmm, waiter } = processesOf(spec)
+  return [...vmm, ...waiter]
+}
+
+/** Tells whether there was nothing left to kill. Who waits ends by itself, after the others: then it is known that they are dead. */
 const killAll = (spec: MachineSpec) =>
   Effect.sync(() => {
-    for (const pid of pidsOf(spec)) {
+    const { vmm, waiter } = processesOf(spec)
+    for (const pid of vmm.length > 0 ? vmm : waiter) {
       try {
         process.kill(pid, "SIGKILL")
       } catch {
         // It has ended in between.
       }
     }
+    return vmm.length + waiter.length === 0
   })
 
 export interface VmmProcess {
@@ -105,11 +118,11 @@ export const start = Effect.fnUntraced(function*(
       Effect.flatMap((words) => Deferred.succeed(ended, words)),
       Effect.forkDetach({ startImmediately: true })
     )
-    const kill = killAll(spec).pipe(
-      Effect.andThen(Effect.timeoutOption(Deferred.await(ended), PAUSE)),
-      Effect.repeat({ until: (found) => found._tag === "Some" }),
-      Effect.asVoid
-    )
+    const kill = Effect.gen(function*() {
+      const gone = yield* killAll(spec)
+      const told = yield* Effect.timeoutOption(Deferred.await(ended), PAUSE)
+      return gone && told._tag === "Some"
+    }).pipe(Effect.repeat({ until: (done) => done }), Effect.asVoid)
     const vmm: VmmProcess = { ended: Deferred.await(ended), kill }
     return vmm
   })
