@@ -55,6 +55,7 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ]),
   ["classes.pool.charge", { memory: "256M", cpus: 0.5 }],
   ["functions", ["my-functions.ts"]],
+  ["mstc", { class: standardConfig.defaultClass, listen: "127.0.0.1:8080" }],
   ["amqp", { urlFile: "/etc/stoker/amqp-url" }],
   ["journal", { urlEnv: "STOKER_JOURNAL" }],
   ["http", { listen: "127.0.0.1:9464" }],
