@@ -66,6 +66,15 @@ const expanded = (text: string, env: Readonly<Record<string, string>>) =>
     (whole, name: string | undefined) => name === undefined ? "$" : env[name] ?? whole
   )
 
+const killGroup = (child: ChildProcess | undefined, signal: NodeJS.Signals) => {
+  if (child?.pid === undefined) return
+  try {
+    process.kill(-child.pid, signal)
+  } catch {
+    // All of it has ended.
+  }
+}
+
 export class Kubelet {
   readonly node: string
   readonly #access: Access
@@ -124,7 +133,7 @@ export class Kubelet {
   /** Ends at once, with its processes; what it had told stays told. */
   async stop(): Promise<void> {
     this.#isStopped = true
-    for (const { child } of this.#pods.values()) child?.kill("SIGKILL")
+    for (const { child } of this.#pods.values()) killGroup(child, "SIGKILL")
     this.#agent.destroy()
     const server = this.#server
     server?.closeAllConnections()
@@ -376,6 +385,8 @@ export class Kubelet {
     const child = spawn(program, rest, {
       env: { PATH: "/usr/local/bin:/usr/bin:/bin", ...env },
       cwd: "/tmp",
+      // A group of its own, in place of a pod's process namespace.
+      detached: true,
       stdio: ["ignore", "pipe", "pipe"]
     })
     running.child = child
@@ -384,6 +395,7 @@ export class Kubelet {
       child.once("error", resolve)
       child.once("spawn", () => resolve(undefined))
     })
+    child.once("exit", () => killGroup(child, "SIGKILL"))
     if (refused !== undefined) {
       running.isDone = true
       await this.#ended(pod, running, {
@@ -467,10 +479,10 @@ export class Kubelet {
     const grace = pod.metadata.deletionGracePeriodSeconds ?? 30
     if (!running.isDoomed) {
       running.isDoomed = true
-      running.child?.kill("SIGTERM")
+      killGroup(running.child, "SIGTERM")
     }
     setTimeout(() => {
-      if (!running.isDone) running.child?.kill("SIGKILL")
+      if (!running.isDone) killGroup(running.child, "SIGKILL")
     }, grace * 1000)
   }
 
@@ -486,7 +498,7 @@ export class Kubelet {
   #forget(pod: Thing): void {
     const running = this.#pods.get(pod.metadata.uid)
     if (running === undefined) return
-    running.child?.kill("SIGKILL")
+    killGroup(running.child, "SIGKILL")
     this.#pods.delete(pod.metadata.uid)
   }
 
@@ -510,14 +522,14 @@ export class Kubelet {
       message,
       conditions: [{ type: "DisruptionTarget", status: "True", reason: "TerminationByKubelet", message }]
     })
-    running.child?.kill("SIGKILL")
+    killGroup(running.child, "SIGKILL")
   }
 
   /** The kernel kills the container of that Job for want of memory. */
   async outOfMemory(job: string): Promise<void> {
     const { running } = await this.#find(job)
     running.end = { reason: "OOMKilled", exitCode: 137 }
-    running.child?.kill("SIGKILL")
+    killGroup(running.child, "SIGKILL")
   }
 
   #serveLog(url: URL, response: ServerResponse): void {
