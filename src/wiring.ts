@@ -48,6 +48,7 @@ import * as Process from "./layers/sandbox/Process.ts"
 import { type Driver, Drivers, ProvisionFailed, type Reap, Reapers } from "./layers/sandbox/Sandbox.ts"
 import type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 import type { Definition } from "./schemas/Function.ts"
+import type { ClassName } from "./schemas/Ids.ts"
 import { needsOf } from "./schemas/Limits.ts"
 import type { DriverName, SandboxClass } from "./schemas/SandboxClass.ts"
 import { standardConfig, type WorkerConfig } from "./schemas/WorkerConfig.ts"
@@ -475,6 +476,10 @@ export const layerApi = (
       )
     })
   }))
+
+/** The REST of the MSTC worker, over `layerWorker`, which has to serve the embedded queue. */
+export const layerMstcRest = (options: { readonly listen: string; readonly class: ClassName }) =>
+  Layer.unwrap(Effect.map(Effect.promise(() => import("./layers/http/MstcRest.ts")), ({ layer }) => layer(options)))
 
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
 export const layerActors = Layer.merge(Worker.layer, Sampler.layer(manifest.version)).pipe(
