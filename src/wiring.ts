@@ -269,7 +269,7 @@ const brokerUser = ({ url }: AmqpWiring) => {
 }
 
 /** Both dialects over one pair of connections. */
-const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, slots, weights }: WorkerConfig) {
+const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { mstc, ownLongJobs, slots, weights }: WorkerConfig) {
   const [CodeBenchIntake, CodeBenchEmitter, StokerIntake, StokerEmitter] = yield* Effect.promise(() =>
     Promise.all([
       import("./layers/intake/CodeBench.ts"),
@@ -282,12 +282,26 @@ const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, sl
   const stoker = yield* StokerEmitter.make()
   // As many again as run, so that the next one is at hand when one ends.
   const queues = [CodeBenchIntake.exchangeQueue(2 * slots), CodeBenchIntake.readmeQueue(slots)]
+  const old = mstc === undefined ? { emitters: [], intakes: [] } : yield* mstcDoor(mstc, slots)
   return {
-    emitters: [codeBench, stoker],
+    emitters: [codeBench, stoker, ...old.emitters],
     intakes: [
       yield* CodeBenchIntake.make({ queues, emitter: codeBench }),
-      yield* StokerIntake.make({ slots, weights, emitter: stoker, user: brokerUser(amqp), ownLongJobs })
+      yield* StokerIntake.make({ slots, weights, emitter: stoker, user: brokerUser(amqp), ownLongJobs }),
+      ...old.intakes
     ]
+  }
+})
+
+/** The MSTC worker's clients at the broker. */
+const mstcDoor = Effect.fnUntraced(function*(mstc: NonNullable<WorkerConfig["mstc"]>, slots: number) {
+  const [MstcIntake, MstcEmitter] = yield* Effect.promise(() =>
+    Promise.all([import("./layers/intake/Mstc.ts"), import("./layers/emitter/Mstc.ts")])
+  )
+  const emitter = yield* MstcEmitter.make
+  return {
+    emitters: [emitter],
+    intakes: [yield* MstcIntake.make({ class: mstc.class, prefetch: 2 * slots, emitter })]
   }
 })
 
