@@ -13,7 +13,7 @@ describe("a machine of our image that nobody told of Stoker's wire", () => {
       Effect.gen(function*() {
         const machine = yield* boot(resolve("build/machine-images/names/minimal"))
         const { ready, source } = driving(machine.port)
-        yield* ready(BOOT_MS).pipe(Effect.mapError((error) => new Error(`${error.message}\n${machine.console()}`)))
+        yield* ready(BOOT_MS).pipe(Effect.catch((error) => Effect.die(`${error.message}\n${machine.console()}`)))
         const health = yield* ask(machine.port, "GET", "/health", undefined, {}, BOOT_MS)
         assert.deepStrictEqual(health, { status: 200, type: "text/plain; charset=UTF-8", body: "OK" })
         // A guest was started for it, in its own namespaces and as the job's user, and found no compiler here.

@@ -57,13 +57,37 @@ export const boot = Effect.fnUntraced(function*(image: string, memoryMib = 256) 
     `stoker.ip=${ADDRESS}/24,10.0.2.2`
   ].join(" ")
   const args = [
-    ...["-M", "microvm,acpi=on,rtc=on,isa-serial=on,x-option-roms=off", "-accel", "tcg,thread=multi", "-cpu", "max"],
-    ...["-m", `${memoryMib}M`, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"],
-    ...["-kernel", join(image, "vmlinux"), "-initrd", join(folder, "initrd"), "-append", append],
-    ...["-drive", `id=root,file=${join(image, "root.ext4")},format=raw,if=none,readonly=on,file.locking=off`],
-    ...["-device", "virtio-blk-device,drive=root"],
-    ...["-netdev", `user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:${port}-${ADDRESS}:8080`],
-    ...["-device", "virtio-net-device,netdev=net", "-device", "virtio-rng-device"]
+    "-M",
+    "microvm,acpi=on,rtc=on,isa-serial=on,x-option-roms=off",
+    "-accel",
+    "tcg,thread=multi",
+    "-cpu",
+    "max",
+    "-m",
+    `${memoryMib}M`,
+    "-nodefaults",
+    "-no-user-config",
+    "-display",
+    "none",
+    "-no-reboot",
+    "-serial",
+    "stdio",
+    "-kernel",
+    join(image, "vmlinux"),
+    "-initrd",
+    join(folder, "initrd"),
+    "-append",
+    append,
+    "-drive",
+    `id=root,file=${join(image, "root.ext4")},format=raw,if=none,readonly=on,file.locking=off`,
+    "-device",
+    "virtio-blk-device,drive=root",
+    "-netdev",
+    `user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:${port}-${ADDRESS}:8080`,
+    "-device",
+    "virtio-net-device,netdev=net",
+    "-device",
+    "virtio-rng-device"
   ]
   let said = ""
   const child = yield* Effect.acquireRelease(
@@ -93,5 +117,3 @@ export const boot = Effect.fnUntraced(function*(image: string, memoryMib = 256) 
 
 /** How long a machine may take to come up, and a program in it to compile. */
 export const BOOT_MS = patience(40_000)
-
-export const imagesIn = (folder: string) => readdirSync(folder)
