@@ -1,4 +1,4 @@
-import { defineConfig } from "vitest/config"
+import { configDefaults, defineConfig } from "vitest/config"
 import { patience } from "./test/support/Slowness.ts"
 import { SummaryReporter } from "./test/support/SummaryReporter.ts"
 
@@ -10,6 +10,11 @@ const report = process.env["STOKER_TEST_REPORT"]
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
+    // Machines with whole distributions: minutes, and images that have to be built before.
+    exclude: [
+      ...configDefaults.exclude,
+      ...(process.env["STOKER_MICROVM_LONG"] === "1" ? [] : ["test/microvmlong/**"])
+    ],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",
     maxWorkers: 2,
