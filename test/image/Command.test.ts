@@ -1,11 +1,12 @@
 /** `stoker image`, as an operator types it. */
 import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
-import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { afterAll } from "vitest"
 import { Stoker } from "../cli/Stoker.ts"
 import { projectEnv, run } from "../support/Run.ts"
+import { patience } from "../support/Slowness.ts"
 import { projectRoot } from "../support/Tree.ts"
 import { until } from "../worker/until.ts"
 import { file, kernel, lacking, seeded, sharedImage } from "./Make.ts"
@@ -35,7 +36,8 @@ const processesOf = (folder: string) =>
     }
   })
 
-describe.skipIf(missing !== undefined)("stoker image", () => {
+// Each command is a start of Node from source: seconds, where others run as well.
+describe.skipIf(missing !== undefined)("stoker image", { timeout: patience(180_000) }, () => {
   it("builds, lists, shows and removes", async () => {
     const state = fresh()
     const none = await image(state, "list")
@@ -159,12 +161,34 @@ describe.skipIf(missing !== undefined)("stoker image", () => {
     }
   })
 
-  it("builds from the bundle as well", async () => {
+  it("builds from the bundle as well, and the same image whatever the umask is", async () => {
     const state = fresh()
     const built = join(projectRoot, "dist/stoker")
-    const args = ["image", "build", ...minimal, "--state", state]
-    const { status, stderr, stdout } = spawnSync(built, args, { env: projectEnv, encoding: "utf8" })
+    const build = (umask: string) =>
+      spawnSync("sh", [
+        "-c",
+        `umask ${umask} && exec "$@"`,
+        "sh",
+        built,
+        "image",
+        "build",
+        ...minimal,
+        "--state",
+        state
+      ], {
+        env: projectEnv,
+        encoding: "utf8"
+      })
+    const { status, stderr, stdout } = build("022")
     assert.strictEqual(status, 0, stderr)
+    assert.strictEqual(build("077").stdout, stdout)
+    const folder = join(state, "machine-images", stdout.trim())
+    // VMMs are users of their own.
+    assert.deepStrictEqual(readdirSync(folder).map((name) => statSync(join(folder, name)).mode & 0o777), [
+      0o644,
+      0o644,
+      0o644
+    ])
     assert.strictEqual((await image(state, "show", stdout.trim().slice(0, 8))).code, 0)
   })
 })

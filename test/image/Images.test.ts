@@ -26,6 +26,7 @@ import { MachineImages, type Recipe } from "../../src/layers/microvm/image/Machi
 import * as MachineImagesLive from "../../src/layers/microvm/image/MachineImagesLive.ts"
 import { type MachineImage, MachineImageError, type Manifest } from "../../src/layers/microvm/MachineImage.ts"
 import { run } from "../support/Run.ts"
+import { patience } from "../support/Slowness.ts"
 import { projectRoot } from "../support/Tree.ts"
 import { bzImage, file, kernel, lacking, lz4, seeded, sharedImage } from "./Make.ts"
 
@@ -76,7 +77,7 @@ const changed = (image: MachineImage, change: (manifest: Manifest) => Manifest) 
   writeFileSync(path, JSON.stringify(change(JSON.parse(readFileSync(path, "utf8")) as Manifest)))
 }
 
-describe.skipIf(missing !== undefined)("machine images", () => {
+describe.skipIf(missing !== undefined)("machine images", { timeout: patience(180_000) }, () => {
   it.live("a minimal one holds busybox, our programs and the job's user, and is a whole ext4 file system", () =>
     Effect.gen(function*() {
       const state = fresh()
@@ -142,7 +143,7 @@ describe.skipIf(missing !== undefined)("machine images", () => {
     Effect.gen(function*() {
       const state = fresh()
       const recipe = { kernel: small() }
-      const made = yield* Effect.all(["a", "b", "c", "d"].map((name) => build(state, { ...recipe, name })), {
+      const made = yield* Effect.forEach(["a", "b", "c", "d"], (name) => build(state, { ...recipe, name }), {
         concurrency: "unbounded"
       })
       assert.strictEqual(new Set(made.map(({ identity }) => identity)).size, 1)
@@ -239,7 +240,7 @@ describe.skipIf(missing !== undefined)("machine images", () => {
       assert.isTrue(steps.some((step) => /^replacing the same image, which is not whole: .*is cut off/.test(step)))
       assert.strictEqual((yield* open(state, "default")).identity, whole.identity)
       assert.deepStrictEqual(below(state, "building"), [])
-    }), 120_000)
+    }))
 
   it.live("files that did not change are read once: by inode, size and time", () =>
     Effect.gen(function*() {
