@@ -45,6 +45,9 @@ export const Buckets = Schema.Struct({
 })
 export type Buckets = typeof Buckets.Type
 
+/** argv[0] of a phase whose image says what is run: the executor knows. */
+export const entryPoint = "stoker-image-entry-point"
+
 /** One container. Memory, cores and time are the phase's limits. */
 export const Container = Schema.Struct({
   image: ImageReference,

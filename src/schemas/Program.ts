@@ -68,6 +68,15 @@ export type Phase = typeof Phase.Type
 export const Call = Schema.Struct({ function: FunctionName, args: Schema.Json })
 export type Call = typeof Call.Type
 
+/** A whole job as one source file, for sandboxes that can be told nothing else: it is compiled, if it has to be, and run. */
+export const Source = Schema.Struct({
+  language: Schema.String,
+  code: Schema.String,
+  /** As the job named it. */
+  variant: Schema.optionalKey(Schema.String)
+})
+export type Source = typeof Source.Type
+
 /** All that is run for one job. */
 export const Program = Schema.Struct({
   files: Schema.Array(ProgramFile),
@@ -83,7 +92,9 @@ export const Program = Schema.Struct({
   /** The one phase is this call, in a function host: one that waits in the sandbox, or one that is started there. */
   call: Schema.optionalKey(Call),
   /** The one phase is this container: its argv stands for what the image runs. A cluster's, or a sandbox's whose root it is. */
-  container: Schema.optionalKey(Container)
+  container: Schema.optionalKey(Container),
+  /** All of it is this: files and phases say the same. Absent: the job is more than that. */
+  source: Schema.optionalKey(Source)
 })
 export type Program = typeof Program.Type
 

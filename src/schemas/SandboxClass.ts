@@ -1,6 +1,7 @@
 /** A configured kind of sandbox: driver, size, network, and how many are kept warm. */
 import { Schema } from "effect"
 import { ClassName } from "./Ids.ts"
+import { ImagePolicy } from "./ImagePolicy.ts"
 import { isAddress, parseNetwork } from "./IpNetwork.ts"
 import { Limits } from "./Limits.ts"
 import { PoolConfig } from "./PoolConfig.ts"
@@ -126,20 +127,11 @@ export const MachineSetup = Schema.Struct({
   wire: Schema.optionalKey(Schema.Literals(["tcp", "vsock"])),
   /** `codebench`: the image has an agent of the old worker's, which takes source code and nothing else. Absent: `stoker`. */
   agent: Schema.optionalKey(Schema.Literals(["stoker", "codebench"])),
-  /** `codebench` is what the old worker set: 2 MiB and 200 operations in a second. `firecracker`; `qemu` for disks. */
+  /** `codebench` is what the old worker set: 2 MiB and 100 operations in a second. `firecracker`; `qemu` for disks. */
   diskRates: Schema.optionalKey(Schema.Union([Rates, Schema.Literal("codebench")])),
   networkRates: Schema.optionalKey(Rates)
 })
 export type MachineSetup = typeof MachineSetup.Type
-
-/** Which images jobs may bring. */
-export const ImagePolicy = Schema.Struct({
-  /** Prefixes of references (`registry.example/team/`). Absent: any. */
-  allow: Schema.optionalKey(Schema.NonEmptyArray(Schema.String)),
-  /** Only references with a digest. */
-  digests: Schema.optionalKey(Schema.Boolean)
-})
-export type ImagePolicy = typeof ImagePolicy.Type
 
 /** Of `kubernetes`: the cluster that runs its jobs. */
 export const ClusterSetup = Schema.Struct({

@@ -152,6 +152,10 @@ export const traces = () => ({
   tables: sh("nft", "list", "tables").split("\n").filter((line) => line.includes("stoker"))
 })
 
+/** Chains that CNI plugins have made in iptables. */
+export const chains = (): ReadonlyArray<string> =>
+  sh("iptables-save", "-t", "nat").split("\n").filter((line) => line.startsWith(":CNI-"))
+
 /** What the host has of rows with these ids: names of namespaces are the whole machine's, others' stand there as well. */
 export const held = (leaseFolder: string, ids: ReadonlyArray<string>) => ({
   ...traces(),

@@ -5,7 +5,7 @@
  */
 import { Cause, Deferred, Effect, Exit, Fiber, Layer, Queue, Stream } from "effect"
 import type { Container } from "../../schemas/Container.ts"
-import { imageRefusal } from "../../schemas/ImageRules.ts"
+import { imageRefusal } from "../../schemas/ImagePolicy.ts"
 import { keyOf } from "../../schemas/Job.ts"
 import { needsOf } from "../../schemas/Limits.ts"
 import { isSuccess, Outcome } from "../../schemas/Outcome.ts"

@@ -38,6 +38,24 @@ export const pluginsOf = ({ plugins }: NetworkList): ReadonlyArray<string> => [
   }))
 ]
 
+/** Makes a tap and redirects the interface to it, which leaves no place for rules between them. */
+const TAP_PLUGIN = "tc-redirect-tap"
+
+/** The same network for a machine: our own tap stands in for that plugin's, installed or not. */
+export const withoutTap = Effect.fnUntraced(function*(list: NetworkList) {
+  const [first, ...rest] = list.plugins.filter(({ type }) => type !== TAP_PLUGIN)
+  if (first === undefined) {
+    return yield* new NetworkError({
+      reason: `CNI network ${list.name} has only ${TAP_PLUGIN}`,
+      remedy: "Put a plugin before it that connects the machine, such as ptp."
+    })
+  }
+  if (rest.length + 1 === list.plugins.length) return list
+  yield* Effect.logDebug(`CNI network ${list.name}: ${TAP_PLUGIN} is left out, Stoker makes the tap itself`)
+  const plugins: NetworkList["plugins"] = [first, ...rest]
+  return { ...list, plugins }
+})
+
 /** `.conf` and `.json` files hold one plugin, whose name is the network's. */
 const Single = Schema.StructWithRest(
   Schema.Struct({ cniVersion: version, name: Schema.String, type: Schema.String }),

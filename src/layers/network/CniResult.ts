@@ -5,7 +5,13 @@ const Json = Schema.Record(Schema.String, Schema.Unknown)
 
 const Dns = Schema.Struct({ nameservers: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))) })
 
-const Ip = Schema.Struct({ address: Schema.String, interface: Schema.optionalKey(Schema.Int) })
+const Ip = Schema.Struct({
+  address: Schema.String,
+  interface: Schema.optionalKey(Schema.Int),
+  gateway: Schema.optionalKey(Schema.String)
+})
+
+const Routes = Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.Struct({ dst: Schema.String }))))
 
 const Interface = Schema.Struct({ name: Schema.String, sandbox: Schema.optionalKey(Schema.String) })
 
@@ -14,7 +20,10 @@ const Result = Schema.StructWithRest(
   Schema.Struct({
     ips: Schema.optionalKey(Schema.NullOr(Schema.Array(Ip))),
     interfaces: Schema.optionalKey(Schema.NullOr(Schema.Array(Interface))),
-    ip4: Schema.optionalKey(Schema.Struct({ ip: Schema.String })),
+    routes: Routes,
+    ip4: Schema.optionalKey(
+      Schema.Struct({ ip: Schema.String, gateway: Schema.optionalKey(Schema.String), routes: Routes })
+    ),
     ip6: Schema.optionalKey(Schema.Struct({ ip: Schema.String })),
     dns: Schema.optionalKey(Dns)
   }),
@@ -42,3 +51,13 @@ export const addressesOf = ({ interfaces, ip4, ip6, ips }: CniResult): ReadonlyA
 ]
 
 export const nameserversIn = ({ dns }: CniResult): ReadonlyArray<string> => dns?.nameservers ?? []
+
+/**
+ * The way out for IPv4 that the result names and the plugins have not made a default route of: ptp without `routes` leaves
+ * that to a machine's own configuration.
+ */
+export const missingGatewayOf = ({ ip4, ips, routes }: CniResult): string | undefined =>
+  [...(routes ?? []), ...(ip4?.routes ?? [])].some(({ dst }) => dst === "0.0.0.0/0")
+    ? undefined
+    : [...(ips ?? []), ...(ip4 === undefined ? [] : [ip4])]
+      .flatMap(({ gateway }) => gateway !== undefined && !gateway.includes(":") ? [gateway] : [])[0]

@@ -6,13 +6,17 @@ import { Config, Effect, Semaphore } from "effect"
 import { existsSync, statSync } from "node:fs"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import { type IpNetwork, networkText, parseNetwork } from "../../schemas/IpNetwork.ts"
+import type { SandboxClass } from "../../schemas/SandboxClass.ts"
+import { TAP } from "../microvm/Vmm.ts"
 import * as Cni from "./Cni.ts"
-import { type NetworkList, pluginsOf } from "./CniConfig.ts"
-import { addressesOf, nameserversIn } from "./CniResult.ts"
+import { type NetworkList, pluginsOf, withoutTap } from "./CniConfig.ts"
+import { addressesOf, missingGatewayOf, nameserversIn } from "./CniResult.ts"
 import { hostRules, noHostRules, type Subnet } from "./HostRules.ts"
+import { machineRules, tapAndRules, tapBatch, type TapOwner } from "./MachineRules.ts"
+import { sweep } from "./Masquerade.ts"
 import { resolvConfOf } from "./Nameservers.ts"
 import { type Attachment, NetworkError, type SandboxNetwork } from "./Network.ts"
-import { checkClass } from "./NetworkCheck.ts"
+import { checkClass, checkMachine } from "./NetworkCheck.ts"
 import * as Plan from "./Plan.ts"
 import { sandboxRules } from "./Policy.ts"
 import * as Record from "./Record.ts"
@@ -26,6 +30,11 @@ const NAMES = "/run/netns"
 
 /** The namespace of a row; also the name of a worker's table. */
 export const nameOf = (id: SandboxId) => `stoker-${id}`
+
+const namespaceOf = (id: SandboxId) => `${NAMES}/${nameOf(id)}`
+
+/** A namespace, then the program that works in it. */
+const ADD_AND_GO_ON = `"$1" netns add "$2" && shift 2 && exec "$@"`
 
 /** A row of this worker's and a cgroup that dies with it: the home of the programs that make networks. */
 export interface Shelter {
@@ -79,6 +88,11 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
     options.shelter,
     ({ reason, remedy }) => new NetworkError({ reason: `no place for network programs: ${reason}`, remedy })
   )
+  const programs = Effect.all({
+    ip: requireTool(path, "ip"),
+    nft: requireTool(path, "nft"),
+    nsenter: requireTool(path, "nsenter")
+  })
   const run = (tool: ToolRun) => Effect.flatMap(shelter, ({ procsFiles }) => runIn(procsFiles, tool))
 
   const expect = Effect.fnUntraced(function*(what: string, tool: ToolRun) {
@@ -109,9 +123,7 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
 
   /** The namespace's loopback, and its rules: one program that becomes the other. */
   const close = Effect.fnUntraced(function*(netns: string, rules: string) {
-    const nsenter = yield* requireTool(path, "nsenter")
-    const ip = yield* requireTool(path, "ip")
-    const nft = yield* requireTool(path, "nft")
+    const { ip, nft, nsenter } = yield* programs
     const script = `"$1" link set lo up && exec "$2" -f -`
     yield* expect("the sandbox's rules", {
       argv: [nsenter, `--net=${netns}`, "/bin/sh", "-c", script, "sh", ip, nft],
@@ -119,31 +131,43 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
     })
   })
 
-  const acquire = Effect.fn("Network.acquire")(function*(
-    id: SandboxId,
-    sandboxClass: Parameters<SandboxNetwork["acquire"]>[1]
-  ) {
-    const network = yield* Plan.wanted(sandboxClass)
-    const ip = yield* requireTool(path, "ip")
-    yield* requireTool(path, "nft")
-    yield* requireTool(path, "nsenter")
-    const list: NetworkList = yield* Plan.networkList(where, sandboxClass)
+  /** Nothing of this row is there, the record of what comes is written. */
+  const begin = Effect.fnUntraced(function*(id: SandboxId, list: NetworkList | undefined, tap: boolean) {
+    yield* programs
     // Before anything is begun, because what began with a plugin ends with it.
-    for (const type of pluginsOf(list)) yield* Cni.pluginFile(where.plugins, type)
+    if (list !== undefined) { for (const type of pluginsOf(list)) yield* Cni.pluginFile(where.plugins, type) }
     const { id: tools } = yield* shelter
     const record = recordOf(options.instance, id)
+    const begun: Extract<Record.NetworkRecord, { _tag: "Sandbox" }> = {
+      _tag: "Sandbox",
+      tools,
+      folders: where.plugins,
+      ...(list === undefined ? {} : { list }),
+      ...(tap ? { tap } : {})
+    }
+    // A namespace of this name is this row's, whoever lost the record of it.
+    if (!Record.exists(record) && existsSync(namespaceOf(id))) yield* Record.write(record, begun)
     if (Record.exists(record)) yield* release(options.instance, id)
-    const begun = { _tag: "Sandbox", tools, list, folders: where.plugins } as const
     yield* Record.write(record, begun)
-    const netns = `${NAMES}/${nameOf(id)}`
-    const target: Cni.CniTarget = { list, containerId: id, netns, folders: where.plugins }
+    return begun
+  })
+
+  /** A namespace that CNI has connected, and what it has there. */
+  const connect = Effect.fnUntraced(function*(
+    id: SandboxId,
+    sandboxClass: SandboxClass,
+    begun: Extract<Record.NetworkRecord, { _tag: "Sandbox" }>,
+    list: NetworkList
+  ) {
+    const { ip } = yield* programs
+    const target: Cni.CniTarget = { list, containerId: id, netns: namespaceOf(id), folders: where.plugins }
     yield* Effect.all([
       expect(`network namespace ${nameOf(id)}`, { argv: [ip, "netns", "add", nameOf(id)] }),
       // What an attachment of this name may have left would be in ADD's way. Nearly never is there anything.
       Effect.ignore(Cni.del(run, target, undefined))
     ], { concurrency: 2 })
     const result = yield* Cni.add(run, target)
-    yield* Record.write(record, { ...begun, result })
+    yield* Record.write(recordOf(options.instance, id), { ...begun, result })
     const addresses = addressesOf(result)
     const own = networksOf(addresses.map(addressOf))
     if (own.length === 0) {
@@ -152,43 +176,102 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
         remedy: "Give its configuration an ipam part."
       })
     }
-    const nameservers = yield* Plan.nameservers(where, sandboxClass, nameserversIn(result))
     const masquerade = list.stoker?.masquerade === true
-    yield* Effect.all([
-      close(
-        netns,
-        sandboxRules({
-          network,
-          device: Cni.DEVICE,
-          own,
-          host: networksOf([...Plan.addressesOfHost()]),
-          nameservers: networksOf(nameservers)
-        })
-      ),
-      guardHost(networksOf(addresses).map((subnet) => ({ network: subnet, masquerade })))
-    ], { concurrency: 2 })
-    const inode = yield* Effect.try({
-      try: () => statSync(netns).ino,
+    return {
+      result,
+      own,
+      nameservers: yield* Plan.nameservers(where, sandboxClass, nameserversIn(result)),
+      guard: guardHost(networksOf(addresses).map((network) => ({ network, masquerade })))
+    }
+  })
+
+  const attached = (id: SandboxId, nameservers: ReadonlyArray<string>) =>
+    Effect.try({
+      try: (): Attachment => ({
+        // Through our own root: a runtime's mount namespace, older than the name, does not show it.
+        path: `/proc/${process.pid}/root${namespaceOf(id)}`,
+        inode: statSync(namespaceOf(id)).ino,
+        resolvConf: resolvConfOf(nameservers)
+      }),
       catch: (cause) =>
         new NetworkError({
-          reason: `${netns} is gone: ${String(cause)}`,
+          reason: `${namespaceOf(id)} is gone: ${String(cause)}`,
           remedy: "Who removes namespaces here?",
           cause
         })
     })
-    const attachment: Attachment = {
-      // Through our own root: a runtime's mount namespace, older than the name, does not show it.
-      path: `/proc/${process.pid}/root${netns}`,
-      inode,
-      resolvConf: resolvConfOf(nameservers)
+
+  const acquire = Effect.fn("Network.acquire")(function*(id: SandboxId, sandboxClass: SandboxClass) {
+    const network = yield* Plan.wanted(sandboxClass)
+    const list = yield* Plan.networkList(where, sandboxClass)
+    const begun = yield* begin(id, list, false)
+    const { guard, nameservers, own } = yield* connect(id, sandboxClass, begun, list)
+    const rules = sandboxRules({
+      network,
+      device: Cni.DEVICE,
+      own,
+      host: networksOf([...Plan.addressesOfHost()]),
+      nameservers: networksOf(nameservers)
+    })
+    yield* Effect.all([close(namespaceOf(id), rules), guard], { concurrency: 2 })
+    return yield* attached(id, nameservers)
+  })
+
+  const acquireMachine = Effect.fn("Network.acquireMachine")(function*(
+    id: SandboxId,
+    sandboxClass: SandboxClass,
+    owner: TapOwner
+  ) {
+    const { ip, nft, nsenter } = yield* programs
+    const inside = (script: string, batch: string) =>
+      [nsenter, `--net=${namespaceOf(id)}`, "/bin/sh", "-c", script, "sh", ip, nft, batch] as const
+    if (sandboxClass.network === "none") {
+      yield* begin(id, undefined, true)
+      // One program that becomes the next: of a machine's time to be ready this is a part.
+      yield* expect(`the machine's network ${nameOf(id)}`, {
+        argv: [
+          ...["/bin/sh", "-c", ADD_AND_GO_ON, "sh", ip, nameOf(id)] as const,
+          ...inside(tapAndRules(`exec "$2" -f -`), tapBatch(owner))
+        ],
+        stdin: machineRules()
+      })
+      return { ...(yield* attached(id, [])), hasRoute: false }
     }
-    return attachment
+    const network = yield* Plan.wanted(sandboxClass)
+    const list = yield* withoutTap(yield* Plan.networkList(where, sandboxClass))
+    const begun = yield* begin(id, list, true)
+    const { guard, nameservers, own, result } = yield* connect(id, sandboxClass, begun, list)
+    const address = own.find(({ family }) => family === 4)
+    if (address === undefined) {
+      return yield* new NetworkError({
+        reason: `CNI network ${list.name} gave the machine no IPv4 address`,
+        remedy: "Machines speak IPv4: give its ipam part a range of it."
+      })
+    }
+    const usable = nameservers.filter((text) => !text.includes(":"))
+    const gateway = missingGatewayOf(result)
+    const batch = tapBatch(owner, gateway === undefined ? undefined : { device: Cni.DEVICE, gateway })
+    const rules = machineRules({
+      network,
+      device: Cni.DEVICE,
+      address: networkText(address),
+      host: networksOf([...Plan.addressesOfHost()]),
+      nameservers: networksOf(usable)
+    })
+    yield* Effect.all([
+      expect("the machine's tap and rules", {
+        argv: inside(tapAndRules(`"$2" -f - && echo 1 >/proc/sys/net/ipv4/ip_forward`), batch),
+        stdin: rules
+      }),
+      guard
+    ], { concurrency: 2 })
+    return { ...(yield* attached(id, usable)), hasRoute: true }
   })
 
   const detach = Effect.fnUntraced(function*(
     instance: InstanceId,
     id: SandboxId,
-    { folders: plugins, list, result, tools }: Extract<Record.NetworkRecord, { _tag: "Sandbox" }>
+    { folders: plugins, list, result, tap, tools }: Extract<Record.NetworkRecord, { _tag: "Sandbox" }>
   ) {
     if (instance !== options.instance) {
       yield* Effect.mapError(
@@ -196,23 +279,32 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
         (cause) => new NetworkError({ reason: cause.message, remedy: "It is tried again.", cause })
       )
     }
-    const netns = `${NAMES}/${nameOf(id)}`
+    const netns = namespaceOf(id)
     const isThere = existsSync(netns)
-    const target = {
-      list,
-      containerId: id,
-      netns: isThere ? netns : "",
-      folders: [...new Set([...plugins, ...where.plugins])]
-    }
-    const first = yield* Effect.result(Cni.del(run, target, result))
+    const folders = [...new Set([...plugins, ...where.plugins])]
+    const del = (path: string) =>
+      list === undefined ? Effect.void : Cni.del(run, { list, containerId: id, netns: path, folders }, result)
+    const [first] = yield* Effect.all([
+      Effect.result(del(isThere ? netns : "")),
+      tap === true && isThere ? removeTap(netns) : Effect.void
+    ], { concurrency: 2 })
     if (existsSync(netns)) {
-      const ip = yield* requireTool(path, "ip")
+      const { ip } = yield* programs
       yield* expect(`removing network namespace ${nameOf(id)}`, { argv: [ip, "netns", "del", nameOf(id)] })
     }
-    if (first._tag === "Success") return
-    // Half of an ADD can be in a plugin's way. With the namespace its links are gone; the address is what remains.
-    if (isThere) yield* Effect.logDebug(`network of sandbox ${id}: ${first.failure.message}`)
-    yield* Cni.del(run, { ...target, netns: "" }, result)
+    if (first._tag === "Failure") {
+      // Half of an ADD can be in a plugin's way. With the namespace its links are gone; the address is what remains.
+      if (isThere) yield* Effect.logDebug(`network of sandbox ${id}: ${first.failure.message}`)
+      yield* del("")
+    }
+    if (list !== undefined) yield* sweep(run, list, id)
+  })
+
+  /** It goes with its namespace, unless somebody who should not holds that. Often it is not there yet, or not any more. */
+  const removeTap = Effect.fnUntraced(function*(netns: string) {
+    const { ip, nsenter } = yield* programs
+    const ended = yield* Effect.result(run({ argv: [nsenter, `--net=${netns}`, ip, "link", "del", TAP] }))
+    if (ended._tag === "Failure") yield* Effect.logDebug(ended.failure.message)
   })
 
   const release = Effect.fn("Network.release")(function*(instance: InstanceId, id: SandboxId) {
@@ -231,13 +323,14 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
     yield* Record.remove(file)
   })
 
+  const surroundings = { path, places: where, run: (tool: ToolRun) => runIn([], tool) }
   const network: SandboxNetwork = {
     acquire,
-    acquireMachine: () =>
-      Effect.fail(new NetworkError({ reason: "machines have no network yet", remedy: "Use oci or process." })),
+    acquireMachine,
     isHeld: (instance, id) => Record.exists(recordOf(instance, id)),
     release,
-    check: (sandboxClass) => checkClass({ path, places: where, run: (tool) => runIn([], tool) }, sandboxClass)
+    check: (sandboxClass) => checkClass(surroundings, sandboxClass),
+    checkMachine: (sandboxClass) => checkMachine(surroundings, sandboxClass)
   }
   return network
 })

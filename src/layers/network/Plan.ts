@@ -75,20 +75,21 @@ const nameserversIn = (path: string) => {
 }
 
 /**
- * The class's, else those of the network's configuration, else for `internet` the host's. A class that lists what it
+ * The class's, else those of the network's configuration that sandboxes reach, else for `internet` the host's. A class that lists what it
  * allows asks nobody it has not listed: names can carry data out.
  */
 export const nameservers = Effect.fnUntraced(
   function*(places: Places, { network, networkSetup = {} }: SandboxClass, ofNetwork: ReadonlyArray<string>) {
     const isOk = isReachable(addressesOfHost())
-    const named = networkSetup.nameservers ?? ofNetwork
-    const unreachable = named.find((address) => !isOk(address))
+    const unreachable = networkSetup.nameservers?.find((address) => !isOk(address))
     if (unreachable !== undefined) {
       return yield* new NetworkError({
         reason: `nameserver ${unreachable} is an address of the host, which no sandbox reaches`,
         remedy: "Name one that is somewhere else (networkSetup.nameservers)."
       })
     }
+    // A plugin that reads the host's resolv.conf finds those of its loopback there.
+    const named = networkSetup.nameservers ?? ofNetwork.filter(isOk)
     if (named.length > 0 || network !== "internet") return named.slice(0, 3)
     const ofHost = places.resolvConf.map((path) => nameserversIn(path).filter(isOk))
     return (ofHost.find((found) => found.length > 0) ?? []).slice(0, 3)

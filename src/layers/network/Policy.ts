@@ -66,12 +66,6 @@ const dns = (networks: ReadonlyArray<IpNetwork>) =>
 
 const refuse = "goto refuse"
 
-/**
- * Refused aloud, so that a job need not wait for an answer. By a reset, because a TCP socket that is just connecting
- * does not heed ICMP before it has tried again, a second later.
- */
-const refusal = ["meta l4proto tcp reject with tcp reset", "reject with icmpx type admin-prohibited"]
-
 const destinations = (network: PolicyOptions["network"]): ReadonlyArray<string> => {
   if (network === "internet") {
     return [
@@ -93,22 +87,43 @@ const destinations = (network: PolicyOptions["network"]): ReadonlyArray<string> 
   })
 }
 
-const chain = (name: string, lines: ReadonlyArray<string>) => [
+export const chain = (name: string, lines: ReadonlyArray<string>) => [
   `  chain ${name} {`,
   ...lines.map((line) => `    ${line}`),
   "  }"
 ]
 
 /** Where packets begin; what no rule accepts is dropped. */
-const base = (hook: "input" | "forward" | "output", lines: ReadonlyArray<string>) =>
+export const base = (hook: "input" | "forward" | "output", lines: ReadonlyArray<string>) =>
   chain(hook, [`type filter hook ${hook} priority filter; policy drop;`, ...lines])
 
+/**
+ * The chain that `leaving` leads to. Refused aloud, so that a job need not wait for an answer. By a reset, because a TCP
+ * socket that is just connecting does not heed ICMP before it has tried again, a second later.
+ */
+export const refusal = chain("refuse", [
+  "meta l4proto tcp reject with tcp reset",
+  "reject with icmpx type admin-prohibited"
+])
+
+/** What becomes of a packet on its way out, wherever the sandbox is that sent it: accepted, refused or dropped. */
+export const leaving = ({ host, nameservers, network, own }: Omit<PolicyOptions, "device">): ReadonlyArray<string> => [
+  sources(own, 4),
+  sources(own, 6),
+  "ct state established,related accept",
+  "ct state invalid drop",
+  ...never(host),
+  ...dns(nameservers),
+  ...destinations(network),
+  refuse
+]
+
 /** For `nft -f -` in the sandbox's namespace. */
-export const sandboxRules = ({ device, host, nameservers, network, own }: PolicyOptions): string => {
-  const nd = ofFamily(own, 6).length > 0 ? [neighbours] : []
+export const sandboxRules = ({ device, ...policy }: PolicyOptions): string => {
+  const nd = ofFamily(policy.own, 6).length > 0 ? [neighbours] : []
   return [
     "table inet stoker {",
-    ...chain("refuse", refusal),
+    ...refusal,
     ...base("input", [
       `iifname "lo" accept`,
       "ct state established,related accept",
@@ -119,14 +134,7 @@ export const sandboxRules = ({ device, host, nameservers, network, own }: Policy
       `oifname "lo" accept`,
       `oifname != "${device}" drop`,
       ...nd,
-      sources(own, 4),
-      sources(own, 6),
-      "ct state established,related accept",
-      "ct state invalid drop",
-      ...never(host),
-      ...dns(nameservers),
-      ...destinations(network),
-      refuse
+      ...leaving(policy)
     ]),
     "}",
     ""

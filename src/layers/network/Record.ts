@@ -15,8 +15,11 @@ export const NetworkRecord = Schema.Union([
   Schema.TaggedStruct("Sandbox", {
     /** The row whose cgroup the plugins ran in. */
     tools: SandboxId,
-    list: NetworkList,
+    /** Absent: a namespace without CNI. */
+    list: Schema.optionalKey(NetworkList),
     folders: Schema.Array(Schema.String),
+    /** A machine's: there is a tap in its namespace. */
+    tap: Schema.optionalKey(Schema.Boolean),
     /** What ADD gave, if it came so far. */
     result: Schema.optionalKey(Schema.Record(Schema.String, Schema.Unknown))
   }),
