@@ -15,6 +15,9 @@ export const DriverName = Schema.String.check(
 )
 export type DriverName = typeof DriverName.Type
 
+/** Its jobs run elsewhere: no sandbox is made for them here, and nothing of this host is held. */
+export const isCluster = (driver: DriverName): boolean => driver === "kubernetes"
+
 /** `10.1.2.0/24`, `10.1.2.3:5432/tcp`, `[fd00::1]:53/udp`: an address or network, all ports or one. No names. */
 export const Destination = Schema.String.check(
   Schema.makeFilter((text: string) => {

@@ -104,7 +104,7 @@ export class ApiServer {
   /** Requests by what they are: `create jobs`. */
   readonly counts = new Map<string, number>()
   /** Refuses with that code what matches, as long as it says so. */
-  fault: ((verb: string, route: string) => number | undefined) | undefined
+  fault: ((verb: string, resource: string, user: string) => number | undefined) | undefined
   readonly #tls: TlsMaterial
   readonly #bookmarkMs: number
   readonly #sockets = new Set<Duplex>()
@@ -238,7 +238,7 @@ export class ApiServer {
     const resource = subresource === undefined ? kind.plural : `${kind.plural}/${subresource}`
     const count = `${verb} ${resource}`
     this.counts.set(count, (this.counts.get(count) ?? 0) + 1)
-    const fault = this.fault?.(verb, resource)
+    const fault = this.fault?.(verb, resource, user)
     if (fault !== undefined) {
       throw new Refusal(fault, fault === 429 ? "TooManyRequests" : "InternalError", "a fault was asked for")
     }
@@ -408,7 +408,10 @@ export class ApiServer {
     const bookmarks = hasBookmarks ? setInterval(bookmark, this.#bookmarkMs) : undefined
     const seconds = Number(query.get("timeoutSeconds") ?? 1800)
     const end = () => {
+      unlisten()
+      if (response.writableEnded) return
       if (hasBookmarks) bookmark()
+      clearInterval(bookmarks)
       response.end()
     }
     const timer = setTimeout(end, seconds * 1000)

@@ -43,8 +43,8 @@ export type Ran = ReturnType<typeof ranOf>
 
 /** An executor as one worker has it; closing its scope is that worker's death. */
 export const worker = Effect.gen(function*() {
-  const layer = KubernetesExecutor.layer.pipe(Layer.provide(KubernetesLive.layer()))
-  return yield* Effect.provideContext(Executor, yield* Layer.build(layer))
+  const layer = KubernetesExecutor.layer.pipe(Layer.provide(Layer.fresh(KubernetesLive.layer())))
+  return yield* Effect.provideContext(Executor, yield* Layer.build(Layer.fresh(layer)))
 })
 
 export const assignmentOf = (kubeconfig: string, container: Container, options: Options = {}): Assignment => ({

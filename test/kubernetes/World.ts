@@ -65,7 +65,8 @@ const standIn = async (folder: string): Promise<World> => {
   await api.listen()
   api.tokens.set("all", "admin")
   const kubeconfig = writeConfig(join(folder, "kubeconfig"), api.url, tls.ca, { token: "all" })
-  const kubelet = new Kubelet({ url: api.url, ca: tls.ca, token: "all" }, tls)
+  api.tokens.set("node", "kubelet")
+  const kubelet = new Kubelet({ url: api.url, ca: tls.ca, token: "node" }, tls)
   await kubelet.call("POST", "/api/v1/namespaces", {
     apiVersion: "v1",
     kind: "Namespace",

@@ -419,16 +419,13 @@ const make = Effect.gen(function*() {
         error.trouble === "absent" || error.trouble === "conflict"
           ? Effect.void
           : Effect.logWarning(`the ended Job ${name} stays for a day: ${error.message}`)),
-      Effect.ensuring(Effect.sync(() => settling.delete(uid)))
+      Effect.andThen(Effect.sync(() => settling.delete(uid)))
     )
     // A worker that ends says it at once: its jobs are settled by then.
-    yield* Effect.sleep(SETTLE_MS).pipe(
-      Effect.onInterrupt(() => Effect.void),
-      Effect.exit,
-      Effect.andThen(within("the word that a Job is accounted for", "5 seconds")(say)),
-      Effect.uninterruptible,
-      Effect.forkIn(layerScope)
-    )
+    const last = within("the word that a Job is accounted for", "5 seconds")(say)
+    yield* Effect.uninterruptibleMask((restore) =>
+      restore(Effect.andThen(Effect.sleep(SETTLE_MS), say)).pipe(Effect.onInterrupt(() => last))
+    ).pipe(Effect.forkIn(layerScope))
   })
 
   const begin = Effect.fnUntraced(function*(assignment: Assignment) {

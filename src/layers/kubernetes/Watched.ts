@@ -12,7 +12,7 @@ const WATCH_SECONDS = 60
 /** Objects of one page of a list. */
 const PAGE = 250
 const FIRST_PAUSE_MS = 100
-const LONGEST_PAUSE_MS = 10_000
+const LONGEST_PAUSE_MS = 5000
 /** A watch that lived this long was a good one: the next pause is short again. */
 const HEALTHY_MS = 1000
 
