@@ -10,10 +10,10 @@ const report = process.env["STOKER_TEST_REPORT"]
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    // Machines with whole distributions: minutes, and images that have to be built before.
+    // Minutes of emulated machines, and images that have to be built before: scripts/test-microvm asks for them.
     exclude: [
       ...configDefaults.exclude,
-      ...(process.env["STOKER_MICROVM_LONG"] === "1" ? [] : ["test/microvmlong/**"])
+      ...(process.env["STOKER_TEST_MICROVM"] === "1" ? [] : ["test/microvmlong/**"])
     ],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",

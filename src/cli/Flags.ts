@@ -7,6 +7,7 @@ import { ArtefactPath, mostArtefacts } from "../schemas/Program.ts"
 import { priorities, type Priority, RetryPolicy, standardRetry, standardTerms, type Terms } from "../schemas/Terms.ts"
 import { parseBytes, parseDuration, parseNumber } from "../schemas/Units.ts"
 import { formatBytes, formatMicros } from "./Units.ts"
+import { driverNames } from "./WorkerConfigs.ts"
 
 /** `--state` */
 export const state = Flag.String("state").pipe(
@@ -161,8 +162,11 @@ export const limitsOf = (
 }
 
 /** Where sandboxes come from. */
-export const driver = Flag.Literals("driver", ["oci", "process"]).pipe(
-  Flag.withDescription("oci: isolated containers (default); process: NO isolation, for trusted programs"),
+export const driver = Flag.Literals("driver", driverNames).pipe(
+  Flag.withDescription(
+    "oci: isolated containers (default); firecracker, qemu: a microVM, of the image `default`; process: NO isolation, for " +
+      "trusted programs"
+  ),
   Flag.optional
 )
 

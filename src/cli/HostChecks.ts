@@ -1,6 +1,7 @@
 /** What `stoker doctor` looks at. Every finding is a line; whatever goes wrong while looking is one too. */
 import { Cause, Effect, Option, type Redacted, Stream } from "effect"
 import { execFile } from "node:child_process"
+import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { Amqp } from "../layers/amqp/Amqp.ts"
 import { Cgroups } from "../layers/cgroup/Cgroup.ts"
@@ -9,6 +10,7 @@ import { Host } from "../layers/host/Host.ts"
 import { Native } from "../layers/host/Native.ts"
 import { monotonicNanos } from "../layers/Now.ts"
 import { type Check, type Driver, Drivers } from "../layers/sandbox/Sandbox.ts"
+import { machineDrivers } from "../schemas/DaemonWorker.ts"
 import { baseEnv } from "../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../schemas/SandboxClass.ts"
 import { standardClass } from "../schemas/WorkerConfig.ts"
@@ -26,6 +28,8 @@ export interface Section {
 }
 
 const SELF_TEST_LIMIT = "30 seconds"
+/** An emulated machine is booted, saved and copied. */
+const MACHINE_TEST_LIMIT = "3 minutes"
 const BROKER_LIMIT = "5 seconds"
 
 /** The oldest Node that has what is used: node:sqlite, type stripping for those who run from source. */
@@ -87,12 +91,16 @@ const languages = Effect.forEach(tools, ({ args, install, language, name }) =>
 
 const micros = Effect.map(monotonicNanos, (nanos) => Number(nanos / 1000n))
 
+/** What a pool's sandboxes have. */
+const diskOf = ({ defaults, pool }: SandboxClass) =>
+  pool?.disk ?? { bytes: defaults.diskBytes, inodes: defaults.diskInodes }
+
 /** Makes a sandbox and runs `true` in it. */
-const selfTest = (driver: Driver) =>
+const selfTest = (driver: Driver, sandboxClass: SandboxClass) =>
   Effect.gen(function*() {
-    const sandboxClass = standardClass(driver.name, driver.name)
+    if (driver.prepare !== undefined) yield* driver.prepare(sandboxClass)
     const asked = yield* micros
-    const sandbox = yield* driver.provision(sandboxClass, { bytes: 16 * 1024 ** 2, inodes: 1024 })
+    const sandbox = yield* driver.provision(sandboxClass, diskOf(sandboxClass))
     const ready = yield* micros
     const events = yield* Stream.runCollect(
       sandbox.run({ name: "run", argv: ["true"], env: baseEnv, stdin: new Uint8Array(), limits: sandboxClass.defaults })
@@ -116,12 +124,12 @@ const selfTest = (driver: Driver) =>
   }).pipe(
     Effect.scoped,
     Effect.timeoutOrElse({
-      duration: SELF_TEST_LIMIT,
+      duration: machineDrivers.has(driver.name) ? MACHINE_TEST_LIMIT : SELF_TEST_LIMIT,
       orElse: () =>
         Effect.succeed<Check>({
           name: "self-test",
           status: "missing",
-          detail: `no end within ${SELF_TEST_LIMIT}`,
+          detail: `no end within ${machineDrivers.has(driver.name) ? MACHINE_TEST_LIMIT : SELF_TEST_LIMIT}`,
           remedy: "Is the host overloaded? LOG_LEVEL=Debug stoker run -- true tells more."
         })
     }),
@@ -160,8 +168,13 @@ const drivers = (
           classes.filter((one) => one.driver === driver.name),
           (one) => driver.checkClass?.(one) ?? Effect.succeed([])
         )
-        const isHopeless = checks.some(({ status }) => status === "missing")
-        const tested = isHopeless ? [] : [yield* selfTest(driver)]
+        const isHopeless = [...checks, ...ofClasses.flat()].some(({ status }) => status === "missing")
+        const own = classes.filter((one) => one.driver === driver.name)
+        // Machines differ by their class, so without one there is nothing to be proven. Of an agent's nobody asks for `true`.
+        const candidates = machineDrivers.has(driver.name)
+          ? own.filter(({ machine }) => machine?.agent !== "codebench")
+          : [standardClass(driver.name, driver.name)]
+        const tested = isHopeless ? [] : yield* Effect.forEach(candidates, (one) => selfTest(driver, one))
         const section: Section = {
           title: driver.name === "oci" ? "driver oci (default)" : `driver ${driver.name}`,
           needed: needed === undefined || driver.name === needed,
@@ -203,7 +216,10 @@ export const examine = Effect.fn("HostChecks.examine")(function*(options: {
   readonly stateDirectory: string
   readonly amqp: Option.Option<Redacted.Redacted<string>>
 }) {
-  const { host, sections } = yield* drivers(options.stateDirectory, driverNames, "oci", [])
+  // Who has made no image has no machines in mind.
+  const hasImages = existsSync(join(options.stateDirectory, "machine-images", "names"))
+  const names = driverNames.filter((name) => hasImages || !machineDrivers.has(name))
+  const { host, sections } = yield* drivers(options.stateDirectory, names, "oci", [])
   const found: ReadonlyArray<Section> = [
     { title: "host", needed: true, checks: [yield* node, ...host] },
     ...sections,

@@ -68,16 +68,27 @@ const leftoversOf = (state: string, own: InstanceId): ReadonlyArray<string> => {
 
 const rowOf = Schema.decodeUnknownSync(Schema.fromJsonString(LedgerRow))
 
-/** A worker of its own that makes a sandbox and is killed while it holds it. */
-const orphanOf = async (state: string, driver: DriverName): Promise<LedgerRow> => {
-  const child = spawn(process.execPath, [join(import.meta.dirname, "orphan.ts"), state, driver], {
-    stdio: ["ignore", "pipe", "inherit"]
-  })
-  const exited = once(child, "exit")
-  const said: ReadonlyArray<unknown> = await Promise.race([once(createInterface(child.stdout), "line"), exited])
-  child.kill("SIGKILL")
-  await exited
-  return rowOf(said[0])
+/** A worker of its own, by its program, that makes a sandbox, says its row and is killed while it holds it. */
+export const orphanBy =
+  (program: string, ...args: ReadonlyArray<string>) => async (state: string): Promise<LedgerRow> => {
+    const child = spawn(process.execPath, [program, state, ...args], {
+      stdio: ["ignore", "pipe", "inherit"]
+    })
+    const exited = once(child, "exit")
+    const said: ReadonlyArray<unknown> = await Promise.race([once(createInterface(child.stdout), "line"), exited])
+    child.kill("SIGKILL")
+    await exited
+    return rowOf(said[0])
+  }
+
+const orphanOf = (driver: DriverName) => orphanBy(join(import.meta.dirname, "orphan.ts"), driver)
+
+/** Where a driver's sandboxes are not made from its name alone. */
+export interface Options {
+  readonly sandboxClass?: SandboxClass
+  readonly programs?: { readonly shell: string; readonly python: string }
+  readonly orphan?: (state: string) => Promise<LedgerRow>
+  readonly slowness?: number
 }
 
 /** What a janitor does. */
@@ -90,19 +101,14 @@ const forget = Effect.fnUntraced(function*(row: LedgerRow) {
   yield* host.forget(row.instance)
 })
 
-/** Of a core that no machine has. */
-const unmakeable = (driver: DriverName): SandboxClass => ({
-  ...standardClass("unmakeable", driver),
-  name: ClassName.make("unmakeable"),
-  cpuset: "4090-4095"
-})
-
 /** Drivers that may hold limits of I/O and choose cores. */
 export const layerDriver = (name: DriverName, state: string) =>
   layerDrivers(state, [name], undefined, { io: true, cpuset: true })
 
 /** One driver of this host, its executor, and this host, on a state directory of its own. */
-export const layer = (name: DriverName, state: string) => {
+export const layer = (name: DriverName, state: string, options: Options = {}) => {
+  const sandboxClass = options.sandboxClass ?? standardClass(name, name)
+  const impossible: SandboxClass = { ...sandboxClass, name: ClassName.make("unmakeable"), cpuset: "4090-4095" }
   const driver = Layer.effect(
     ConformanceDriver,
     Effect.flatMap(Drivers, ([made]) => made === undefined ? Effect.die("no driver was made") : Effect.succeed(made))
@@ -119,16 +125,16 @@ export const layer = (name: DriverName, state: string) => {
       )
       return {
         capabilities,
-        sandboxClass: standardClass(name, name),
-        unmakeable: unmakeable(name),
-        programs: { shell: "/bin/sh", python: "python3" },
+        sandboxClass,
+        unmakeable: impossible,
+        programs: options.programs ?? { shell: "/bin/sh", python: "python3" },
         leftovers: Effect.sync(() => leftoversOf(state, instance)),
         orphan: Effect.promise(async () => {
-          const row = await orphanOf(state, name)
+          const row = await (options.orphan ?? orphanOf(name))(state)
           orphans.push(row)
           return row
         }),
-        slowness
+        slowness: options.slowness ?? slowness
       }
     })
   )
@@ -137,7 +143,7 @@ export const layer = (name: DriverName, state: string) => {
     Layer.provideMerge(driver),
     Layer.provideMerge(Layer.merge(
       layerDriver(name, state),
-      Settings.layer({ ...standardConfig, classes: [standardClass(name, name), unmakeable(name)] })
+      Settings.layer({ ...standardConfig, classes: [sandboxClass, impossible] })
     ))
   )
 }

@@ -80,3 +80,9 @@ export const left = (state: string, ids: ReadonlyArray<string>): ReadonlyArray<s
     ...names(join(state, "machine-templates")).filter((name) => /making|gone/.test(name))
   ]
 }
+
+/** Large enough for the cases of conformance. */
+export const conformanceClass = (folder: string): SandboxClass => {
+  const usual = standardClass("vm", "qemu")
+  return { ...usual, machine: { image: folder, accelerator: "tcg", vcpus: 2 } }
+}

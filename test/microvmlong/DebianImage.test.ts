@@ -1,6 +1,6 @@
 /**
  * A Debian image is made from the host's apt sources, boots, and compiles. It needs the network and some minutes, so it runs only
- * where it is asked for: `STOKER_MICROVM_LONG=1 vitest run test/microvmlong/DebianImage.test.ts`, as root.
+ * where it is asked for: `STOKER_TEST_MICROVM=1 vitest run test/microvmlong/DebianImage.test.ts`, as root.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { spawn } from "node:child_process"
@@ -16,7 +16,7 @@ import { run } from "../support/Run.ts"
 import { projectRoot } from "../support/Tree.ts"
 import { until } from "../worker/until.ts"
 
-const isAsked = process.env["STOKER_MICROVM_LONG"] !== undefined
+const isAsked = process.env["STOKER_TEST_MICROVM"] !== undefined
 const stoker = new Stoker()
 const folder = mkdtempSync(join(tmpdir(), "stoker-debian-"))
 afterAll(async () => {

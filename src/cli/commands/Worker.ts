@@ -3,10 +3,11 @@ import { Effect, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { HttpListen } from "../../schemas/HttpListen.ts"
 import * as Flags from "../Flags.ts"
+import { driverNames } from "../WorkerConfigs.ts"
 
-const driver = Flag.Literals("driver", ["oci", "process"]).pipe(
+const driver = Flag.Literals("driver", driverNames).pipe(
   Flag.withDescription("Offer a class for this driver; may be repeated, the first is the default (default: oci)"),
-  Flag.between(0, 2)
+  Flag.between(0, driverNames.length)
 )
 
 const slots = Flag.Int("slots").pipe(

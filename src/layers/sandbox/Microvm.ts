@@ -38,7 +38,11 @@ const vmmsOf = Effect.fnUntraced(function*(driver: MachineDriver) {
     const options = program["STOKER_QEMU"] === undefined ? {} : { program: program["STOKER_QEMU"] }
     const kvm = yield* Qemu.make({ accelerator: "kvm", ...options })
     const tcg = yield* Qemu.make({ accelerator: "tcg", ...options })
-    return { all: [kvm, tcg], of: ({ machine }: SandboxClass) => machine?.accelerator === "tcg" ? tcg : kvm }
+    return {
+      all: [kvm, tcg],
+      usual: tcg,
+      of: ({ machine }: SandboxClass) => machine?.accelerator === "tcg" ? tcg : kvm
+    }
   }
   const env = {
     ...(yield* optional("STOKER_FIRECRACKER")),
@@ -47,7 +51,7 @@ const vmmsOf = Effect.fnUntraced(function*(driver: MachineDriver) {
   }
   const tcp = yield* Firecracker.make({ wire: "tcp", wireProgram: native.wire, env })
   const vsock = yield* Firecracker.make({ wire: "vsock", wireProgram: native.wire, env })
-  return { all: [tcp, vsock], of: ({ machine }: SandboxClass) => machine?.wire === "vsock" ? vsock : tcp }
+  return { all: [tcp, vsock], usual: tcp, of: ({ machine }: SandboxClass) => machine?.wire === "vsock" ? vsock : tcp }
 })
 
 /** Runs a program among the rows and cgroups, so that it never outlives the worker for long. */
@@ -83,6 +87,7 @@ export const make = Effect.fnUntraced(function*(driver: MachineDriver) {
   const hosted = yield* HostSandbox.make
   const { host } = hosted
   const native = yield* Native
+  const path = yield* Config.String("PATH").pipe(Config.withDefault(""))
   const vmms = yield* vmmsOf(driver)
   const images = Context.get(
     yield* Layer.build(MachineImagesLive.layer({ stateDirectory: host.paths.state })),
@@ -111,6 +116,8 @@ export const make = Effect.fnUntraced(function*(driver: MachineDriver) {
     vmmOf: (sandboxClass) => Effect.succeed(vmms.of(sandboxClass)),
     leftovers,
     isVmm,
+    check: vmms.usual.check,
+    path,
     openImage: ({ machine }) => images.open(machine?.image ?? USUAL_IMAGE),
     initrdOf: initrds,
     greet: yield* Greeting.make(driver),

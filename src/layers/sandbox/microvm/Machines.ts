@@ -27,6 +27,7 @@ import {
   WIRE_PORT
 } from "../../microvm/Vmm.ts"
 import type { MachineAttachment, SandboxNetwork } from "../../network/Network.ts"
+import { findIn } from "../../network/Tools.ts"
 import { metrics } from "../../telemetry/Metrics.ts"
 import type { LinkOptions } from "../GuestLink.ts"
 import type { HostSandbox, Recipe } from "../HostSandbox.ts"
@@ -47,6 +48,10 @@ export interface Parts {
   /** Of all its VMMs: what one may have left outside of the machine's own folder. */
   readonly leftovers: Vmm["leftovers"]
   readonly isVmm: (program: string) => boolean
+  /** What no VMM of it can do without. */
+  readonly check: Vmm["check"]
+  /** Where programs are looked for, as PATH has it. */
+  readonly path: string
   readonly openImage: (sandboxClass: SandboxClass) => Effect.Effect<MachineImage, MachineImageError>
   readonly initrdOf: (
     image: MachineImage
@@ -87,7 +92,8 @@ const acceleratorOf = ({ machine }: SandboxClass) => machine?.accelerator ?? "kv
 const noGuest = (driver: MachineDriver, sandboxClass: SandboxClass, { reason }: { readonly reason: string }) =>
   new ProvisionFailed({
     driver,
-    step: "driver",
+    // Not `driver`, which would fail jobs at once: who kills VMMs may stop.
+    step: "start",
     reason: `no guest boots here with ${acceleratorOf(sandboxClass)}: ${reason}`,
     remedy: acceleratorOf(sandboxClass) === "tcg"
       ? "Look at the guest's last words above; `stoker doctor` looks at QEMU, images and this host."
@@ -230,7 +236,10 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
       const words = yield* said
       if (words !== "") return yield* error(`its guest does not listen: ${words}`)
     })
-    const died = Effect.flatMap(machine.ended, (words) => Effect.fail(error(`its VMM ended: ${words}`)))
+    const died = Effect.flatMap(
+      machine.ended,
+      (words) => Effect.fail(error(words === "" ? "its VMM ended" : `its VMM ended: ${words}`))
+    )
     yield* Effect.raceFirst(probe, died).pipe(
       Effect.timeoutOrElse({
         duration: limitMs + 2000,
@@ -414,24 +423,26 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     const plan = yield* planOf(sandboxClass)
     const disk = diskOf(sandboxClass)
     const key = keyOf(sandboxClass)
+    // Once is an accident: somebody may have killed it.
+    const blame = (error: { readonly reason: string; readonly remedy: string }) =>
+      proven.has(key) ? failed("start")(error) : noGuest(driver, sandboxClass, error)
     if (sandboxClass.machine?.snapshot !== false) {
       const binding = yield* bindingOf(plan, disk)
+      const without = ({ message }: { readonly message: string }) =>
+        Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${message}`)
       yield* templates.obtain(binding, build(plan, disk)).pipe(
-        Effect.catchTag("VmmError", (error) =>
-          error.step === "save"
-            ? Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`)
-            : Effect.fail(noGuest(driver, sandboxClass, error))),
-        Effect.catchTag(
-          "TemplateError",
-          (error) =>
-            Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`)
-        )
+        Effect.retry({ times: 1, while: ({ _tag }) => _tag === "VmmError" }),
+        Effect.catchTags({
+          VmmError: (error) => error.step === "save" ? without(error) : Effect.fail(blame(error)),
+          TemplateError: without
+        })
       )
     }
     if (proven.has(key)) return
     // Opening /dev/kvm proves nothing, and a template may be of better days.
     yield* Effect.scoped(provisionPlanned(plan, disk)).pipe(
-      Effect.mapError((error) => error.step === "start" ? noGuest(driver, sandboxClass, error) : error)
+      Effect.retry({ times: 1, while: ({ step }) => step === "start" || step === "ready" }),
+      Effect.mapError((error) => error.step === "start" ? blame(error) : error)
     )
     proven.add(key)
   })
@@ -484,7 +495,7 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
         Effect.mapError(parts.openImage(sandboxClass), failed("image")),
         ({ identity }) => `machine image ${identity}`
       ),
-    check: Effect.succeed([]),
+    check: Effect.map(parts.check, (checks) => [...checks, formatter(parts.path)]),
     checkClass: (sandboxClass) => checkClass(parts, sandboxClass)
   }
   return { driver: made, counts: census.counts }
@@ -505,8 +516,18 @@ const checkClass = Effect.fnUntraced(function*(parts: Parts, sandboxClass: Sandb
   const checks = vmm._tag === "Success"
     ? yield* vmm.success.check
     : [{ name: "vmm", status: "missing", detail: vmm.failure.reason, remedy: vmm.failure.remedy } satisfies Check]
-  return [...checks, found, ...(yield* parts.network.check(sandboxClass))]
+  const known = new Set((yield* parts.check).map(({ detail }) => detail))
+  const others = checks.filter(({ detail }) => !known.has(detail))
+  return [...others, found, ...(yield* parts.network.check(sandboxClass))]
 })
+
+/** Disks are made by it. */
+const formatter = (path: string): Check => {
+  const found = findIn([...path.split(":"), "/usr/sbin", "/sbin"], "mke2fs")
+  return found === undefined
+    ? { name: "mke2fs", status: "missing", detail: "not found", remedy: "apt-get install e2fsprogs" }
+    : { name: "mke2fs", status: "ok", detail: found }
+}
 
 /** What one machine may have left, by its row alone. */
 export const leftovers =
