@@ -99,19 +99,28 @@ export const boot = Effect.fnUntraced(function*({ folder, image, initrd, khz }: 
     ..."qemu-system-x86_64 -M microvm,acpi=on,rtc=on,isa-serial=on,x-option-roms=off".split(" "),
     ..."-accel tcg,thread=multi,tb-size=64 -cpu max -smp 1 -m 128".split(" "),
     ..."-nodefaults -no-user-config -display none -no-reboot".split(" "),
-    ...["-kernel", image.kernel, "-initrd", initrd, "-append", [...append, ...options.args ?? served].join(" ")],
-    ...["-drive", `id=s,file=${scratch},format=raw,if=none,cache=unsafe`, "-device", "virtio-blk-device,drive=s"],
-    ...["-drive", `id=r,file=${image.root},format=raw,if=none,cache=unsafe,readonly=on,file.locking=off`],
-    ...["-device", "virtio-blk-device,drive=r"],
-    ...["-netdev", `tap,id=n,ifname=${TAP},script=no,downscript=no`],
-    ...[
-      "-device",
-      `virtio-net-device,netdev=n,mac=${MAC}`,
-      "-device",
-      "virtio-rng-device",
-      "-serial",
-      `file:${console}`
-    ]
+    "-kernel",
+    image.kernel,
+    "-initrd",
+    initrd,
+    "-append",
+    [...append, ...options.args ?? served].join(" "),
+    "-drive",
+    `id=s,file=${scratch},format=raw,if=none,cache=unsafe`,
+    "-device",
+    "virtio-blk-device,drive=s",
+    "-drive",
+    `id=r,file=${image.root},format=raw,if=none,cache=unsafe,readonly=on,file.locking=off`,
+    "-device",
+    "virtio-blk-device,drive=r",
+    "-netdev",
+    `tap,id=n,ifname=${TAP},script=no,downscript=no`,
+    "-device",
+    `virtio-net-device,netdev=n,mac=${MAC}`,
+    "-device",
+    "virtio-rng-device",
+    "-serial",
+    `file:${console}`
   ]
   const running = yield* Effect.acquireRelease(
     Effect.sync(() => {
@@ -136,9 +145,10 @@ export const boot = Effect.fnUntraced(function*({ folder, image, initrd, khz }: 
     /** What it wrote on its console. */
     console: () => existsSync(console) ? readFileSync(console, "utf8") : "",
     /** The arguments of a wire to a port of it. */
-    wire: (withinMs: number, port: number = WIRE_PORT) => [
-      ...["--netns", netns, "--connect", `${GUEST_ADDRESS}:${port}`, "--within", `${patience(withinMs)}`]
-    ]
+    wire: (
+      withinMs: number,
+      port: number = WIRE_PORT
+    ) => ["--netns", netns, "--connect", `${GUEST_ADDRESS}:${port}`, "--within", `${patience(withinMs)}`]
   }
 })
 
