@@ -19,6 +19,7 @@ import {
 } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { probe } from "../../src/layers/microvm/Probe.ts"
 import * as Qemu from "../../src/layers/microvm/qemu/Qemu.ts"
 import { layerDrivers } from "../../src/wiring.ts"
 import * as Rig from "./VmmRig.ts"
@@ -220,6 +221,27 @@ describe.skipIf(Rig.lacking() !== undefined)(`QEMU, emulated (${Rig.lacking() ??
           const full = yield* Effect.flip(vmm.boot(huge, { forTemplate: template }))
           assert.match(full.reason, /does not fit on the disk of .*, \d+ MiB are free/)
           assert.deepStrictEqual(readdirSync(template), [])
+        }),
+      90_000
+    )
+
+    it.effect(
+      "the probe hears a guest, and where none can live it says how to do without",
+      () =>
+        Effect.gen(function*() {
+          const { place, vmm } = yield* machines
+          yield* probe(vmm, yield* Rig.spec(place), true)
+          const usual = yield* Qemu.make({ accelerator: "kvm" })
+          // A guest that is virtualised needs half a second; one that cannot be is silent for ever.
+          const kvm = { ...usual, deadlines: { ...usual.deadlines, bootMs: 4000 } }
+          const spec = yield* Rig.spec(place)
+          const found = yield* Effect.result(probe(kvm, spec, false))
+          assert.deepStrictEqual(Rig.processesOf(spec.uid), [])
+          // On a host with virtualisation there is nothing more to see.
+          if (found._tag === "Success") return
+          assert.strictEqual(found.failure.step, "probe")
+          assert.include(found.failure.remedy, "`accelerator: tcg`")
+          assert.isAbove(found.failure.reason.length, 10)
         }),
       90_000
     )
