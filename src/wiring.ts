@@ -48,6 +48,7 @@ import * as Process from "./layers/sandbox/Process.ts"
 import { type Driver, Drivers, ProvisionFailed, type Reap, Reapers } from "./layers/sandbox/Sandbox.ts"
 import type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 import type { Definition } from "./schemas/Function.ts"
+import type { ClassName } from "./schemas/Ids.ts"
 import { needsOf } from "./schemas/Limits.ts"
 import type { DriverName, SandboxClass } from "./schemas/SandboxClass.ts"
 import { standardConfig, type WorkerConfig } from "./schemas/WorkerConfig.ts"
@@ -269,7 +270,7 @@ const brokerUser = ({ url }: AmqpWiring) => {
 }
 
 /** Both dialects over one pair of connections. */
-const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, slots, weights }: WorkerConfig) {
+const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { mstc, ownLongJobs, slots, weights }: WorkerConfig) {
   const [CodeBenchIntake, CodeBenchEmitter, StokerIntake, StokerEmitter] = yield* Effect.promise(() =>
     Promise.all([
       import("./layers/intake/CodeBench.ts"),
@@ -282,12 +283,26 @@ const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, sl
   const stoker = yield* StokerEmitter.make()
   // As many again as run, so that the next one is at hand when one ends.
   const queues = [CodeBenchIntake.exchangeQueue(2 * slots), CodeBenchIntake.readmeQueue(slots)]
+  const old = mstc === undefined ? { emitters: [], intakes: [] } : yield* mstcDoor(mstc, slots)
   return {
-    emitters: [codeBench, stoker],
+    emitters: [codeBench, stoker, ...old.emitters],
     intakes: [
       yield* CodeBenchIntake.make({ queues, emitter: codeBench }),
-      yield* StokerIntake.make({ slots, weights, emitter: stoker, user: brokerUser(amqp), ownLongJobs })
+      yield* StokerIntake.make({ slots, weights, emitter: stoker, user: brokerUser(amqp), ownLongJobs }),
+      ...old.intakes
     ]
+  }
+})
+
+/** The MSTC worker's clients at the broker. */
+const mstcDoor = Effect.fnUntraced(function*(mstc: NonNullable<WorkerConfig["mstc"]>, slots: number) {
+  const [MstcIntake, MstcEmitter] = yield* Effect.promise(() =>
+    Promise.all([import("./layers/intake/Mstc.ts"), import("./layers/emitter/Mstc.ts")])
+  )
+  const emitter = yield* MstcEmitter.make
+  return {
+    emitters: [emitter],
+    intakes: [yield* MstcIntake.make({ class: mstc.class, prefetch: 2 * slots, emitter })]
   }
 })
 
@@ -461,6 +476,10 @@ export const layerApi = (
       )
     })
   }))
+
+/** The REST of the MSTC worker, over `layerWorker`, which has to serve the embedded queue. */
+export const layerMstcRest = (options: { readonly listen: string; readonly class: ClassName }) =>
+  Layer.unwrap(Effect.map(Effect.promise(() => import("./layers/http/MstcRest.ts")), ({ layer }) => layer(options)))
 
 /** Everybody who acts, over whatever contracts are provided: a worker without its outside world. */
 export const layerActors = Layer.merge(Worker.layer, Sampler.layer(manifest.version)).pipe(

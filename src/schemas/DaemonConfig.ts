@@ -290,6 +290,13 @@ export const DaemonConfig = Schema.Struct({
   ),
   classes: field(Schema.NonEmptyArray(FileClass), "kinds of sandboxes that jobs may ask for"),
   defaultClass: field(ClassName, "what a job gets that names no class (default: the first)"),
+  mstc: field(
+    Schema.Struct({
+      class: ClassName.pipe(Schema.annotateKey({ description: "where their container jobs run" })),
+      listen: field(HttpListen, "HOST:PORT of the old REST, which knows no callers: keep it on a trusted network")
+    }),
+    "serve the clients of the MSTC cloud worker, at the broker and by its REST (default: no)"
+  ),
   amqp: field(FileSecret, "RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; without: none)"),
   journal: field(FileSecret, "PostgreSQL as the journal of several hosts (default: a file in the state directory)"),
   http: field(

@@ -135,6 +135,21 @@ const rules: ReadonlyArray<Rule> = [
     }
   },
   {
+    needs: ["classes", "mstc"],
+    faults: (config) => {
+      const { mstc } = config
+      const classes = classesOf(config)
+      const found = classes.find(({ name }) => name === mstc?.class)
+      if (mstc === undefined) return []
+      if (found === undefined) {
+        return [fault("mstc.class", mstc.class, `the name of a class: ${classes.map(({ name }) => name).join(", ")}`)]
+      }
+      return found.driver === "kubernetes" || found.driver === "oci" && found.images !== undefined
+        ? []
+        : [fault("mstc.class", mstc.class, "a class of driver kubernetes, or of oci with images")]
+    }
+  },
+  {
     needs: ["classes", "cron"],
     faults: (config) => {
       const names = classesOf(config).map(({ name }) => name)

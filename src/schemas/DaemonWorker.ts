@@ -176,6 +176,7 @@ export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
     artefactBytes: file.artefacts ?? standardConfig.artefactBytes,
     ownLongJobs: file.ownLongJobs ?? standardConfig.ownLongJobs,
     ...(file.cron === undefined ? {} : { cron: file.cron.map(scheduleOf) }),
+    ...(file.mstc === undefined ? {} : { mstc: file.mstc }),
     classes: [classOf(first, slots), ...others.map((other) => classOf(other, slots))],
     defaultClass: file.defaultClass ?? first.name
   }
@@ -220,6 +221,7 @@ export const fileOf = (config: WorkerConfig): DaemonConfig => {
     artefacts: config.artefactBytes,
     ownLongJobs: config.ownLongJobs,
     ...(config.cron === undefined ? {} : { cron: config.cron.map(fileScheduleOf) }),
+    ...(config.mstc === undefined ? {} : { mstc: config.mstc }),
     classes: [fileClassOf(first), ...others.map(fileClassOf)],
     defaultClass: config.defaultClass
   }

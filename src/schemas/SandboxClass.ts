@@ -124,7 +124,7 @@ export const MachineSetup = Schema.Struct({
   wire: Schema.optionalKey(Schema.Literals(["tcp", "vsock"])),
   /** `codebench`: the image has an agent of the old worker's, which takes source code and nothing else. Absent: `stoker`. */
   agent: Schema.optionalKey(Schema.Literals(["stoker", "codebench"])),
-  /** `codebench` is what the old worker set: 2 MiB and 200 operations in a second. `firecracker`; `qemu` for disks. */
+  /** `codebench` is what the old worker set: 2 MiB and 100 operations in a second. `firecracker`; `qemu` for disks. */
   diskRates: Schema.optionalKey(Schema.Union([Rates, Schema.Literal("codebench")])),
   networkRates: Schema.optionalKey(Rates)
 })

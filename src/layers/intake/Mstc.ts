@@ -1,10 +1,9 @@
 /** The door of the MSTC cloud worker: takes its clients' requests from RabbitMQ and hands them over as container jobs. */
 import { Effect, FiberSet, Result, type Scope, Stream } from "effect"
-import { SecureRandom } from "effect/crypto"
+import { randomUUID } from "node:crypto"
 import { decode, intake, type MstcInvalid, type MstcOptions } from "../../schemas/dialects/Mstc.ts"
 import * as MstcResult from "../../schemas/dialects/MstcResult.ts"
 import { Amqp, type AmqpDelivery, type Topology } from "../amqp/Amqp.ts"
-import { newId } from "../api/NewId.ts"
 import * as Keeping from "../deadletters/Keeping.ts"
 import type { Emitter } from "../emitter/Emitter.ts"
 import { replyMessage } from "../emitter/Mstc.ts"
@@ -39,12 +38,11 @@ const textHeader = ({ properties: { headers } }: AmqpDelivery, name: string) => 
 /** The intake. What it has begun to settle goes on until the scope ends, whether or not anybody takes deliveries. */
 export const make = Effect.fnUntraced(function*(
   options: MstcIntakeOptions
-): Effect.fn.Return<Intake, never, Amqp | Scope.Scope | SecureRandom.SecureRandom> {
+): Effect.fn.Return<Intake, never, Amqp | Scope.Scope> {
   const amqp = yield* Amqp
   const deadQueue = options.deadQueue ?? Keeping.defaultDeadQueue
   const dead = yield* Keeping.make(deadQueue)
   const settling = yield* FiberSet.make<void>()
-  const random = yield* SecureRandom.SecureRandom
 
   const tell = Effect.fnUntraced(function*({ body, properties }: AmqpDelivery, invalid: MstcInvalid, id: string) {
     const told = replyMessage(properties, MstcResult.invalid(invalid, body), `${intake}/invalid/${id}`)
@@ -63,8 +61,7 @@ export const make = Effect.fnUntraced(function*(
   const accept = Effect.fnUntraced(function*(delivery: AmqpDelivery) {
     const { body, properties: { correlationId, messageId, replyTo, userId } } = delivery
     // Whoever sends neither id is told apart by nothing: redelivered after our death, it is another job.
-    const id = idOfMessage(messageId) || idOfMessage(correlationId) ||
-      (yield* Effect.provideService(newId, SecureRandom.SecureRandom, random))
+    const id = idOfMessage(messageId) || idOfMessage(correlationId) || randomUUID()
     const traceparent = textHeader(delivery, "traceparent")
     const decoded = decode({ body, id, replyTo, correlationId, userId, traceparent }, options)
     if (Result.isFailure(decoded)) {

@@ -17,6 +17,26 @@ const OWN_BYTES = 8 * MiB
 export const MOST_BYTES = 16 * 1024 * MiB
 /** What an empty file system has in it, at most; usual are some hundred KiB. */
 const MOST_CONTENT = 64 * MiB
+/** No journal: it lives for one job. */
+const OPTIONS = [
+  "-q",
+  "-F",
+  "-t",
+  "ext4",
+  "-L",
+  "scratch",
+  "-m",
+  "0",
+  "-b",
+  "4096",
+  "-O",
+  "^has_journal,^resize_inode",
+  "-E",
+  "lazy_itable_init=1,nodiscard",
+  "-I",
+  String(INODE_BYTES)
+]
+
 /** Sizes whose disks are kept in memory. */
 const KEPT = 8
 
@@ -69,9 +89,9 @@ export const make = ({ folder, run }: ScratchOptions) => {
       yield* attempt(() => fs.mkdir(folder, { recursive: true, mode: 0o711 }))
       yield* run([
         "mke2fs",
-        ...["-q", "-F", "-t", "ext4", "-L", "scratch", "-m", "0", "-b", "4096"],
-        ...["-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard"],
-        ...["-I", String(INODE_BYTES), "-N", String(disk.inodes + OWN_INODES)],
+        ...OPTIONS,
+        "-N",
+        String(disk.inodes + OWN_INODES),
         path,
         `${deviceBytes(disk) / 1024}k`
       ])

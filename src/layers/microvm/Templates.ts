@@ -139,7 +139,9 @@ export const make = (stateDirectory: string) => {
     }
     const known = trusted.get(path) ?? { touchedMs: 0 }
     if (!trusted.has(path)) {
-      const reason = yield* Effect.catch(flaw(path, binding), (error) => Effect.succeed(error.reason))
+      const reason = yield* flaw(path, binding).pipe(
+        Effect.catchTag("TemplateError", (error) => Effect.succeed(error.reason))
+      )
       if (reason !== undefined) {
         yield* Effect.logWarning(`the machine template ${path} is not used (${reason}), and made anew`)
         yield* discardAt(path)
