@@ -1,6 +1,6 @@
 /* The guest: the program inside a sandbox that puts files, runs phases, passes their output on and reports.
  *
- *   guest --work DIR [--uid N --gid N]
+ *   guest --work DIR [--uid N --gid N] [--cgroup DIR]
  *
  * It speaks framed requests on fd 0 and answers on fd 1 (guest/guest.h, src/guest/Protocol.ts); fd 2 is for its own
  * last words. It lives exactly as long as its host: EOF or an error on either ends the job's processes and the guest.
@@ -17,6 +17,7 @@
  *  - gaining: PR_SET_NO_NEW_PRIVS, and the guest itself keeps only CAP_SETUID, CAP_SETGID and CAP_KILL;
  *  - memory: two fixed buffers; no size the job or the host chooses is ever allocated; a job whose output nobody reads
  *    blocks on its pipe;
+ *  - limits: with --cgroup (a machine of its own) every phase lives in a group it can neither leave nor see (groups.c);
  *  - surviving: nothing of a phase outlives its main process (guest/tree.c), and EXIT comes after the last byte.
  * Without --uid (the unisolated process driver) a job with the guest's uid can kill it, and then dies with it
  * (PR_SET_PDEATHSIG) or by the watchdog. That driver does not claim otherwise. */
@@ -90,7 +91,7 @@ static _Noreturn void no_start(const char *what) {
 }
 
 static _Noreturn void usage(void) {
-  dprintf(STDERR_FILENO, "usage: guest --work DIR [--uid N --gid N]\n");
+  dprintf(STDERR_FILENO, "usage: guest --work DIR [--uid N --gid N] [--cgroup DIR]\n");
   _exit(EXIT_USAGE);
 }
 
@@ -102,10 +103,12 @@ static uint32_t number(const char *text) {
   return (uint32_t)value;
 }
 
+static const char *cgroup;
+
 static const char *arguments(int argc, char **argv) {
   static const struct option options[] = {
     {"work", required_argument, NULL, 'w'}, {"uid", required_argument, NULL, 'u'},
-    {"gid", required_argument, NULL, 'g'}, {0}
+    {"gid", required_argument, NULL, 'g'}, {"cgroup", required_argument, NULL, 'c'}, {0}
   };
   const char *work = NULL;
   bool uid = false, gid = false;
@@ -114,6 +117,7 @@ static const char *arguments(int argc, char **argv) {
       case 'w': work = optarg; break;
       case 'u': job.uid = number(optarg); uid = true; break;
       case 'g': job.gid = number(optarg); gid = true; break;
+      case 'c': cgroup = optarg; break;
       default: usage();
     }
   }
@@ -165,6 +169,10 @@ static void set_up(const char *work) {
   if ((child_fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK)) < 0) no_start("signalfd");
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) no_start("no_new_privs");
   if (self_pid != 1 && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) < 0) no_start("subreaper");
+  if (cgroup != NULL) {
+    groups_init(cgroup);
+    if (!groups_ready()) no_start(cgroup);
+  }
   take_file_identity();
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) no_start("dumpable");
   if ((work_fd = open(work, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) no_start(work);
@@ -198,6 +206,8 @@ static void dispatch(struct frame *f) {
     case FEED: return handle_feed(f);
     case SIGNAL: return handle_signal(f);
     case GET: return handle_get(f);
+    case LIMIT: return handle_limit(f);
+    case MEASURE: return handle_measure(f);
     case SHUTDOWN:
       if (f->at != f->end) malformed("a SHUTDOWN with a payload");
       shut_down(f->seq);

@@ -45,7 +45,7 @@ import type { Log } from "./layers/log/Log.ts"
 import * as LogFiles from "./layers/log/LogFiles.ts"
 import * as Oci from "./layers/sandbox/Oci.ts"
 import * as Process from "./layers/sandbox/Process.ts"
-import { type Driver, Drivers, ProvisionFailed } from "./layers/sandbox/Sandbox.ts"
+import { type Driver, Drivers, ProvisionFailed, type Reap, Reapers } from "./layers/sandbox/Sandbox.ts"
 import type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 import type { Definition } from "./schemas/Function.ts"
 import { needsOf } from "./schemas/Limits.ts"
@@ -166,6 +166,9 @@ const layerCgroups = (use: ControllerUse) =>
     )
   )
 
+/** Drivers that every worker has. */
+const builtIn: ReadonlyArray<DriverName> = ["oci", "process", "firecracker", "qemu"]
+
 /** A driver by the name the configuration has for it. */
 const makeDriver = Effect.fnUntraced(function*(name: DriverName) {
   switch (name) {
@@ -173,12 +176,18 @@ const makeDriver = Effect.fnUntraced(function*(name: DriverName) {
       return yield* Oci.make
     case "process":
       return yield* Process.make
+    case "firecracker":
+    case "qemu": {
+      // Loaded only where a class asks for machines.
+      const Microvm = yield* Effect.promise(() => import("./layers/sandbox/Microvm.ts"))
+      return yield* Microvm.make(name)
+    }
     default:
       return yield* new ProvisionFailed({
         driver: name,
         step: "driver",
         reason: "this worker does not have it",
-        remedy: "Use oci or process, or give the worker a driver of that name."
+        remedy: `Use one of ${builtIn.join(", ")}, or give the worker a driver of that name.`
       })
   }
 })
@@ -193,6 +202,28 @@ const makeDrivers = Effect.fnUntraced(function*<E, R>(
   return [...added, ...yield* Effect.forEach([...new Set(others)], makeDriver)]
 })
 
+/** Drivers made for nothing but to remove what a dead worker's rows name, when the first such row is met. */
+const layerReapers = Layer.effect(
+  Reapers,
+  Effect.gen(function*() {
+    const context = yield* Effect.context<Effect.Services<ReturnType<typeof makeDriver>>>()
+    const known = new Map<DriverName, Reap>()
+    return Effect.fnUntraced(function*(name: DriverName) {
+      if (!builtIn.includes(name)) return undefined
+      const found = known.get(name)
+      if (found !== undefined) return found
+      const made = yield* makeDriver(name).pipe(
+        Effect.provideContext(context),
+        Effect.tapCause((cause) => Effect.logWarning(`driver ${name}, which rows of a dead worker need`, cause)),
+        Effect.option
+      )
+      if (Option.isNone(made)) return undefined
+      known.set(name, made.value.reap)
+      return made.value.reap
+    })
+  })
+)
+
 /** None but the worker's own. */
 export const noDoors: Effect.Effect<Doors> = Effect.succeed({})
 const noDrivers: Effect.Effect<ReadonlyArray<Driver>> = Effect.succeed([])
@@ -204,7 +235,7 @@ export const layerDrivers = <E = never, R = never>(
   own: Effect.Effect<ReadonlyArray<Driver>, E, R> | typeof noDrivers = noDrivers,
   use: ControllerUse = { io: false, cpuset: false }
 ) =>
-  Layer.effect(Drivers, makeDrivers(names, own)).pipe(
+  Layer.merge(Layer.effect(Drivers, makeDrivers(names, own)), layerReapers).pipe(
     Layer.provideMerge(Launcher.layer),
     Layer.provideMerge(Watchdog.layer),
     Layer.provideMerge(Layer.mergeAll(layerCgroups(use), LedgerFiles.layer, Native.layer)),
@@ -238,7 +269,7 @@ const brokerUser = ({ url }: AmqpWiring) => {
 }
 
 /** Both dialects over one pair of connections. */
-const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, slots, weights }: WorkerConfig) {
+const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { mstc, ownLongJobs, slots, weights }: WorkerConfig) {
   const [CodeBenchIntake, CodeBenchEmitter, StokerIntake, StokerEmitter] = yield* Effect.promise(() =>
     Promise.all([
       import("./layers/intake/CodeBench.ts"),
@@ -251,12 +282,26 @@ const dialects = Effect.fnUntraced(function*(amqp: AmqpWiring, { ownLongJobs, sl
   const stoker = yield* StokerEmitter.make()
   // As many again as run, so that the next one is at hand when one ends.
   const queues = [CodeBenchIntake.exchangeQueue(2 * slots), CodeBenchIntake.readmeQueue(slots)]
+  const old = mstc === undefined ? { emitters: [], intakes: [] } : yield* mstcDoor(mstc, slots)
   return {
-    emitters: [codeBench, stoker],
+    emitters: [codeBench, stoker, ...old.emitters],
     intakes: [
       yield* CodeBenchIntake.make({ queues, emitter: codeBench }),
-      yield* StokerIntake.make({ slots, weights, emitter: stoker, user: brokerUser(amqp), ownLongJobs })
+      yield* StokerIntake.make({ slots, weights, emitter: stoker, user: brokerUser(amqp), ownLongJobs }),
+      ...old.intakes
     ]
+  }
+})
+
+/** The MSTC worker's clients at the broker. */
+const mstcDoor = Effect.fnUntraced(function*(mstc: NonNullable<WorkerConfig["mstc"]>, slots: number) {
+  const [MstcIntake, MstcEmitter] = yield* Effect.promise(() =>
+    Promise.all([import("./layers/intake/Mstc.ts"), import("./layers/emitter/Mstc.ts")])
+  )
+  const emitter = yield* MstcEmitter.make
+  return {
+    emitters: [emitter],
+    intakes: [yield* MstcIntake.make({ class: mstc.class, prefetch: 2 * slots, emitter })]
   }
 })
 

@@ -10,17 +10,20 @@
 #include <sys/types.h>
 
 /* The wire (src/guest/Protocol.ts is the other side): u32 payload length, u8 type, u32 seq, payload; little endian. */
-#define PROTOCOL_VERSION 2u
+#define PROTOCOL_VERSION 3u
 #define HEADER 9u
 #define MAX_PAYLOAD (1u << 20)
 
 enum from_host {
   PUT = 0x01, STDIN = 0x02, RUN = 0x03, SIGNAL = 0x04, GET = 0x05, SHUTDOWN = 0x06,
   WAIT = 0x07, /* a RUN whose standard input comes later, with FEED */
-  FEED = 0x08
+  FEED = 0x08,
+  LIMIT = 0x09, /* with --cgroup only, as MEASURE */
+  MEASURE = 0x0a
 };
 enum to_host {
-  READY = 0x81, OK = 0x82, FAIL = 0x83, STARTED = 0x84, STDOUT = 0x85, STDERR = 0x86, EXITED = 0x87, DATA = 0x88
+  READY = 0x81, OK = 0x82, FAIL = 0x83, STARTED = 0x84, STDOUT = 0x85, STDERR = 0x86, EXITED = 0x87, DATA = 0x88,
+  MEASURED = 0x89
 };
 
 /* One read of a job's pipe, and the most one GET gives back. */
@@ -110,6 +113,13 @@ struct run {
 pid_t spawn(const struct run *run, const char **what);
 /* Lowers the limits of a process of the job that runs; those that are 0 stay. 0, or errno. */
 int lower_limits(pid_t pid, const struct run *run);
+
+/* groups.c */
+extern int group_procs; /* where a phase writes 0 to enter its group, or -1 */
+void groups_init(const char *dir);
+bool groups_ready(void);
+void handle_limit(struct frame *f);
+void handle_measure(struct frame *f);
 
 /* tree.c */
 void signal_all(int signo); /* every process of the job; SIGKILL leaves a fork bomb no way to outrun it */

@@ -14,9 +14,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum step { NONE, SESSION, CWD, STREAMS, LIMITS, IDENTITY, EXEC };
+enum step { NONE, GROUP, SESSION, CWD, STREAMS, LIMITS, IDENTITY, EXEC };
 static const char *const step_names[] = {
-  "fork", "setsid", "chdir", "connect the streams of", "limit", "change the identity for", "exec"
+  "fork", "enter the group of", "setsid", "chdir", "connect the streams of", "limit", "change the identity for", "exec"
 };
 
 struct failure {
@@ -64,6 +64,7 @@ static bool become_job(void) {
 }
 
 static _Noreturn void child(const struct run *run, int report) {
+  if (group_procs >= 0 && write(group_procs, "0", 1) != 1) fail(report, GROUP);
   if (setsid() < 0) fail(report, SESSION);
   if (fchdir(run->cwd_fd) < 0) fail(report, CWD);
   if (dup2(run->stdin_fd, 0) < 0 || dup2(run->stdout_fd, 1) < 0 || dup2(run->stderr_fd, 2) < 0) fail(report, STREAMS);

@@ -121,7 +121,7 @@ bool in_next(struct frame *f) {
   uint8_t *at = in + in_head;
   uint32_t size = get_u32(at);
   if (size > MAX_PAYLOAD) malformed("a frame above 1 MiB");
-  if (at[4] < PUT || at[4] > FEED) malformed("an unknown frame type");
+  if (at[4] < PUT || at[4] > MEASURE) malformed("an unknown frame type");
   if (have < HEADER + size) return false;
   in_frame = HEADER + size;
   *f = (struct frame){.type = at[4], .seq = get_u32(at + 5), .at = at + HEADER, .end = at + HEADER + size};

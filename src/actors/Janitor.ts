@@ -10,7 +10,7 @@ import { Host } from "../layers/host/Host.ts"
 import { Journal } from "../layers/journal/Journal.ts"
 import { Ledger, type LedgerRow } from "../layers/ledger/Ledger.ts"
 import { Log } from "../layers/log/Log.ts"
-import { Drivers } from "../layers/sandbox/Sandbox.ts"
+import { Drivers, Reapers } from "../layers/sandbox/Sandbox.ts"
 import { metrics } from "../layers/telemetry/Metrics.ts"
 import type { InstanceId } from "../schemas/Ids.ts"
 import { Outbox } from "./Outbox.ts"
@@ -49,13 +49,14 @@ const dead = Effect.gen(function*() {
 
 const reap = Effect.fnUntraced(function*(row: LedgerRow) {
   const driver = (yield* Drivers).find(({ name }) => name === row.driver)
-  if (driver === undefined) {
+  const reapOne = driver?.reap ?? (yield* (yield* Reapers)(row.driver))
+  if (reapOne === undefined) {
     yield* Effect.logWarning(
       `sandbox ${row.id} of ${row.instance} needs driver ${row.driver}, which this worker does not have`
     )
     return false
   }
-  if (!(yield* driver.reap(row))) return false
+  if (!(yield* reapOne(row))) return false
   yield* (yield* Ledger).strike(row)
   return true
 })

@@ -88,7 +88,11 @@ export const execute = Effect.fnUntraced(
     yield* Scope.addFinalizer(outer, Scope.close(place, Exit.void).pipe(within("the job's sandbox", "15 seconds")))
     const gathering = yield* gather(keyOf(job), assigned.program.artefacts)
     const { artefactBytes } = yield* Settings
-    const run = yield* (yield* Executor).start({ job, attempt, artefactBytes, ...assigned }).pipe(Scope.provide(place))
+    const executor = yield* Executor
+    const assignment = { job, attempt, artefactBytes, ...assigned }
+    // What an earlier attempt began where it outlives its worker is gone on with, not begun a second time.
+    const adopted = yield* executor.adopt(assignment).pipe(Scope.provide(place))
+    const run = adopted ?? (yield* executor.start(assignment).pipe(Scope.provide(place)))
     const stopper = yield* Effect.forkIn(Effect.flatMap(Deferred.await(stop), run.stop), place)
     const desk = yield* Desk
     const underway = Effect.fnUntraced(function*(at: string) {

@@ -25,6 +25,11 @@ import * as PoolStock from "./PoolStock.ts"
 export interface Pool {
   /** A sandbox that closes with the taker's scope. Whoever is interrupted leaves its place, and what it was given. */
   readonly take: (disk: Disk) => Effect.Effect<Sandbox, ProvisionFailed, Scope.Scope>
+  /** One of the class with another root, which is made for the taker and counted as one that no warm one could be. */
+  readonly takeCold: (
+    other: SandboxClass,
+    disk: Disk
+  ) => Effect.Effect<Sandbox, ProvisionFailed, Scope.Scope>
   readonly stats: Effect.Effect<PoolStats>
   /** No more are made or handed out; those that wait are answered. Returns when those nobody took are gone. */
   readonly drain: Effect.Effect<void>
@@ -305,6 +310,10 @@ export const start = Effect.fnUntraced(function*(options: PoolOptions): Effect.f
 
   return {
     take,
+    takeCold: (other, asked) =>
+      refusal === undefined
+        ? cold.take({ ...order, sandboxClass: other, disk: asked }, charge, counts)
+        : Effect.fail(refusal),
     drain,
     ended: Deferred.await(ended),
     stats: Effect.sync(() => {

@@ -47,7 +47,10 @@ export class Pools extends Context.Service<Pools, {
 
 /** One class, however its sandboxes come. */
 interface Source {
-  readonly take: (disk: Disk) => Effect.Effect<Sandbox, ProvisionFailed, Scope.Scope>
+  readonly take: (
+    sandboxClass: SandboxClass,
+    disk: Disk
+  ) => Effect.Effect<Sandbox, ProvisionFailed, Scope.Scope>
   readonly stats: Effect.Effect<PoolStats>
 }
 
@@ -91,14 +94,15 @@ const chargeOf = ({ ceiling: { cpus, memoryBytes }, pool }: SandboxClass) => poo
 /** A driver has deadlines of its own; this one keeps a driver that forgets them from holding a job for ever. */
 const COLD_LIMIT_MS = 120_000
 
-/** Every take is a cold start. */
-const onDemand = (sandboxClass: SandboxClass, driver: Driver, cold: PoolCold.PoolCold): Source => {
+/** Every take is a cold start; the class that is asked for may have a root of the job's own. */
+const onDemand = (name: SandboxClass["name"], driver: Driver, cold: PoolCold.PoolCold): Source => {
   const counts = noCounts()
   return {
-    take: (disk) => cold.take({ sandboxClass, driver, disk, limitMs: COLD_LIMIT_MS }, chargeOf(sandboxClass), counts),
+    take: (sandboxClass: SandboxClass, disk: Disk) =>
+      cold.take({ sandboxClass, driver, disk, limitMs: COLD_LIMIT_MS }, chargeOf(sandboxClass), counts),
     stats: Effect.sync(() => ({
       ...counts,
-      class: sandboxClass.name,
+      class: name,
       pooled: false,
       idle: 0,
       waiting: counts.blocked,
@@ -131,16 +135,20 @@ const make = Effect.fnUntraced(function*(limits: HostBudget) {
     if (driver === undefined || config === undefined) continue
     const pool = yield* Pool.start({ sandboxClass, config, driver, budget, cold })
     pools.push(pool)
-    sources.set(name, pool)
+    sources.set(name, {
+      // With a root of the job's own nothing was made ahead.
+      take: (asked, disk) => asked.root === sandboxClass.root ? pool.take(disk) : pool.takeCold(asked, disk),
+      stats: pool.stats
+    })
     yield* pool.ended.pipe(Effect.catch((error) => Deferred.fail(failed, error)), Effect.forkScoped)
   }
 
-  const sourceOf = (sandboxClass: SandboxClass) => {
-    const known = sources.get(sandboxClass.name)
-    const driver = drivers.get(sandboxClass.driver)
+  const sourceOf = ({ driver: wanted, name }: SandboxClass) => {
+    const known = sources.get(name)
+    const driver = drivers.get(wanted)
     if (known !== undefined || driver === undefined) return known
-    const source = onDemand(sandboxClass, driver, cold)
-    sources.set(sandboxClass.name, source)
+    const source = onDemand(name, driver, cold)
+    sources.set(name, source)
     return source
   }
   for (const sandboxClass of classes) sourceOf(sandboxClass)
@@ -150,7 +158,9 @@ const make = Effect.fnUntraced(function*(limits: HostBudget) {
     Sandboxes.of({
       take: (sandboxClass, disk) => {
         const source = sourceOf(sandboxClass)
-        return source === undefined ? Effect.fail(noDriver(sandboxClass, drivers.keys())) : source.take(disk)
+        return source === undefined
+          ? Effect.fail(noDriver(sandboxClass, drivers.keys()))
+          : source.take(sandboxClass, disk)
       },
       accepts: (sandboxClass, limits) => accepts(drivers.get(sandboxClass.driver), sandboxClass, limits)
     })

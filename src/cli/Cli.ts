@@ -10,6 +10,7 @@ import { context } from "./commands/Context.ts"
 import { dead } from "./commands/Dead.ts"
 import { demo } from "./commands/Demo.ts"
 import { doctor } from "./commands/Doctor.ts"
+import { image } from "./commands/Image.ts"
 import { jobs } from "./commands/Jobs.ts"
 import { list } from "./commands/List.ts"
 import { logs } from "./commands/Logs.ts"
@@ -46,6 +47,7 @@ const stoker = Command.make("stoker").pipe(
     config,
     certs,
     dead,
+    image,
     doctor,
     demo
   ])

@@ -9,7 +9,7 @@ import { standardClass, standardConfig, type WorkerConfig } from "../schemas/Wor
 import { usageFailure } from "./CliFailure.ts"
 
 /** The drivers of this version. */
-export const driverNames = ["oci", "process"] as const
+export const driverNames = ["oci", "process", "firecracker", "qemu"] as const
 export type DriverChoice = (typeof driverNames)[number]
 
 /** For people who run what they do not trust. */

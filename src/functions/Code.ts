@@ -1,7 +1,8 @@
 /** `code`: compiles sources, where the language has it so, and runs the result. */
 import { Effect, Result, Schema } from "effect"
+import { ExecString } from "../schemas/ExecString.ts"
 import { InvalidArguments, make, type PhaseLimits } from "../schemas/Function.ts"
-import { ExecString, type Phase, type Program, type ProgramFile, WorkPath } from "../schemas/Program.ts"
+import { type Phase, type Program, type ProgramFile, WorkPath } from "../schemas/Program.ts"
 import {
   ancestors,
   environment,
@@ -87,6 +88,17 @@ const freeName = (files: ReadonlyArray<ProgramFile>) => {
   return name
 }
 
+/** The job as one source file, if it is no more than that, and for the language's usual tool. */
+const sourceOf = (args: CodeArgs, { variants }: Language, stdin: Uint8Array) => {
+  const { artefacts = [], compilerArgs = [], env = {}, language, source, variant } = args
+  const [usual] = variants.values()
+  const isMore = stdin.length > 0 || (args.args ?? []).length > 0 || compilerArgs.length > 0 || artefacts.length > 0 ||
+    Object.keys(env).length > 0
+  return source === undefined || isMore || (variant !== undefined && variants.get(variant) !== usual)
+    ? {}
+    : { source: { language, code: source, ...(variant === undefined ? {} : { variant }) } }
+}
+
 const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, InvalidArguments> =>
   Result.gen(function*() {
     const language: Language = languages[args.language]
@@ -109,7 +121,8 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
       limits: limits.run
     }
     const { artefacts = [] } = args
-    if (compile === undefined) return { files, phases: [runPhase], artefacts }
+    const source = sourceOf(args, language, stdin)
+    if (compile === undefined) return { files, phases: [runPhase], artefacts, ...source }
     const compilePhase: Phase = {
       name: "compile",
       argv: compile.argv,
@@ -122,6 +135,7 @@ const toProgram = (args: CodeArgs, limits: PhaseLimits): Result.Result<Program, 
       files,
       phases: [compilePhase, runPhase],
       artefacts,
+      ...source,
       ...(product === undefined ? {} : { products: [product, ...others] as const })
     }
   })

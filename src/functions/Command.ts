@@ -1,7 +1,8 @@
 /** `command`: runs a program that the sandbox already has. */
 import { Effect, Result, Schema } from "effect"
+import { ExecString } from "../schemas/ExecString.ts"
 import { InvalidArguments, make, type PhaseLimits } from "../schemas/Function.ts"
-import { ExecString, type Program } from "../schemas/Program.ts"
+import { type Program } from "../schemas/Program.ts"
 import { environment, inputFields, InputFile, optional, programFiles, type Refusal, standardInput } from "./Inputs.ts"
 
 /** The arguments of `command`. Exactly one of `argv` and `command`. */

@@ -1,6 +1,7 @@
 /** What a job brings along besides its code: files, standard input, arguments, environment. Shared by the functions. */
 import { Result, Schema } from "effect"
-import { ArtefactPaths, baseEnv, ExecString, type ProgramFile, WorkPath } from "../schemas/Program.ts"
+import { ExecString } from "../schemas/ExecString.ts"
+import { ArtefactPaths, baseEnv, type ProgramFile, WorkPath } from "../schemas/Program.ts"
 
 /** Why an input is not usable, and what would be. A function makes an `InvalidArguments` of it. */
 export interface Refusal {

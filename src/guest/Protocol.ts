@@ -8,7 +8,7 @@
 import { Result, Schema } from "effect"
 
 /** Spoken by both sides; a guest that speaks another one is refused. */
-export const version = 2
+export const version = 3
 
 /** Bytes before every payload. */
 export const headerBytes = 9
@@ -36,12 +36,14 @@ const hostType = {
   get: 0x05,
   shutdown: 0x06,
   wait: 0x07,
-  feed: 0x08
+  feed: 0x08,
+  limit: 0x09,
+  measure: 0x0a
 } as const
 
 /** A request that cannot be put into a frame. It was not sent; the guest is unharmed. */
 export class RequestInvalid extends Schema.TaggedError<RequestInvalid>()("RequestInvalid", {
-  request: Schema.Literals(["put", "run", "get"]),
+  request: Schema.Literals(["put", "run", "get", "limit"]),
   problem: Schema.String,
   remedy: Schema.String
 }) {
@@ -70,6 +72,14 @@ export interface RunLimits {
   readonly stackBytes: number
   /** CPU time per process, seconds: SIGXCPU at the limit, SIGKILL a second later. */
   readonly cpuSeconds: number
+}
+
+/** Limits of all processes of the phases to come together, in a machine of their own. Whole numbers; 0 is no limit. */
+export interface GroupLimits {
+  readonly memoryBytes: number
+  readonly pids: number
+  /** Microseconds of CPU time in each 100 milliseconds: 100,000 is one core. */
+  readonly cpuMicros: number
 }
 
 /** What a RUN asks for. */
@@ -123,6 +133,38 @@ export interface ExitFrame {
   readonly maxRssKiB: number
 }
 
+/**
+ * What the phases since the last LIMIT used, in the words of the machine's own kernel. Undefined: that kernel does not know.
+ * The guest has it from cgroup files that no job can reach.
+ */
+export interface MeasuredFrame {
+  readonly _tag: "Measured"
+  readonly seq: number
+  readonly memoryPeakBytes: number | undefined
+  /** Processes that were killed because memory ran out. */
+  readonly oomKills: number | undefined
+  readonly pidsPeak: number | undefined
+  /** Forks that were refused by the limit. */
+  readonly pidsRefused: number | undefined
+  readonly userMicros: number | undefined
+  readonly systemMicros: number | undefined
+  readonly ioReadBytes: number | undefined
+  readonly ioWriteBytes: number | undefined
+}
+
+/** The first frame of a machine: it is what `Personalisation.encode` asked it to be. */
+export interface PersonalisedFrame {
+  readonly _tag: "Personalised"
+  readonly seq: number
+  /** As it was sent. */
+  readonly token: Uint8Array
+  /** The machine's clock afterwards, since 1970. */
+  readonly seconds: number
+  readonly nanoseconds: number
+  /** 16 random bytes that were made after the machine had its entropy. */
+  readonly machineId: Uint8Array
+}
+
 /** Everything a guest can say. */
 export type GuestFrame =
   | { readonly _tag: "Ready"; readonly seq: number; readonly version: number }
@@ -133,6 +175,8 @@ export type GuestFrame =
   | { readonly _tag: "Started"; readonly seq: number; readonly pid: number }
   | OutputFrame
   | ExitFrame
+  | MeasuredFrame
+  | PersonalisedFrame
   /** `fileSize` in bytes, `mode` the permission bits, `bytes` at most `maxGetBytes` from the offset asked for. */
   | {
     readonly _tag: "Data"
@@ -142,7 +186,8 @@ export type GuestFrame =
     readonly bytes: Uint8Array
   }
 
-const frame = (type: number, seq: number, payloadBytes: number, ownBytes = payloadBytes): Buffer => {
+/** A header with room for `ownBytes` of the payload behind it. */
+export const frame = (type: number, seq: number, payloadBytes: number, ownBytes = payloadBytes): Buffer => {
   const buffer = Buffer.allocUnsafe(headerBytes + ownBytes)
   buffer.writeUInt32LE(payloadBytes, 0)
   buffer.writeUInt8(type, 4)
@@ -155,7 +200,7 @@ const pathProblem = (path: string): string | undefined => {
   return bytes > maxPathBytes ? `its path has ${bytes} bytes, ${maxPathBytes} is the most` : undefined
 }
 
-const invalid = (request: "put" | "run" | "get", problem: string, remedy: string) =>
+const invalid = (request: RequestInvalid["request"], problem: string, remedy: string) =>
   Result.fail(new RequestInvalid({ request, problem, remedy }))
 
 /** One file as PUT frames of at most `chunkBytes` of data: the first creates or empties it, the others append. */
@@ -277,6 +322,23 @@ export const encodeGet = (
   return Result.succeed(buffer)
 }
 
+/**
+ * Begins a group with these limits, in which the phases started from now on live; while one runs or waits, changes its group
+ * instead. Answered by `Ok`, or by `Fail` from a guest that has no machine of its own.
+ */
+export const encodeLimit = (seq: number, limits: GroupLimits): Result.Result<Uint8Array, RequestInvalid> => {
+  const words = [limits.memoryBytes, limits.pids, limits.cpuMicros]
+  if (!words.every((word) => Number.isSafeInteger(word) && word >= 0)) {
+    return invalid("limit", `its limits ${words.join(", ")} are not all whole numbers`, "Use 0 for no limit.")
+  }
+  const buffer = frame(hostType.limit, seq, 8 * words.length)
+  words.forEach((word, index) => buffer.writeBigUInt64LE(BigInt(word), headerBytes + 8 * index))
+  return Result.succeed(buffer)
+}
+
+/** Asks what the group of the last LIMIT used: answered by `Measured`, or by `Fail`. */
+export const encodeMeasure = (seq: number): Uint8Array => frame(hostType.measure, seq, 0)
+
 /** Ends the guest: every process of the job is killed, then comes `Ok`, then EOF. */
 export const encodeShutdown = (seq: number): Uint8Array => frame(hostType.shutdown, seq, 0)
 
@@ -306,7 +368,9 @@ const guestTypes: ReadonlyMap<number, { readonly tag: GuestTag; readonly min: nu
     [0x85, { tag: "Stdout", min: 1, max: maxGuestPayloadBytes }],
     [0x86, { tag: "Stderr", min: 1, max: maxGuestPayloadBytes }],
     [0x87, { tag: "Exit", min: 37, max: 37 }],
-    [0x88, { tag: "Data", min: 12, max: maxGuestPayloadBytes }]
+    [0x88, { tag: "Data", min: 12, max: maxGuestPayloadBytes }],
+    [0x89, { tag: "Measured", min: 64, max: 64 }],
+    [0xa0, { tag: "Personalised", min: 60, max: 60 }]
   ]
 )
 
@@ -345,6 +409,38 @@ const decodeExit = (seq: number, body: Buffer): GuestFrame | ProtocolViolation =
   return violation(`an Exit of kind ${kind} with code ${code}`)
 }
 
+const unknown = 2n ** 64n - 1n
+
+const decodeMeasured = (seq: number, body: Buffer): GuestFrame | ProtocolViolation => {
+  const values = Array.from({ length: 8 }, (_, index) => uint64(body, 8 * index))
+  for (let index = 0; index < 8; index++) {
+    if (values[index] === undefined && body.readBigUInt64LE(8 * index) !== unknown) {
+      return violation("a Measured with a measure above 2^53")
+    }
+  }
+  const [memoryPeakBytes, oomKills, pidsPeak, pidsRefused, userMicros, systemMicros, ioReadBytes, ioWriteBytes] = values
+  return {
+    _tag: "Measured",
+    seq,
+    memoryPeakBytes,
+    oomKills,
+    pidsPeak,
+    pidsRefused,
+    userMicros,
+    systemMicros,
+    ioReadBytes,
+    ioWriteBytes
+  }
+}
+
+const decodePersonalised = (seq: number, body: Buffer): GuestFrame | ProtocolViolation => {
+  const seconds = uint64(body, 32)
+  const nanoseconds = body.readUInt32LE(40)
+  if (seconds === undefined || nanoseconds >= 1_000_000_000) return violation("a Personalised with no time of a clock")
+  const token = Uint8Array.from(body.subarray(0, 32))
+  return { _tag: "Personalised", seq, token, seconds, nanoseconds, machineId: Uint8Array.from(body.subarray(44)) }
+}
+
 /** A whole payload that is not output; its size was checked with the header. */
 const decodeBody = (
   tag: Exclude<GuestTag, "Stdout" | "Stderr">,
@@ -372,6 +468,10 @@ const decodeBody = (
     }
     case "Exit":
       return decodeExit(seq, body)
+    case "Measured":
+      return decodeMeasured(seq, body)
+    case "Personalised":
+      return decodePersonalised(seq, body)
     case "Data": {
       const fileSize = uint64(body, 0)
       return fileSize === undefined

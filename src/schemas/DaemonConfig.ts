@@ -112,7 +112,10 @@ export type FilePool = typeof FilePool.Type
 export const FileClass = Schema.Struct({
   name: ClassName.pipe(Schema.annotateKey({ description: "what jobs call it" })),
   driver: DriverName.pipe(
-    Schema.annotateKey({ description: "oci: isolated containers; process: NO isolation, for trusted programs" })
+    Schema.annotateKey({
+      description:
+        "oci: isolated containers; firecracker, qemu: a microVM for each job; process: NO isolation, for trusted programs"
+    })
   ),
   network: field(
     SandboxClass.fields.network,
@@ -126,6 +129,14 @@ export const FileClass = Schema.Struct({
   root: field(
     SandboxClass.fields.root.schema,
     "{\"directory\": path} or {\"image\": \"debian:12\"} (default: the host's /usr)"
+  ),
+  images: field(
+    SandboxClass.fields.images.schema,
+    "which images jobs may bring: {\"allow\": [\"registry.example/team/\"], \"digests\": true} (default: none to oci)"
+  ),
+  machine: field(
+    SandboxClass.fields.machine.schema,
+    "firecracker and qemu: their image, vcpus, accelerator (tcg is emulation), snapshot, wire, agent, rates (docs/microvms.md)"
   ),
   cpuset: field(SandboxClass.fields.cpuset.schema, "the cores its jobs may run on, such as \"0-3,8\" (default: all)"),
   ioDevices: field(
@@ -279,6 +290,13 @@ export const DaemonConfig = Schema.Struct({
   ),
   classes: field(Schema.NonEmptyArray(FileClass), "kinds of sandboxes that jobs may ask for"),
   defaultClass: field(ClassName, "what a job gets that names no class (default: the first)"),
+  mstc: field(
+    Schema.Struct({
+      class: ClassName.pipe(Schema.annotateKey({ description: "where their container jobs run" })),
+      listen: field(HttpListen, "HOST:PORT of the old REST, which knows no callers: keep it on a trusted network")
+    }),
+    "serve the clients of the MSTC cloud worker, at the broker and by its REST (default: no)"
+  ),
   amqp: field(FileSecret, "RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; without: none)"),
   journal: field(FileSecret, "PostgreSQL as the journal of several hosts (default: a file in the state directory)"),
   http: field(

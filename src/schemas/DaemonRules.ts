@@ -1,6 +1,6 @@
 /** What fields of a configuration file have to do with each other. */
 import type { DaemonConfig, FileClass, FileLimits } from "./DaemonConfig.ts"
-import { budgetOf, classOf, fileClassOf, poolOf, usualClasses } from "./DaemonWorker.ts"
+import { budgetOf, classOf, fileClassOf, machineDrivers, poolOf, usualClasses } from "./DaemonWorker.ts"
 import { writeBytes, writeDuration } from "./Units.ts"
 import { standardConfig } from "./WorkerConfig.ts"
 
@@ -22,7 +22,7 @@ interface Rule {
 }
 
 /** The drivers of this version. */
-const drivers: ReadonlySet<string> = new Set(["oci", "process"])
+const drivers: ReadonlySet<string> = new Set(["oci", "process", ...machineDrivers])
 
 const fault = (path: string, value: unknown, expected: string): ConfigFault => ({
   path,
@@ -51,6 +51,39 @@ const limitFaults = (file: FileClass, slots: number, path: string): ReadonlyArra
         : []
     })
   return [...above(numbers, Number), ...above(sizes, writeBytes), ...above(times, writeDuration)]
+}
+
+/** Fields of a class that mean nothing to its driver. */
+const misplaced = (driver: string) => {
+  const ofOci = [
+    { name: "runtime", whose: "oci" },
+    { name: "root", whose: "oci" },
+    { name: "images", whose: "oci or kubernetes" }
+  ] as const
+  const ofMachines = { name: "machine", whose: "firecracker or qemu" } as const
+  const withoutFunctions = { name: "functions", whose: "oci or process" } as const
+  const withoutNetwork = { name: "networkSetup", whose: "oci, firecracker or qemu" } as const
+  if (machineDrivers.has(driver)) return [...ofOci, withoutFunctions]
+  return driver === "process" ? [withoutNetwork, ...ofOci, ofMachines] : driver === "oci" ? [ofMachines] : []
+}
+
+/** What of a machine one VMM has and the other has not. */
+const machineFaults = ({ driver, machine = {}, network }: FileClass, path: string): ReadonlyArray<ConfigFault> => {
+  const { accelerator, networkRates, wire } = machine
+  return [
+    ...(network === "host"
+      ? [fault(`${path}.network`, network, "none, internet or {allow}: a machine never shares the host's network")]
+      : []),
+    ...(driver === "firecracker" && accelerator === "tcg"
+      ? [fault(`${path}.machine.accelerator`, accelerator, "kvm: emulation is driver qemu's")]
+      : []),
+    ...(driver === "qemu" && wire === "vsock"
+      ? [fault(`${path}.machine.wire`, wire, "tcp: vsock is driver firecracker's")]
+      : []),
+    ...(driver === "qemu" && networkRates !== undefined
+      ? [fault(`${path}.machine.networkRates`, networkRates, "nothing: rates of the network are driver firecracker's")]
+      : [])
+  ]
 }
 
 const rules: ReadonlyArray<Rule> = [
@@ -102,6 +135,21 @@ const rules: ReadonlyArray<Rule> = [
     }
   },
   {
+    needs: ["classes", "mstc"],
+    faults: (config) => {
+      const { mstc } = config
+      const classes = classesOf(config)
+      const found = classes.find(({ name }) => name === mstc?.class)
+      if (mstc === undefined) return []
+      if (found === undefined) {
+        return [fault("mstc.class", mstc.class, `the name of a class: ${classes.map(({ name }) => name).join(", ")}`)]
+      }
+      return found.driver === "kubernetes" || found.driver === "oci" && found.images !== undefined
+        ? []
+        : [fault("mstc.class", mstc.class, "a class of driver kubernetes, or of oci with images")]
+    }
+  },
+  {
     needs: ["classes", "cron"],
     faults: (config) => {
       const names = classesOf(config).map(({ name }) => name)
@@ -136,8 +184,9 @@ const rules: ReadonlyArray<Rule> = [
           ...(file.runtime === "runsc" && network !== undefined && network !== "none"
             ? [fault(`${path}.network`, network, "none: runsc has a network stack of its own")]
             : []),
-          ...(driver === "process" ? ["networkSetup", "runtime", "root"] as const : []).flatMap((name) =>
-            file[name] === undefined ? [] : [fault(`${path}.${name}`, file[name], "nothing: it is for driver oci")]
+          ...(machineDrivers.has(driver) ? machineFaults(file, path) : []),
+          ...misplaced(driver).flatMap(({ name, whose }) =>
+            file[name] === undefined ? [] : [fault(`${path}.${name}`, file[name], `nothing: it is for driver ${whose}`)]
           )
         ]
       })
@@ -147,7 +196,7 @@ const rules: ReadonlyArray<Rule> = [
     needs: ["classes", "slots"],
     faults: (config) =>
       eachClass(config, (file, path) => {
-        const { backoffMaxMs, backoffMs, maximum, minimum } = poolOf(file.pool, slotsOf(config))
+        const { backoffMaxMs, backoffMs, maximum, minimum } = poolOf(file, slotsOf(config))
         return [
           ...limitFaults(file, slotsOf(config), path),
           ...(minimum > maximum

@@ -79,10 +79,29 @@ export const usualPool = (warm: number): PoolConfig => ({
   refillPauseMs: 5
 })
 
-/** What the file says of the pool, over what is usual. Not yet checked for contradictions. */
-export const poolOf = (file: FilePool | undefined, slots: number): PoolConfig => {
-  const usual = usualPool(slots)
-  const { charge, ...rest } = file ?? {}
+/** Whose sandboxes are machines. */
+export const machineDrivers: ReadonlySet<string> = new Set(["firecracker", "qemu"])
+
+/** A machine takes longer to come and to answer, and an idle one is dear: no more of them than were asked for. */
+const machinePool = (warm: number, isEmulated: boolean): PoolConfig => ({
+  ...usualPool(warm),
+  maximum: warm,
+  parallel: isEmulated ? 1 : 2,
+  provisionMs: isEmulated ? 120_000 : 30_000,
+  healthMs: isEmulated ? 20_000 : 5000,
+  healthEveryMs: isEmulated ? 30_000 : 10_000,
+  failFastMs: isEmulated ? 120_000 : 30_000
+})
+
+/** What the file says of the class's pool, over what is usual. Not yet checked for contradictions. */
+export const poolOf = (
+  { driver, machine, pool }: Pick<FileClass, "driver" | "machine" | "pool">,
+  slots: number
+): PoolConfig => {
+  const usual = machineDrivers.has(driver)
+    ? machinePool(slots, machine?.accelerator === "tcg")
+    : usualPool(slots)
+  const { charge, ...rest } = pool ?? {}
   return decodePool({
     ...usual,
     // Who lowers the one does not want to hear of the other.
@@ -96,13 +115,15 @@ export const poolOf = (file: FilePool | undefined, slots: number): PoolConfig =>
 /** A class of the file, with the usual values where it says nothing. */
 export const classOf = (file: FileClass, slots: number): SandboxClass => {
   const usual = standardClass(file.name, file.driver)
-  const pool = poolOf(file.pool, slots)
+  const pool = poolOf(file, slots)
   return {
     ...usual,
     network: file.network ?? usual.network,
     ...(file.networkSetup === undefined ? {} : { networkSetup: file.networkSetup }),
     ...(file.runtime === undefined ? {} : { runtime: file.runtime }),
     ...(file.root === undefined ? {} : { root: file.root }),
+    ...(file.images === undefined ? {} : { images: file.images }),
+    ...(file.machine === undefined ? {} : { machine: file.machine }),
     ...(file.cpuset === undefined ? {} : { cpuset: file.cpuset }),
     ...(file.ioDevices === undefined ? {} : { ioDevices: file.ioDevices }),
     ...(file.functions === undefined ? {} : { functions: file.functions }),
@@ -155,6 +176,7 @@ export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
     artefactBytes: file.artefacts ?? standardConfig.artefactBytes,
     ownLongJobs: file.ownLongJobs ?? standardConfig.ownLongJobs,
     ...(file.cron === undefined ? {} : { cron: file.cron.map(scheduleOf) }),
+    ...(file.mstc === undefined ? {} : { mstc: file.mstc }),
     classes: [classOf(first, slots), ...others.map((other) => classOf(other, slots))],
     defaultClass: file.defaultClass ?? first.name
   }
@@ -199,6 +221,7 @@ export const fileOf = (config: WorkerConfig): DaemonConfig => {
     artefacts: config.artefactBytes,
     ownLongJobs: config.ownLongJobs,
     ...(config.cron === undefined ? {} : { cron: config.cron.map(fileScheduleOf) }),
+    ...(config.mstc === undefined ? {} : { mstc: config.mstc }),
     classes: [fileClassOf(first), ...others.map(fileClassOf)],
     defaultClass: config.defaultClass
   }

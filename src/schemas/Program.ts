@@ -1,13 +1,9 @@
 /** What a function becomes: files, then phases. Pure data; a driver knows nothing else of a job. */
 import { Schema } from "effect"
+import { Container } from "./Container.ts"
+import { ExecString } from "./ExecString.ts"
 import { FunctionName } from "./Ids.ts"
 import { Limits } from "./Limits.ts"
-
-/** An argument, name or value for `execve`, which ends strings at NUL. */
-export const ExecString = Schema.String.check(
-  Schema.makeFilter((text: string) => !text.includes("\u0000"), { expected: "text without NUL bytes" }),
-  Schema.isMaxLength(131_072, { expected: "at most 131072 characters (Linux' limit for one argument)" })
-)
 
 /** A path inside the workspace: relative, at most 4 KiB, no empty, `.` or `..` component, no NUL. */
 export const WorkPath = Schema.String.check(
@@ -72,6 +68,15 @@ export type Phase = typeof Phase.Type
 export const Call = Schema.Struct({ function: FunctionName, args: Schema.Json })
 export type Call = typeof Call.Type
 
+/** A whole job as one source file, for sandboxes that can be told nothing else: it is compiled, if it has to be, and run. */
+export const Source = Schema.Struct({
+  language: Schema.String,
+  code: Schema.String,
+  /** As the job named it. */
+  variant: Schema.optionalKey(Schema.String)
+})
+export type Source = typeof Source.Type
+
 /** All that is run for one job. */
 export const Program = Schema.Struct({
   files: Schema.Array(ProgramFile),
@@ -85,7 +90,11 @@ export const Program = Schema.Struct({
    */
   products: Schema.optionalKey(Schema.NonEmptyArray(WorkPath)),
   /** The one phase is this call, in a function host: one that waits in the sandbox, or one that is started there. */
-  call: Schema.optionalKey(Call)
+  call: Schema.optionalKey(Call),
+  /** The one phase is this container: its argv stands for what the image runs. A cluster's, or a sandbox's whose root it is. */
+  container: Schema.optionalKey(Container),
+  /** All of it is this: files and phases say the same. Absent: the job is more than that. */
+  source: Schema.optionalKey(Source)
 })
 export type Program = typeof Program.Type
 

@@ -1,6 +1,7 @@
 /** A configured kind of sandbox: driver, size, network, and how many are kept warm. */
 import { Schema } from "effect"
 import { ClassName } from "./Ids.ts"
+import { ImagePolicy } from "./ImagePolicy.ts"
 import { isAddress, parseNetwork } from "./IpNetwork.ts"
 import { Limits } from "./Limits.ts"
 import { PoolConfig } from "./PoolConfig.ts"
@@ -123,11 +124,29 @@ export const MachineSetup = Schema.Struct({
   wire: Schema.optionalKey(Schema.Literals(["tcp", "vsock"])),
   /** `codebench`: the image has an agent of the old worker's, which takes source code and nothing else. Absent: `stoker`. */
   agent: Schema.optionalKey(Schema.Literals(["stoker", "codebench"])),
-  /** `codebench` is what the old worker set: 2 MiB and 200 operations in a second. `firecracker`; `qemu` for disks. */
+  /** `codebench` is what the old worker set: 2 MiB and 100 operations in a second. `firecracker`; `qemu` for disks. */
   diskRates: Schema.optionalKey(Schema.Union([Rates, Schema.Literal("codebench")])),
   networkRates: Schema.optionalKey(Rates)
 })
 export type MachineSetup = typeof MachineSetup.Type
+
+/** Of `kubernetes`: the cluster that runs its jobs. */
+export const ClusterSetup = Schema.Struct({
+  /** Absent: the worker's own, or the kubeconfig context's. */
+  namespace: Schema.optionalKey(Schema.String.check(Schema.isPattern(/^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/))),
+  /** A kubeconfig file. Absent: the pod's own account, else KUBECONFIG, else the user's. */
+  kubeconfig: Schema.optionalKey(absolute),
+  context: Schema.optionalKey(Schema.String),
+  /** The pods' account. Absent: the namespace's default, without its token. */
+  serviceAccount: Schema.optionalKey(Schema.String),
+  /** A secret whose keys all jobs with buckets see as variables: the store's endpoint and credentials. */
+  storeSecret: Schema.optionalKey(Schema.String),
+  /** A pod that no node takes in this time is given up, in milliseconds. Absent: 5 minutes. */
+  unschedulableMs: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
+  /** Pods run as this user. Absent: 65532, which owns nothing. 0 is refused. */
+  runAsUser: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 2 ** 31 - 1 })))
+})
+export type ClusterSetup = typeof ClusterSetup.Type
 
 /** One kind of sandbox, by the name jobs ask for. */
 export const SandboxClass = Schema.Struct({
@@ -149,6 +168,10 @@ export const SandboxClass = Schema.Struct({
   root: Schema.optionalKey(Root),
   /** `firecracker`, `qemu`: their machines. Absent: all defaults. */
   machine: Schema.optionalKey(MachineSetup),
+  /** `kubernetes`: its cluster. Absent: all defaults. */
+  cluster: Schema.optionalKey(ClusterSetup),
+  /** Which images the jobs of `container` may bring to this class. Absent: none to `oci`, any to `kubernetes`. */
+  images: Schema.optionalKey(ImagePolicy),
   /** The cores its jobs may run on. Absent: all of the worker's. */
   cpuset: Schema.optionalKey(CpuSet),
   /** Block devices the limits of I/O are for, by their nodes (`/dev/vda`). Absent: every disk of the host. */

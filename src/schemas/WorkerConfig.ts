@@ -1,6 +1,7 @@
 /** How a worker is set up. Decoded once, from environment, flags and file; trusted inside. */
 import { Schema } from "effect"
 import { Schedules } from "./Cron.ts"
+import { HttpListen } from "./HttpListen.ts"
 import { ClassName } from "./Ids.ts"
 import { standardCeiling, standardDefaults } from "./Limits.ts"
 import { HostBudget } from "./PoolConfig.ts"
@@ -57,6 +58,8 @@ export const WorkerConfig = Schema.Struct({
   /** What is started by the clock. Absent: nothing. */
   cron: Schema.optionalKey(Schedules),
   classes: Schema.NonEmptyArray(SandboxClass),
+  /** Serve the MSTC worker's clients, at the broker and, with `listen` (HOST:PORT), over its REST. Absent: no. */
+  mstc: Schema.optionalKey(Schema.Struct({ class: ClassName, listen: Schema.optionalKey(HttpListen) })),
   /** What a job without a class gets. */
   defaultClass: ClassName
 })
@@ -68,7 +71,7 @@ export const standardClass = (name: string, driver: SandboxClass["driver"]): San
   driver,
   ceiling: standardCeiling,
   defaults: standardDefaults,
-  network: driver === "process" ? "host" : "none"
+  network: driver === "process" || driver === "kubernetes" ? "host" : "none"
 })
 
 /** Two slots of `oci`, which is what a small machine can do; everything may be overridden. */

@@ -69,6 +69,7 @@ Use "stoker jobs [command] --help" for more information about a command.
       `Available Commands:
   code        Runs source code in one of: c, cpp, python, go; compiles it first where the language needs it
   command     Runs a command: a list of program and arguments, or one line for the shell
+  container   Runs a container image: in the cluster of a kubernetes class, or as the root of an oci sandbox
   eval        Evaluates a mathematical formula
   fib         Calculates the value of a position in the Fibonacci sequence
   noop        Does nothing and prints nothing
@@ -281,7 +282,7 @@ describe("stoker jobs", () => {
       "BINARY",
       "STOPPED"
     ])
-    assert.strictEqual(lines((await jobs(["functions", "--json"])).stdout).length, 6)
+    assert.strictEqual(lines((await jobs(["functions", "--json"])).stdout).length, 7)
     const events = lines((await jobs(["tail", "BINARY", "--json"])).stdout) as ReadonlyArray<{ readonly _tag?: string }>
     assert.deepStrictEqual(events.map(({ _tag }) => _tag), ["Begun", "Bytes", "Bytes", "Bytes", "Ended"])
   }, patience(30_000))

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { type Cause, Effect, Exit, Fiber, Layer, Queue, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { disorderOf } from "../../src/conformance/Runs.ts"
 import { Executor, type RunEvent } from "../../src/layers/executor/Executor.ts"
 import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
 import {
@@ -14,7 +15,7 @@ import { Sandboxes } from "../../src/layers/sandbox/Sandboxes.ts"
 import { SandboxId } from "../../src/schemas/Ids.ts"
 import { type Limits, standardDefaults } from "../../src/schemas/Limits.ts"
 import { type Outcome, Outcome as Outcomes } from "../../src/schemas/Outcome.ts"
-import { type Phase, WorkPath } from "../../src/schemas/Program.ts"
+import { type Phase, type Source, WorkPath } from "../../src/schemas/Program.ts"
 import { standardClass } from "../../src/schemas/WorkerConfig.ts"
 import { makeJob } from "../actors/World.ts"
 
@@ -103,6 +104,8 @@ const sandboxOf = (fake: Fake): Sandbox => ({
 })
 
 interface Options {
+  /** Its class has machines that take one source file; the program is one. */
+  readonly agent?: { readonly source?: Source; readonly does: NonNullable<Sandbox["source"]> }
   readonly limits?: Partial<Limits>
   readonly phases?: ReadonlyArray<"compile" | "run">
   readonly files?: ReadonlyArray<string>
@@ -117,7 +120,7 @@ const start = Effect.fnUntraced(function*(fake: Fake, options: Options = {}) {
     Effect.acquireRelease(
       Effect.sync(() => {
         fake.alive += 1
-        return sandboxOf(fake)
+        return options.agent === undefined ? sandboxOf(fake) : { ...sandboxOf(fake), source: options.agent.does }
       }),
       () => Effect.sync(() => fake.alive -= 1)
     ))
@@ -131,8 +134,12 @@ const start = Effect.fnUntraced(function*(fake: Fake, options: Options = {}) {
   const run = yield* executor.start({
     job: makeJob("a"),
     attempt: 1,
-    class: standardClass("oci", "oci"),
+    class: {
+      ...standardClass("oci", "oci"),
+      ...(options.agent === undefined ? {} : { machine: { agent: "codebench" } })
+    },
     program: {
+      ...(options.agent?.source === undefined ? {} : { source: options.agent.source }),
       files: (options.files ?? []).map((path) => ({
         path: WorkPath.make(path),
         content: new Uint8Array(),
@@ -379,6 +386,70 @@ describe("a run in a sandbox", () => {
       const reasons = events.flatMap((event) => event._tag === "ArtefactMissing" ? [event.reason] : [])
       assert.deepStrictEqual(reasons, ["its sandbox is gone: it ended", "its sandbox is gone: it ended"])
       assert.strictEqual(fake.asked, 1)
+    }))
+
+  const source: Source = { language: "c", code: "int main(){}" }
+  const says = (phase: "compile" | "run", code: number): NonNullable<Sandbox["source"]> => (asked) =>
+    Stream.make<ReadonlyArray<PhaseEvent>>(
+      { _tag: "Started", phase },
+      bytes(3),
+      ended({ ...asked, name: phase }, { _tag: "Exited", code })
+    )
+
+  it.effect("that is a source for an agent is told of as far as it came, and runs nothing else", () =>
+    Effect.gen(function*() {
+      for (const [phase, code] of [["run", 0], ["run", 3], ["compile", 1]] as const) {
+        const fake = yield* makeFake
+        fake.phase = () => Stream.die("nobody runs phases here")
+        const { events, finish } = yield* start(fake, {
+          agent: { source, does: says(phase, code) },
+          phases: ["compile", "run"],
+          files: ["full"]
+        })
+        const { outcome, usage } = yield* finish
+        isOutcome(outcome, Outcomes.cases.Exited.make({ phase, code }))
+        assert.deepStrictEqual(usage.phases.map((used) => used.phase), [phase])
+        assert.isUndefined(disorderOf(events))
+        assert.strictEqual(usage.phases[0]?.stdoutBytes, 3)
+      }
+    }))
+
+  it.effect("that is a source has the time of both phases, and its sandbox is killed after it", () =>
+    Effect.gen(function*() {
+      const fake = yield* makeFake
+      fake.isDeaf = true
+      const { events, finish } = yield* start(fake, {
+        agent: {
+          source,
+          does: () =>
+            Stream.fromEffect(
+              Effect.andThen(
+                Queue.take(fake.die),
+                Effect.never
+              ).pipe(Effect.mapError(() => new SandboxLost({ driver: "oci", reason: "killed", remedy: "none" })))
+            )
+        },
+        phases: ["compile", "run"],
+        limits: { wallMs: 3000, cpuMs: 60_000 }
+      })
+      yield* TestClock.adjust("5999 millis")
+      assert.isFalse(fake.killed || fake.signals.length > 0)
+      yield* TestClock.adjust("1001 millis")
+      assert.isTrue(fake.killed)
+      isOutcome(
+        (yield* finish).outcome,
+        Outcomes.cases.TimedOut.make({ phase: "run", limit: "wall", limitMs: 6000 })
+      )
+      assert.isUndefined(disorderOf(events))
+    }))
+
+  it.effect("that is more than a source is Rejected where there is only an agent, without a sandbox", () =>
+    Effect.gen(function*() {
+      const fake = yield* makeFake
+      const { events, finish } = yield* start(fake, { agent: { does: says("run", 0) } })
+      const { outcome } = yield* finish
+      assert.strictEqual(outcome._tag, "Rejected")
+      assert.deepStrictEqual(events.map(({ _tag }) => _tag), ["Finished"])
     }))
 
   it.effect("whose scope closes in the middle leaves no sandbox", () =>

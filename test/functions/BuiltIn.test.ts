@@ -17,12 +17,13 @@ interface Property {
 const flat = ({ allOf = [], ...own }: Property): Property => Object.assign({}, own, ...allOf) as Property
 
 describe("the built-in functions", () => {
-  it.effect("are six, each of a name of its own", () =>
+  it.effect("are seven, each of a name of its own", () =>
     Effect.gen(function*() {
       const { definitions } = yield* Functions
       assert.deepStrictEqual(definitions.map(({ name }) => String(name)), [
         "code",
         "command",
+        "container",
         "noop",
         "fib",
         "eval",

@@ -69,6 +69,31 @@ describe("code: phases", () => {
       }
     }))
 
+  it.effect("a job of one source file and nothing else says so, for sandboxes that take only that", () =>
+    Effect.gen(function*() {
+      const sourceOf = (args: Readonly<Record<string, Schema.Json>>) =>
+        Effect.map(programOf("code", { language: "c", source: "x", ...args }), (program) => program.source)
+      assert.deepStrictEqual(yield* sourceOf({}), { language: "c", code: "x" })
+      assert.deepStrictEqual(yield* sourceOf({ variant: "gcc", stdin: "", args: [], env: {}, artefacts: [] }), {
+        language: "c",
+        code: "x",
+        variant: "gcc"
+      })
+      assert.deepStrictEqual(yield* sourceOf({ language: "python" }), { language: "python", code: "x" })
+      const more: ReadonlyArray<Readonly<Record<string, Schema.Json>>> = [
+        { variant: "clang" },
+        { stdin: "in" },
+        { stdinBase64: "aW4=" },
+        { args: ["a"] },
+        { compilerArgs: ["-O0"] },
+        { env: { A: "1" } },
+        { artefacts: ["out"] }
+      ]
+      for (const args of more) assert.isUndefined(yield* sourceOf(args), JSON.stringify(args))
+      const files = yield* programOf("code", { language: "c", files: [file("main.c", "x")] })
+      assert.isUndefined(files.source)
+    }))
+
   it.effect("Python has no compile phase", () =>
     Effect.gen(function*() {
       const program = yield* programOf("code", { language: "python", source: "print(1)" })

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { existsSync, readFileSync, statSync, utimesSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, statSync, utimesSync } from "node:fs"
 import { join } from "node:path"
+import { programs } from "../../src/layers/host/Native.ts"
 import { run } from "../support/Run.ts"
 import { Tree } from "../support/Tree.ts"
 
@@ -13,14 +14,15 @@ describe("native/build", () => {
   it("builds static programs, and again only what is older than its sources", async () => {
     using tree = Tree.of({}).copy("native")
     const build = async () => (await run(join(tree.path, "native/build"), [])).stdout
-    assert.strictEqual(await build(), "native/build: built guest launch watchdog into build/native\n")
-    for (const name of ["guest", "launch", "watchdog"]) {
+    assert.strictEqual(await build(), `native/build: built ${programs.join(" ")} into build/native\n`)
+    assert.deepStrictEqual(readdirSync(join(tree.path, "build/native")), [...programs])
+    for (const name of programs) {
       assert.isFalse(hasInterpreter(readFileSync(join(tree.path, "build/native", name))), `${name} is static`)
     }
     assert.strictEqual(await build(), "native/build: up to date\n")
     const later = statSync(join(tree.path, "build/native/guest")).mtimeMs / 1000 + 2
     utimesSync(join(tree.path, "native/guest/guest.h"), later, later)
-    assert.strictEqual(await build(), "native/build: built guest into build/native\n")
+    assert.strictEqual(await build(), "native/build: built agent guest into build/native\n", "agent speaks its words")
   })
 
   it("says what to install when there is no compiler, and leaves nothing half-built", async () => {
@@ -29,7 +31,7 @@ describe("native/build", () => {
       env: { ...process.env, CC: "no-such-compiler" }
     })
     assert.strictEqual(code, 1)
-    assert.match(stderr, /^native\/build: no C compiler `no-such-compiler` to build guest with: install gcc.*\n$/)
-    assert.isFalse(existsSync(join(tree.path, "build/native/guest")))
+    assert.match(stderr, /^native\/build: no C compiler `no-such-compiler` to build agent with: install gcc.*\n$/)
+    assert.isFalse(existsSync(join(tree.path, "build/native/agent")))
   })
 })

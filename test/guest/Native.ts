@@ -15,6 +15,7 @@ execFileSync(join(projectRoot, "native", "build"), { stdio: ["ignore", "ignore",
 export const guestPath = join(projectRoot, "build", "native", "guest")
 export const launchPath = join(projectRoot, "build", "native", "launch")
 export const watchdogPath = join(projectRoot, "build", "native", "watchdog")
+export const wirePath = join(projectRoot, "build", "native", "wire")
 
 /** A uid and gid that nobody else on the machine has, so that "no process of the job" can be asked for. */
 export const jobId = 700_000 + (process.pid % 10_000)

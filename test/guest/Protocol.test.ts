@@ -28,7 +28,7 @@ const big = Buffer.alloc(3000, "0123456789")
 
 /** One of each, as bytes and as what they mean. */
 const said: ReadonlyArray<readonly [bytes: Buffer, frame: Protocol.GuestFrame]> = [
-  [wire(0x81, 0, u32(2)), { _tag: "Ready", seq: 0, version: 2 }],
+  [wire(0x81, 0, u32(3)), { _tag: "Ready", seq: 0, version: 3 }],
   [wire(0x82, 1, Buffer.alloc(0)), { _tag: "Ok", seq: 1 }],
   [wire(0x83, 2, Buffer.concat([u32(2), text("exec größe")])), { _tag: "Fail", seq: 2, errno: 2, text: "exec größe" }],
   [wire(0x84, 0xffff_ffff, u32(42)), { _tag: "Started", seq: 0xffff_ffff, pid: 42 }],
@@ -58,6 +58,26 @@ const said: ReadonlyArray<readonly [bytes: Buffer, frame: Protocol.GuestFrame]> 
     fileSize: 3000,
     mode: 0o644,
     bytes: big
+  }],
+  [wire(0x89, 7, Buffer.concat([1n, 2n, 2n ** 64n - 1n, 3n, 4n, 5n, 2n ** 53n - 1n, 0n].map(u64))), {
+    _tag: "Measured",
+    seq: 7,
+    memoryPeakBytes: 1,
+    oomKills: 2,
+    pidsPeak: undefined,
+    pidsRefused: 3,
+    userMicros: 4,
+    systemMicros: 5,
+    ioReadBytes: Number.MAX_SAFE_INTEGER,
+    ioWriteBytes: 0
+  }],
+  [wire(0xa0, 0, Buffer.concat([Buffer.alloc(32, 7), u64(1_800_000_000n), u32(999_999_999), Buffer.alloc(16, 9)])), {
+    _tag: "Personalised",
+    seq: 0,
+    token: new Uint8Array(32).fill(7),
+    seconds: 1_800_000_000,
+    nanoseconds: 999_999_999,
+    machineId: new Uint8Array(16).fill(9)
   }]
 ]
 
@@ -138,7 +158,7 @@ describe("Decoder", () => {
     ["the largest length there is", Buffer.from([255, 255, 255, 255, 0x88, 0, 0, 0, 0]), /Data of 4294967295/],
     ["empty output", wire(0x85, 0, Buffer.alloc(0)), /Stdout of 0/],
     ["an Ok with a payload", wire(0x82, 0, u32(0)), /Ok of 4/],
-    ["another version", wire(0x81, 0, u32(3)), /speaks version 3, this worker 2.*native\/build/],
+    ["another version", wire(0x81, 0, u32(2)), /speaks version 2, this worker 3.*native\/build/],
     [
       "a Fail whose text is longer than its frame",
       wire(0x83, 0, Buffer.concat([u32(1), u32(99), u32(0)])),
@@ -149,6 +169,18 @@ describe("Decoder", () => {
     ["an exit code above 255", wire(0x87, 0, exit(0, 256, 0n, 0n, 0n, 0n)), /kind 0 with code 256/],
     ["signal 0", wire(0x87, 0, exit(1, 0, 0n, 0n, 0n, 0n)), /kind 1 with code 0/],
     ["a time no number can hold", wire(0x87, 0, exit(0, 0, 2n ** 53n, 0n, 0n, 0n)), /above 2\^53/],
+    ["a measure no number can hold", wire(0x89, 0, Buffer.concat(Array(8).fill(u64(2n ** 53n)))), /above 2\^53/],
+    ["too few measures", wire(0x89, 0, u64(0n)), /Measured of 8/],
+    [
+      "a clock of two seconds in one",
+      wire(0xa0, 0, Buffer.concat([Buffer.alloc(40), u32(1e9), Buffer.alloc(16)])),
+      /no time/
+    ],
+    [
+      "a time before 1970",
+      wire(0xa0, 0, Buffer.concat([Buffer.alloc(32), u64(2n ** 64n - 1n), Buffer.alloc(20)])),
+      /no time/
+    ],
     ["a size no number can hold", wire(0x88, 0, Buffer.concat([u64(2n ** 64n - 1n), u32(0)])), /above 2\^53/]
   ]
   for (const [what, bytes, why] of broken) {
@@ -262,6 +294,11 @@ describe("requests", () => {
       wire(5, 6, Buffer.concat([text("o"), u64(2n ** 33n), u32(Protocol.maxGetBytes)]))
     )
     assert.deepStrictEqual(Protocol.encodeShutdown(7), wire(6, 7, Buffer.alloc(0)))
+    assert.deepStrictEqual(
+      Result.getOrThrow(Protocol.encodeLimit(8, { memoryBytes: 2 ** 40, pids: 0, cpuMicros: 50_000 })),
+      wire(9, 8, Buffer.concat([2n ** 40n, 0n, 50_000n].map(u64)))
+    )
+    assert.deepStrictEqual(Protocol.encodeMeasure(9), wire(10, 9, Buffer.alloc(0)))
   })
 
   it("refuses what would not fit into a frame, and says what to do instead", () => {
@@ -271,6 +308,8 @@ describe("requests", () => {
     assert.match(run(["x".repeat(Protocol.maxPayloadBytes)]), /1048624 bytes, 1048576 is the most.*standard input/)
     assert.match(run(["x"], { cpuSeconds: 0.5 }), /not all whole numbers/)
     assert.match(run(["x"], { openFiles: -1 }), /not all whole numbers/)
+    const limit = Protocol.encodeLimit(1, { memoryBytes: 1.5, pids: 0, cpuMicros: 0 })
+    assert.match(Result.getOrThrow(Result.flip(limit)).message, /^limit was not sent.*not all whole numbers/)
     const path = "p".repeat(Protocol.maxPathBytes + 1)
     const put = Protocol.encodePut(1, { path, data: Buffer.alloc(0), executable: false })
     assert.match(Result.getOrThrow(Result.flip(put)).message, /put.*4096 bytes, 4095 is the most/)

@@ -18,8 +18,8 @@ import {
 } from "node:fs"
 import { delimiter, join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
+import { initramfs } from "../../src/layers/microvm/Cpio.ts"
 import { projectRoot } from "../support/Tree.ts"
-import { initramfs } from "./Initramfs.ts"
 
 /** What lies between runs, and what a run makes for itself. */
 const place = join(projectRoot, "build", "guestvm")

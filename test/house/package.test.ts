@@ -16,6 +16,7 @@ import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { parseAst } from "rolldown/parseAst"
 import { afterAll, beforeAll } from "vitest"
+import { programs } from "../../src/layers/host/Native.ts"
 import { projectEnv, run } from "../support/Run.ts"
 import { projectRoot, Tree } from "../support/Tree.ts"
 import { WorkerProcess } from "../worker/WorkerProcess.ts"
@@ -110,7 +111,8 @@ describe("npm pack", () => {
       /^(dist\/)?package\.json$/,
       /^(README\.md|LICENSE)$/,
       /^dist\/(stoker|THIRD-PARTY\.txt|functions\.cjs|[\w.-]+\.mjs)$/,
-      /^dist\/native\/(guest|launch|watchdog)$/,
+      /^dist\/rootfs\/[\w/.]+$/,
+      new RegExp(`^dist/native/(${programs.join("|")})$`),
       /^dist\/lib\/[\w/]+\.(js|d\.ts)$/,
       /^native\/([\w/]+\.[ch]|build)$/,
       /^examples\/[\w-]+\.(c|go|py|ts)$/
@@ -122,6 +124,7 @@ describe("npm pack", () => {
         "dist/lib/index.js",
         "dist/lib/testing.d.ts",
         "dist/main.mjs",
+        "dist/rootfs/layout",
         "native/guest.c"
       ]
     ) {
@@ -344,7 +347,7 @@ describe("the command", () => {
     assert.match(refused.stderr, /was built for (arm64|x64), and this is/)
     const builder = installed("native", "build")
     assert.include(refused.stderr, builder)
-    assert.strictEqual((await run(builder, [])).stdout, "native/build: built guest launch watchdog into dist/native\n")
+    assert.strictEqual((await run(builder, [])).stdout, `native/build: built ${programs.join(" ")} into dist/native\n`)
     const { code, stderr } = await stoker(...args)
     assert.strictEqual(code, 0, stderr)
   })

@@ -72,6 +72,8 @@ export interface ImageOptions {
   /** Uncompressed. */
   readonly layers: ReadonlyArray<Buffer>
   readonly env?: ReadonlyArray<string>
+  readonly entrypoint?: ReadonlyArray<string> | null
+  readonly cmd?: ReadonlyArray<string>
   readonly architecture?: string
   /** The packed layer instead of what was packed: for damage. */
   readonly damage?: (packed: Buffer) => Buffer
@@ -109,7 +111,13 @@ export const image = (options: ImageOptions): Blobs => {
   const config = Buffer.from(JSON.stringify({
     os: "linux",
     architecture,
-    config: { Env: options.env ?? [], User: "nobody", WorkingDir: "/nowhere", Entrypoint: ["/no/such/entrypoint"] },
+    config: {
+      Env: options.env ?? [],
+      User: "nobody",
+      WorkingDir: "/nowhere",
+      Entrypoint: options.entrypoint === undefined ? ["/no/such/entrypoint"] : options.entrypoint,
+      ...(options.cmd === undefined ? {} : { Cmd: options.cmd })
+    },
     rootfs: { type: "layers", diff_ids: diffIds }
   }))
   const packed = layers.map((plain) => (options.pack ?? gzipSync)(plain)).map((bytes) => ({

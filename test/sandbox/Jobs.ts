@@ -4,8 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Pools from "../../src/actors/Pools.ts"
-import { code } from "../../src/functions/Code.ts"
-import { command } from "../../src/functions/Command.ts"
+import { programs } from "../../src/functions/BuiltIn.ts"
 import * as Settings from "../../src/layers/config/Settings.ts"
 import { Executor } from "../../src/layers/executor/Executor.ts"
 import * as SandboxExecutor from "../../src/layers/executor/SandboxExecutor.ts"
@@ -61,7 +60,7 @@ export const layerOf = (sandboxClass: SandboxClass, state: string, functionFiles
       Settings.layer({ ...standardConfig, classes: [sandboxClass] })
     )),
     Layer.provideMerge(
-      FunctionFiles.layer({ definitions: [code, command], files: functionFiles, stateDirectory: state })
+      FunctionFiles.layer({ definitions: programs, files: functionFiles, stateDirectory: state })
     )
   )
 

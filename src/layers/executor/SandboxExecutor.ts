@@ -2,7 +2,7 @@
 import { Cause, Deferred, Effect, Exit, Fiber, Layer, Option, Queue, Result, Scope, Stream } from "effect"
 import { encodeInvocation } from "../../guest/Invocation.ts"
 import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
-import type { Phase } from "../../schemas/Program.ts"
+import type { Phase, PhaseName } from "../../schemas/Program.ts"
 import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 import { monotonicNanos } from "../Now.ts"
 import type {
@@ -16,7 +16,9 @@ import type {
 import { Sandboxes } from "../sandbox/Sandboxes.ts"
 import { collect } from "./Collect.ts"
 import * as CompileOnce from "./CompileOnce.ts"
+import * as ContainerRun from "./ContainerRun.ts"
 import { type Assignment, Executor, type Run, type RunEvent, type StopRequest } from "./Executor.ts"
+import * as SourceRun from "./SourceRun.ts"
 
 /** A phase that was told to die has this long to be reported dead by its guest before its sandbox is killed. */
 const REPORT_MS = 1000
@@ -139,7 +141,8 @@ const runPhase = Effect.fnUntraced(
     happens: Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>,
     last: boolean,
     stop: Deferred.Deferred<StopRequest>,
-    emit: (event: RunEvent) => Effect.Effect<unknown>
+    emit: (event: RunEvent) => Effect.Effect<unknown>,
+    isSource = false
   ) {
     const verdict = yield* Deferred.make<Verdict>()
     const decide = (what: Verdict) => Deferred.succeed(verdict, what)
@@ -147,12 +150,22 @@ const runPhase = Effect.fnUntraced(
     const produced: Record<StreamName, number> = { stdout: 0, stderr: 0 }
     let report: { readonly exit: PhaseExit; readonly usage: PhaseUsage } | undefined
 
-    yield* emit({ _tag: "PhaseStarted", phase: phase.name })
+    /** The phase as it is told: of a source, what begins with its answer. */
+    let name = phase.name
+    let isTold = false
+    const tell = (as: PhaseName) =>
+      Effect.suspend(() => {
+        if (isTold) return Effect.void
+        isTold = true
+        name = as
+        return emit({ _tag: "PhaseStarted", phase: as })
+      })
+    if (!isSource) yield* tell(name)
     const running = yield* happens.pipe(
       Stream.runForEach((event) => {
         switch (event._tag) {
           case "Started":
-            return Effect.void
+            return event.phase === undefined ? Effect.void : tell(event.phase)
           case "Output": {
             const { bytes, stream } = event
             produced[stream] += bytes.length
@@ -177,12 +190,14 @@ const runPhase = Effect.fnUntraced(
     yield* Effect.forkScoped(Effect.flatMap(Deferred.await(stop), (request) => decide({ _tag: "Stop", request })))
     yield* Effect.forkScoped(Effect.flatMap(Deferred.await(verdict), (what) => carryOut(sandbox, what)))
     const exit = yield* Fiber.await(running)
+    yield* tell(name)
     const usage: PhaseUsage = {
-      ...(report?.usage ?? { phase: phase.name, wallMicros: micros(began, yield* monotonicNanos) }),
+      ...(report?.usage ?? { wallMicros: micros(began, yield* monotonicNanos) }),
+      phase: name,
       stdoutBytes: produced.stdout,
       stderrBytes: produced.stderr
     }
-    yield* emit({ _tag: "PhaseEnded", phase: phase.name, usage })
+    yield* emit({ _tag: "PhaseEnded", phase: name, usage })
 
     const result = (outcome: Outcome | undefined): PhaseResult => ({ outcome, usage })
     const decided = Deferred.isDoneUnsafe(verdict) ? yield* Deferred.await(verdict) : undefined
@@ -199,7 +214,7 @@ const runPhase = Effect.fnUntraced(
           reason: `the ${phase.name} phase ended without a report`,
           remedy: "This is a defect of the driver; please report it."
         })
-        : ended(phase, report.exit, report.usage, last)
+        : ended({ ...phase, name }, report.exit, report.usage, last)
     )
   },
   Effect.scoped
@@ -229,14 +244,20 @@ const carry = Effect.fnUntraced(
       return emit({ _tag: "Finished", outcome, usage })
     }
 
+    const placed = ContainerRun.placed(assignment)
+    if (Result.isFailure(placed)) return yield* finish(placed.failure)
+    const sandboxClass = placed.success
     for (const { limits } of phases) {
-      const held = yield* Effect.result(sandboxes.accepts(assignment.class, limits))
+      const held = yield* Effect.result(sandboxes.accepts(sandboxClass, limits))
       if (held._tag === "Success") continue
       return yield* finish(Outcome.cases.Rejected.make({ reason: held.failure.message, remedy: held.failure.remedy }))
     }
 
+    const whole = SourceRun.isFor(sandboxClass) ? SourceRun.of(assignment.program, sandboxClass) : undefined
+    if (whole !== undefined && Result.isFailure(whole)) return yield* finish(whole.failure)
+
     const asked = yield* monotonicNanos
-    const taking = yield* sandboxes.take(assignment.class, disk(assignment)).pipe(
+    const taking = yield* sandboxes.take(sandboxClass, disk(assignment)).pipe(
       Scope.provide(scope),
       Effect.forkScoped({ startImmediately: true })
     )
@@ -255,15 +276,24 @@ const carry = Effect.fnUntraced(
     provision.provisionMicros = provisionMicros
     yield* emit({ _tag: "Ready", place: sandbox.place, provisionMicros })
 
+    if (whole !== undefined && sandbox.source !== undefined) {
+      const { phase, source } = whole.success
+      const { outcome, usage } = yield* runPhase(sandbox, phase, sandbox.source(phase, source), true, stop, emit, true)
+      used.push(usage)
+      return yield* finish(outcome ?? (yield* Effect.die("the last phase always has an outcome")))
+    }
     const put = yield* Effect.result(sandbox.put(assignment.program.files))
     if (put._tag === "Failure") {
       return yield* finish(put.failure._tag === "SandboxLost" ? lost(put.failure) : refused(put.failure))
     }
     const replayed = yield* compiled.replay(sandbox, emit)
     if (replayed !== undefined) used.push(replayed)
-    for (const [index, phase] of phases.entries()) {
+    for (const [index, planned] of phases.entries()) {
       // Replayed: it need not run.
       if (index < used.length) continue
+      const inside = ContainerRun.phaseIn(sandbox, planned, assignment.program)
+      if (Result.isFailure(inside)) return yield* finish(inside.failure)
+      const phase = inside.success
       const hear = compiled.listening(phase, emit)
       const happens = begin(sandbox, phase, assignment)
       if (Result.isFailure(happens)) return yield* finish(happens.failure)

@@ -7,12 +7,13 @@ import { spawn } from "node:child_process"
 import { createHash } from "node:crypto"
 import { existsSync } from "node:fs"
 import * as fs from "node:fs/promises"
-import { dirname, join, resolve } from "node:path"
+import { join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
 import { definitionsOf } from "../../guest/FunctionModules.ts"
 import type { Definition } from "../../schemas/Function.ts"
 import { built } from "../Built.ts"
 import type { DuplicateName } from "../config/DuplicateName.ts"
+import * as BundleStore from "./BundleStore.ts"
 import { FunctionHost, FunctionsRefused } from "./FunctionHost.ts"
 import { type Functions, layer as layerFunctions } from "./Functions.ts"
 import * as HostProgram from "./HostProgram.ts"
@@ -43,8 +44,6 @@ const refused = (files: ReadonlyArray<string>, reason: string, remedy: string, c
     remedy,
     ...(cause === undefined ? {} : { cause })
   })
-
-const REMEDY_STATE = "Is the state directory writable and not full?"
 
 /** How a child ended, and what it said. */
 interface Tried {
@@ -129,30 +128,6 @@ const probe = Effect.fnUntraced(function*(files: ReadonlyArray<string>, director
   return JSON.parse(text) as ReadonlyArray<ReadonlyArray<string>>
 })
 
-/** Whole or not there: two workers may make the same one. */
-const keep = (place: string, code: string) =>
-  Effect.tryPromise({
-    try: async () => {
-      await fs.mkdir(dirname(place), { recursive: true, mode: 0o700 })
-      const made = await fs.mkdtemp(`${place}.`)
-      await fs.writeFile(join(made, HostProgram.BUNDLE), code, { mode: 0o644 })
-      await fs.writeFile(join(made, HostProgram.START), HostProgram.startSource, { mode: 0o644 })
-      return made
-    },
-    catch: (cause) => refused([place], `it cannot be written: ${String(cause)}`, REMEDY_STATE, cause)
-  })
-
-const settle = (made: string, place: string) =>
-  Effect.tryPromise({
-    try: async () => {
-      await fs.rename(made, place).catch(async (error: unknown) => {
-        if (!existsSync(place)) throw error
-        await fs.rm(made, { recursive: true, force: true })
-      })
-    },
-    catch: (cause) => refused([place], `it cannot be written: ${String(cause)}`, REMEDY_STATE, cause)
-  })
-
 /** Nobody knows what another Node makes of V8's code, nor another start of the bundle. */
 const nameOf = (code: string) =>
   createHash("sha256").update(`${process.version} ${process.arch}\n${HostProgram.startSource}\n${code}`).digest("hex")
@@ -212,7 +187,7 @@ export const load = Effect.fn("FunctionFiles.load")(function*(options: {
     : yield* Bundler.bundle(files)
   const directory = join(resolve(options.stateDirectory), "functions", nameOf(code))
   const isNew = !existsSync(directory)
-  const place = isNew ? yield* keep(directory, code) : directory
+  const place = isNew ? yield* BundleStore.make(directory, code) : directory
   // Ours alone are the same at every start. Somebody's own may do at this one what they did not do at the last.
   const isTried = !isNew && files.length === 0
   if (!isTried) {
@@ -223,7 +198,7 @@ export const load = Effect.fn("FunctionFiles.load")(function*(options: {
       Effect.tapError(() => isNew ? Effect.promise(() => fs.rm(place, { recursive: true, force: true })) : Effect.void)
     )
   }
-  if (isNew) yield* settle(place, directory)
+  if (isNew) yield* BundleStore.settle(place, directory)
   const loaded = yield* Effect.try({
     try: () => Bundler.load(join(directory, HostProgram.BUNDLE)) as { readonly modules: ReadonlyArray<{}> },
     catch: (cause) =>
@@ -251,6 +226,7 @@ export const layer = (
     if (files.length === 0 && hosted.length === 0) return layerFunctions(definitions)
     const taken = new Set<string>(definitions.map(({ name }) => name))
     const loaded = yield* load({ files, stateDirectory, taken })
+    yield* BundleStore.use(loaded.host.directory)
     const missing = hosted.find(({ name }) => !loaded.host.names.has(name))
     if (missing !== undefined) {
       return yield* refused(

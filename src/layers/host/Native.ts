@@ -1,15 +1,33 @@
-/** The three small C programs: the guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker. */
+/** The small C programs that stand beside a job. */
 import { Context, Effect, Layer } from "effect"
 import { accessSync, closeSync, constants, openSync, readSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { built } from "../Built.ts"
 import { HostError } from "./Host.ts"
 
-export class Native extends Context.Service<Native, {
-  readonly guest: string
-  readonly launch: string
-  readonly watchdog: string
-}>()("stoker/layers/host/Native") {}
+/**
+ * The guest inside a sandbox, the launcher into a cgroup, the watchdog over the worker; and of microVMs the first process,
+ * the way to their guest, and the agent of the older worker; into the jail of QEMU, a library for it, and the rate of this
+ * processor's counter. Each is a source of its name in `native`.
+ */
+export const programs = [
+  "agent",
+  "confine",
+  "guest",
+  "init",
+  "launch",
+  "tsc",
+  "watchdog",
+  "wire",
+  "lookonly.so"
+] as const
+
+type Program = typeof programs[number]
+
+/** Absolute paths. */
+export class Native extends Context.Service<Native, Readonly<Record<Program, string>>>()(
+  "stoker/layers/host/Native"
+) {}
 
 /** Where they are built to in a checkout, and where they lie in the package. */
 const directory = fileURLToPath(
@@ -66,11 +84,11 @@ export const layerFolder = (folder: string): Layer.Layer<Native, HostError> =>
   Layer.effect(
     Native,
     Effect.gen(function*() {
-      return Native.of({
-        guest: yield* find(folder, "guest"),
-        launch: yield* find(folder, "launch"),
-        watchdog: yield* find(folder, "watchdog")
-      })
+      const files = yield* Effect.forEach(
+        programs,
+        (program) => Effect.map(find(folder, program), (file) => [program, file] as const)
+      )
+      return Native.of(Object.fromEntries(files) as Record<Program, string>)
     })
   )
 

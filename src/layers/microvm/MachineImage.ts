@@ -15,6 +15,14 @@ export class MachineImageError extends Schema.TaggedError<MachineImageError>()("
 
 const Sha256 = Schema.String.check(Schema.isPattern(/^[0-9a-f]{64}$/, { expected: "a SHA-256 in hexadecimal" }))
 
+/** `minimal`: busybox, for static programs. `debian`: a small Debian, with compilers. */
+export const Base = Schema.Literals(["minimal", "debian"])
+export type Base = typeof Base.Type
+
+/** What can be compiled and run in a machine. */
+export const Language = Schema.Literals(["c", "cpp", "python", "go"])
+export type Language = typeof Language.Type
+
 /** One file of an image, by its name in the image's folder. */
 export const ImageFile = Schema.Struct({
   file: Schema.String.check(Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/, { expected: "a file name" })),
@@ -31,9 +39,12 @@ export const Manifest = Schema.Struct({
   madeAt: Schema.String,
   /** How it was made: what `stoker image build` was given, and the exact versions that came of it. */
   recipe: Schema.Struct({
-    base: Schema.Literals(["minimal", "debian"]),
-    languages: Schema.Array(Schema.Literals(["c", "cpp", "python", "go"])),
-    packages: Schema.Record(Schema.String, Schema.String)
+    base: Base,
+    languages: Schema.Array(Language),
+    /** Debian packages in the root and of the kernel, by name, with their versions. */
+    packages: Schema.Record(Schema.String, Schema.String),
+    /** The worker's own programs that are in the root, by path, with their SHA-256. */
+    programs: Schema.Record(Schema.String, Sha256)
   }),
   /** ext4, labelled `rootfs`. */
   root: ImageFile,

@@ -30,6 +30,8 @@ export const TAP_PREFIX = 30
 export const TAP = "tap0"
 /** Of every machine's card. Locally administered. */
 export const MAC = "06:00:a9:fe:4d:02"
+/** Of the namespace's end of the tap: a restored guest remembers its template's, and would answer that for half a minute. */
+export const HOST_MAC = "06:00:a9:fe:4d:01"
 /** Where the guest waits for its host, on TCP and on vsock. */
 export const WIRE_PORT = 7070
 
@@ -72,6 +74,8 @@ export interface Snapshot {
 export interface Machine {
   /** Ends when the VMM has, with its last words and the end of the guest's console as far as they are known. Never fails. */
   readonly ended: Effect.Effect<string>
+  /** The end of the guest's console so far, for people: why it does not come up. Never fails, soon ends. Absent: there is none. */
+  readonly console?: Effect.Effect<string>
   /**
    * Pauses it, writes `directory` (which is there, empty) but for `scratch.img`, and ends the VMM. Only for machines that
    * were booted with `forTemplate`.

@@ -3,7 +3,7 @@
  * of it. The guest is its own root and sends what it likes; the rules are this side of the tap, where it cannot come.
  */
 import { type IpNetwork, parseNetwork } from "../../schemas/IpNetwork.ts"
-import { GUEST_ADDRESS, HOST_ADDRESS, MAC, TAP, TAP_PREFIX, WIRE_PORT } from "../microvm/Vmm.ts"
+import { GUEST_ADDRESS, HOST_ADDRESS, HOST_MAC, MAC, TAP, TAP_PREFIX, WIRE_PORT } from "../microvm/Vmm.ts"
 import { base, chain, leaving, type PolicyOptions, refusal } from "./Policy.ts"
 
 /** Where an agent of the old worker's listens. */
@@ -24,7 +24,7 @@ export const tapBatch = ({ gid, uid }: TapOwner, way?: { readonly device: string
     "link set lo up",
     `tuntap add dev ${TAP} mode tap user ${uid} group ${gid} vnet_hdr`,
     `addr add ${HOST_ADDRESS}/${TAP_PREFIX} dev ${TAP}`,
-    `link set ${TAP} up`,
+    `link set ${TAP} address ${HOST_MAC} up`,
     `neigh replace ${GUEST_ADDRESS} lladdr ${MAC} dev ${TAP} nud permanent`,
     ...(way === undefined ? [] : [`route replace default via ${way.gateway} dev ${way.device} onlink`]),
     ""

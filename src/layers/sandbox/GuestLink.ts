@@ -56,6 +56,13 @@ export interface GuestLink {
     mark: string
   ) => Effect.Effect<Waiting, SandboxLost | SandboxRefused>
   readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
+  /**
+   * Of a guest with a machine of its own: limits of all processes of the phases to come together; 0 is no limit, `cpus` in
+   * cores. While a phase waits it is limited so itself.
+   */
+  readonly limit: (limits: GroupLimits) => Effect.Effect<void, SandboxLost | SandboxRefused>
+  /** What the phases since the last `limit` used. */
+  readonly measure: Effect.Effect<Protocol.MeasuredFrame, SandboxLost | SandboxRefused>
   readonly get: (path: string, maximum: number) => Effect.Effect<Uint8Array, SandboxLost | SandboxRefused>
   /** Ends with the reason when the other side is gone. */
   readonly lost: Effect.Effect<SandboxLost>
@@ -65,7 +72,24 @@ export interface GuestLink {
   readonly lose: (reason: string) => void
 }
 
-type Answer = Protocol.GuestFrame & { readonly _tag: "Ok" | "Data" }
+export interface GroupLimits {
+  readonly memoryBytes: number
+  readonly pids: number
+  readonly cpus: number
+}
+
+/** Of a guest that is behind the first process of a machine. */
+export interface LinkOptions {
+  /** Sent first, once: an encoded PERSONALISE. The guest is not ready before it is answered. */
+  readonly hello?: Uint8Array
+  /** Why the answer will not do, or nothing. */
+  readonly confirm?: (answer: Protocol.PersonalisedFrame) => string | undefined
+}
+
+/** As the kernel counts: microseconds in each tenth of a second. */
+const CPU_MICROS = 100_000
+
+type Answer = Protocol.GuestFrame & { readonly _tag: "Ok" | "Data" | "Measured" }
 type Failure = SandboxLost | SandboxRefused
 
 interface Asking {
@@ -84,7 +108,7 @@ interface Running {
 
 const remedy = "The job is answered as failed; see the worker's log, and `stoker doctor` if it happens again."
 
-export const make = (driver: string, input: Writable, output: Readable): GuestLink => {
+export const make = (driver: string, input: Writable, output: Readable, options: LinkOptions = {}): GuestLink => {
   const decoder = Protocol.makeDecoder()
   const ready = Deferred.makeUnsafe<void, SandboxLost>()
   const gone = Deferred.makeUnsafe<SandboxLost>()
@@ -95,6 +119,8 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
   /** The request that ended a phase which nobody follows any more: its answer is for nobody. */
   let unawaited: number | undefined
   let buffered = 0
+  /** The machine has still to say that it is the one it was asked to be. */
+  let isUnconfirmed = options.hello !== undefined
   /** We have said farewell: the other side's end is what we asked for, not a loss. */
   let closing = false
 
@@ -113,8 +139,20 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
     input.destroy()
   }
 
+  const confirm = (frame: Protocol.GuestFrame) => {
+    if (frame._tag === "Fail") return lose(`it could not be personalised: ${frame.text} (errno ${frame.errno})`)
+    if (frame._tag !== "Personalised") return lose(`it said ${frame._tag} before it was personalised`)
+    const refusal = options.confirm?.(frame)
+    if (refusal !== undefined) return lose(`it was personalised, but ${refusal}`)
+    isUnconfirmed = false
+  }
+
   const take = (frame: Protocol.GuestFrame) => {
+    // The machine is lost already: what still comes from it is nobody's.
+    if (isUnconfirmed) return lost === undefined ? confirm(frame) : undefined
     switch (frame._tag) {
+      case "Personalised":
+        return lose("its guest says that it was personalised, which nobody asked for")
       case "Ready":
         if (frame.version !== Protocol.version) {
           return lose(`its guest speaks version ${frame.version} of the protocol, this worker ${Protocol.version}`)
@@ -147,6 +185,7 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
       }
       case "Ok":
       case "Data":
+      case "Measured":
       case "Fail": {
         const waiter = waiting.get(frame.seq)
         if (frame._tag === "Fail") {
@@ -181,6 +220,8 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
   // `lose` is called at the other side's end, which knows what it said last; an error of the stream says less.
   output.on("error", () => {})
   input.on("error", () => {})
+
+  if (options.hello !== undefined) input.write(options.hello)
 
   const write = (parts: ReadonlyArray<Uint8Array>) =>
     Effect.callback<void, SandboxLost>((resume) => {
@@ -299,6 +340,21 @@ export const make = (driver: string, input: Writable, output: Readable): GuestLi
       return waiting
     }),
     signal,
+    limit: Effect.fnUntraced(function*({ cpus, memoryBytes, pids }) {
+      const seq = ++lastSeq
+      const limits = { memoryBytes, pids, cpuMicros: Math.round(cpus * CPU_MICROS) }
+      yield* ask("limit", seq, [yield* encoded("limit", Protocol.encodeLimit(seq, limits))], 1)
+    }),
+    measure: Effect.suspend(() => {
+      const seq = ++lastSeq
+      return ask("measure", seq, [Protocol.encodeMeasure(seq)], 1)
+    }).pipe(
+      Effect.flatMap((answer) => {
+        if (answer._tag === "Measured") return Effect.succeed(answer)
+        lose("its guest answered a measure without one")
+        return Effect.fail(new SandboxLost({ driver, reason: "a measure without one", remedy }))
+      })
+    ),
     get: Effect.fnUntraced(function*(path, maximum) {
       let content: Buffer | undefined
       let offset = 0

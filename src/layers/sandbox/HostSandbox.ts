@@ -3,7 +3,7 @@
  * instruction, a guest on a child's stdio, measures from the host, and a teardown that is proven. A driver adds only
  * what is to be launched, and what else it has to remove.
  */
-import { Effect, Stream } from "effect"
+import { Effect, Option, type Scope, Stream } from "effect"
 import { existsSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import type { RunRequest } from "../../guest/Protocol.ts"
@@ -14,7 +14,6 @@ import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
 import { type Cgroup, type CgroupError, type CgroupLimits, Cgroups } from "../cgroup/Cgroup.ts"
 import { Host } from "../host/Host.ts"
 import { Launcher, saidOf } from "../host/Launcher.ts"
-import * as OomLog from "../host/OomLog.ts"
 import { Ledger, type LedgerRow } from "../ledger/Ledger.ts"
 import { monotonicNanos } from "../Now.ts"
 import { within } from "../Release.ts"
@@ -22,8 +21,11 @@ import * as GuestLink from "./GuestLink.ts"
 import * as HostFunctions from "./HostFunctions.ts"
 import * as HostLimits from "./HostLimits.ts"
 import * as HostUsage from "./HostUsage.ts"
+import * as MachineMeter from "./MachineMeter.ts"
+import * as Meter from "./Meter.ts"
 import { removeTree } from "./RemoveTree.ts"
 import {
+  type ImageRun,
   type PhaseEvent,
   type PhaseExit,
   ProvisionFailed,
@@ -36,7 +38,7 @@ import * as WarmHost from "./WarmHost.ts"
 const ENOMEM = 12
 
 /** A guest says that it is ready within this, or the sandbox is given up. A cold one takes about 15 ms. */
-const READY_LIMIT = "20 seconds"
+const READY_MS = 20_000
 
 /** How long a guest may take to end by itself before the cgroup is killed. */
 const FAREWELL = "1 second"
@@ -46,6 +48,20 @@ const RUNTIME_BYTES = 64 * 1024 * 1024
 
 /** Stack of a job's process: the usual default, and what judges expect for deep recursion. */
 const STACK_BYTES = 64 * 1024 * 1024
+
+/**
+ * Where the sandbox is a machine: its cgroup holds the VMM and the wire to the guest, with limits of their own that stay, and a
+ * kernel inside holds and counts what the phases use.
+ */
+export interface MachineRecipe {
+  readonly limits: CgroupLimits
+  /** The guest's first words to hear, made when it listens because the time is in them, and what is to be said of its answer. */
+  readonly greeting: Effect.Effect<GuestLink.LinkOptions, ProvisionFailed>
+  /** From the launch of the wire to the guest's own word that it is ready, in milliseconds. */
+  readonly readyMs: number
+  /** Ends when the VMM has, with its last words: the link itself hears nothing of that. */
+  readonly ended: Effect.Effect<string>
+}
 
 /** What a driver adds. */
 export interface Recipe {
@@ -65,12 +81,21 @@ export interface Recipe {
   readonly sealed: boolean
   /** Files and directories of one sandbox, removed after its processes are proven dead. */
   readonly paths: (instance: InstanceId, id: SandboxId) => ReadonlyArray<string>
+  /** What its root runs by itself, where that is an image. */
+  readonly imageRun?: ImageRun
   /** Where its sandboxes see the function host. Absent: they have none. */
   readonly functions?: HostFunctions.SeenHost
   /** Replaces the base environment's paths where the workspace is not /work. */
   readonly env?: (id: SandboxId) => Readonly<Record<string, string>>
-  /** Makes what must be there before the launch, below `paths`. */
-  readonly prepare?: (id: SandboxId) => Effect.Effect<void, ProvisionFailed>
+  /**
+   * Makes what must be there before the launch, below `paths`; what it starts is in the group of these files, and ends with
+   * the scope.
+   */
+  readonly prepare?: (
+    id: SandboxId,
+    procsFiles: ReadonlyArray<string>
+  ) => Effect.Effect<void, ProvisionFailed, Scope.Scope>
+  readonly machine?: MachineRecipe
   /** What `prepare` made outside of `paths`, if any: removed when the processes are dead, before the cgroup. */
   readonly network?: {
     readonly isHeld: (instance: InstanceId, id: SandboxId) => boolean
@@ -82,16 +107,16 @@ export interface Recipe {
 
 /** How a sandbox stands between its phases. */
 interface Standing {
-  readonly frame: HostLimits.Frame
-  /** Those its cgroup has now. */
-  limits: CgroupLimits
-  /** Counters as they were when it became ready: the first phase need not wait for them to be read. */
-  baseline: HostUsage.Baseline | undefined
+  readonly meter: Meter.Meter
   /** We have killed it from outside: its guest can say nothing any more, the counters can. */
   killed: boolean
   /** Waits for a call. */
   host: WarmHost.WarmHost | undefined
 }
+
+/** Of a VMM that has just been killed. */
+const lastWords = ({ ended }: MachineRecipe) =>
+  Effect.map(Effect.timeoutOption(ended, FAREWELL), Option.getOrElse(() => ""))
 
 /** How a phase's program begins. */
 type Begin = (request: RunRequest) => Stream.Stream<GuestLink.LinkEvent, SandboxLost | SandboxRefused>
@@ -132,17 +157,27 @@ export const make = Effect.gen(function*() {
       sealed: recipe.sealed,
       stderrPath: saidOf(host.paths.instance(host.instance), id)
     })
-    const link = GuestLink.make(recipe.driver, stream, stream)
+    const { machine } = recipe
+    const link = machine === undefined
+      ? GuestLink.make(recipe.driver, stream, stream)
+      : GuestLink.make(recipe.driver, stream, stream, yield* machine.greeting)
     let asked = false
     const close = Effect.sync(() => {
       asked = true
     }).pipe(
       Effect.andThen(link.close),
-      Effect.andThen(Effect.timeoutOption(ended, FAREWELL)),
+      // A machine has nothing to tidy up: its disk goes with it.
+      Effect.andThen(machine === undefined ? Effect.timeoutOption(ended, FAREWELL) : Effect.ignore(cgroup.kill)),
       // Its last words are of no use any more, and would lie about as a file.
       Effect.andThen(Effect.sync(() => stream.destroy()))
     )
     yield* Effect.addFinalizer(() => within(`guest ${id}`, "3 seconds")(close))
+    if (machine !== undefined) {
+      yield* machine.ended.pipe(
+        Effect.map((words) => link.lose(words === "" ? "its VMM ended" : `its VMM ended: ${words}`)),
+        Effect.forkScoped
+      )
+    }
     // Not of the scope: whoever still waits for an answer when it closes is to hear of the end, too.
     yield* ended.pipe(
       Effect.andThen(Effect.suspend(() => asked ? Effect.succeed("") : said)),
@@ -181,23 +216,9 @@ export const make = Effect.gen(function*() {
     }
   })
 
-  /** The phase's limits in force, and the counters before it. As little as can be while a program waits to begin. */
-  const enter = Effect.fnUntraced(function*(cgroup: Cgroup, standing: Standing, phase: Phase) {
-    const limits = HostLimits.cgroupLimits(phase.limits, standing.frame)
-    const changed = HostLimits.changes(standing.limits, limits)
-    if (changed !== undefined) yield* cgroup.limit(changed)
-    standing.limits = limits
-    const { baseline } = standing
-    standing.baseline = undefined
-    if (baseline === undefined) return yield* HostUsage.baselineOf(cgroup)
-    // The guest has answered questions since.
-    return { ...baseline, usage: { ...baseline.usage, cpuMicros: yield* cgroup.cpu } }
-  })
-
   const runPhase = (
     recipe: Recipe,
     id: SandboxId,
-    cgroup: Cgroup,
     standing: Standing,
     phase: Phase,
     begin: Begin
@@ -205,26 +226,28 @@ export const make = Effect.gen(function*() {
     Stream.unwrap(Effect.gen(function*() {
       const lost = (error: CgroupError) =>
         new SandboxLost({ driver: recipe.driver, reason: error.message, remedy: error.remedy, cause: error })
-      const before = yield* Effect.mapError(
-        enter(cgroup, standing, phase),
+      const { meter } = standing
+      const before = yield* Effect.catchTag(
+        meter.enter(phase),
+        "CgroupError",
         // What the phase before left in the workspace is more than this one may have: the program's doing.
         (error) =>
-          error.code === "EBUSY"
-            ? new SandboxRefused({ operation: "run", errno: ENOMEM, reason: error.message })
-            : lost(error)
+          Effect.fail(
+            error.code === "EBUSY"
+              ? new SandboxRefused({ operation: "run", errno: ENOMEM, reason: error.message })
+              : lost(error)
+          )
       )
       const wasKilled = standing.killed
       const parts: HostUsage.MemoryParts = { anonBytes: 0, fileBytes: 0 }
-      yield* Effect.forkScoped(HostUsage.sample(cgroup, parts))
+      yield* Effect.forkScoped(meter.sample(parts))
       // From the request on, not from the guest's word that it has begun: an upper bound nobody inside can shorten.
       const began = yield* monotonicNanos
       const { limits } = phase
       const request = requestOf(recipe, id, phase.argv, phase.env, limits)
       const ended = Effect.fnUntraced(function*(exit: PhaseExit, maxRssBytes: number) {
         const wallMicros = Number(((yield* monotonicNanos) - began) / 1000n)
-        const after = yield* Effect.mapError(cgroup.usage, lost)
-        const left = yield* Effect.mapError(cgroup.memory, lost)
-        const oomVictim = (after.oomKills ?? 0) > (before.usage.oomKills ?? 0) ? OomLog.victim(id) : undefined
+        const { left, oomVictim, usage: after } = yield* Effect.mapError(meter.count(before), lost)
         const { ownPids } = recipe
         const usage = HostUsage.phaseUsage({
           phase,
@@ -270,11 +293,13 @@ export const make = Effect.gen(function*() {
   /** For what runs on the host for a moment and is no sandbox: with a row and a cgroup like one, so that it never stays. */
   const aside = <A, E>(
     recipe: Recipe,
-    use: (id: SandboxId, procsFiles: ReadonlyArray<string>) => Effect.Effect<A, E>
+    use: (id: SandboxId, procsFiles: ReadonlyArray<string>) => Effect.Effect<A, E, Scope.Scope>
   ): Effect.Effect<A, E | ProvisionFailed> =>
     Effect.scoped(Effect.gen(function*() {
       const { id } = yield* hold(recipe)
       const cgroup = yield* Effect.mapError(cgroups.make(id), failed(recipe, "cgroup"))
+      const { machine } = recipe
+      if (machine !== undefined) yield* Effect.mapError(cgroup.limit(machine.limits), failed(recipe, "cgroup"))
       return yield* use(id, cgroup.procsFiles)
     }))
 
@@ -302,7 +327,8 @@ export const make = Effect.gen(function*() {
     const { ceiling, defaults } = sandboxClass
     const { ownMemoryBytes = 0, ownPids } = recipe
     const frame: HostLimits.Frame = { ownPids, ownMemoryBytes, sandboxClass }
-    const limitsOf = (limits: Limits) => HostLimits.cgroupLimits(limits, frame)
+    const { machine } = recipe
+    const limitsOf = (limits: Limits) => machine?.limits ?? HostLimits.cgroupLimits(limits, frame)
     const isRoomy = defaults.memoryBytes >= RUNTIME_BYTES
     // The row first, so it is struck last, and only when all it names is proven gone.
     const row = yield* hold(recipe)
@@ -310,22 +336,23 @@ export const make = Effect.gen(function*() {
       Effect.tap((made) => made.limit(limitsOf(isRoomy ? defaults : ceiling))),
       Effect.mapError(failed(recipe, "cgroup"))
     )
-    if (recipe.prepare !== undefined) yield* recipe.prepare(row.id)
+    if (recipe.prepare !== undefined) yield* recipe.prepare(row.id, cgroup.procsFiles)
     const { ended, link, said } = yield* Effect.uninterruptible(launch(recipe, row.id, cgroup)).pipe(
       Effect.mapError(failed(recipe, "start"))
     )
+    const readyMs = machine?.readyMs ?? READY_MS
     yield* link.ready.pipe(
       Effect.timeoutOrElse({
-        duration: READY_LIMIT,
+        duration: readyMs,
         orElse: () =>
           // What it has said is told at its end.
           Effect.ignore(cgroup.kill).pipe(
             Effect.andThen(Effect.timeoutOption(ended, FAREWELL)),
-            Effect.andThen(said),
+            Effect.andThen(machine === undefined ? said : lastWords(machine)),
             Effect.flatMap((words) =>
               new SandboxLost({
                 driver: recipe.driver,
-                reason: `its guest was not ready within ${READY_LIMIT}. ${words}`,
+                reason: `its guest was not ready within ${readyMs} ms. ${words}`,
                 remedy: "Is the host overloaded? Run `stoker doctor`."
               })
             )
@@ -339,18 +366,22 @@ export const make = Effect.gen(function*() {
     const changed = isRoomy ? undefined : HostLimits.changes(limitsOf(ceiling), limits)
     if (changed !== undefined) yield* Effect.mapError(cgroup.limit(changed), failed(recipe, "cgroup"))
     const warm = sandboxClass.functions === true ? yield* startHost(recipe, row.id, link, defaults) : undefined
-    const baseline = yield* Effect.mapError(HostUsage.baselineOf(cgroup), failed(recipe, "cgroup"))
-    const standing: Standing = { frame, limits, baseline, killed: false, host: warm }
+    const meter = yield* Effect.mapError(
+      machine === undefined
+        ? Meter.ofCgroup(cgroup, row.id, frame, limits)
+        : MachineMeter.make(recipe.driver, cgroup, link, defaults),
+      failed(recipe, "cgroup")
+    )
+    const standing: Standing = { meter, killed: false, host: warm }
     /** Nobody waits any more: the next phase begins with its own program, and what it uses is counted from there. */
     const dismiss = Effect.suspend(() => {
       const { host: dismissed } = standing
       standing.host = undefined
       if (dismissed === undefined) return Effect.void
-      standing.baseline = undefined
+      meter.forget()
       return dismissed.end
     })
-    const run = (phase: Phase) =>
-      runPhase(recipe, row.id, cgroup, standing, phase, (request) => link.run(request, phase.stdin))
+    const run = (phase: Phase) => runPhase(recipe, row.id, standing, phase, (request) => link.run(request, phase.stdin))
     const { functions: seen } = recipe
     /** In a host that is started for it. */
     const callCold = (phase: Phase, invocation: Uint8Array, host: HostFunctions.SeenHost) =>
@@ -366,13 +397,14 @@ export const make = Effect.gen(function*() {
         if (waiting === undefined || waiting.hasEnded() || !WarmHost.fits(phase.limits, defaults)) {
           return callCold(phase, invocation, seenHost)
         }
-        return runPhase(recipe, row.id, cgroup, standing, phase, () =>
+        return runPhase(recipe, row.id, standing, phase, () =>
           waiting.feed(invocation, WarmHost.lowered(phase.limits, defaults)))
       })
     const sandbox: Sandbox = {
       id: row.id,
       driver: recipe.driver,
       place: cgroup.path,
+      ...(recipe.imageRun === undefined ? {} : { imageRun: recipe.imageRun }),
       put: (files) => Effect.forEach(files, link.put, { discard: true }),
       run: (phase) => Stream.unwrap(Effect.as(dismiss, Stream.suspend(() => run(phase)))),
       ...(seen === undefined
@@ -388,7 +420,7 @@ export const make = Effect.gen(function*() {
         Effect.map((cpuMicros) => ({ cpuMicros })),
         Effect.orElseSucceed(() => ({}))
       ),
-      observe: Effect.orElseSucceed(HostUsage.observe(cgroup, recipe.ownPids), () => ({})),
+      observe: Effect.orElseSucceed(meter.observe, () => ({})),
       get: link.get
     }
     return sandbox

@@ -15,9 +15,9 @@ import { rootsOf, SHOWN_AT, Watchdog } from "../host/Watchdog.ts"
 import type { Attachment } from "../network/Network.ts"
 import { once } from "../Once.ts"
 import * as HostSandbox from "./HostSandbox.ts"
+import * as IdRanges from "./IdRanges.ts"
 import { bundleConfig, type BundleOptions, FUNCTIONS_PATH } from "./oci/Bundle.ts"
 import * as Crun from "./oci/Crun.ts"
-import * as IdRanges from "./oci/IdRanges.ts"
 import * as Images from "./oci/Images.ts"
 import { toolChecks, toolEnv } from "./oci/ImageTools.ts"
 import * as Networked from "./oci/Networked.ts"
@@ -60,7 +60,7 @@ export const make = Effect.gen(function*() {
   const { host } = hosted
   const own = (...parts: ReadonlyArray<string>) => hosted.instancePath(host.instance, ...parts)
   const stateRoot = own("crun")
-  const idRanges = IdRanges.make(host.instance)
+  const idRanges = IdRanges.make(host.instance, IdRanges.containers)
   const bundles = new Map<string, string>()
   const runtimes = { crun: Runtimes.crun(crun, stateRoot), runsc: yield* Runtimes.runsc(runsc, own("runsc")) }
   const enter = Option.match(watchdog.mountNamespace, { onNone: () => [], onSome: (path) => ["-n", path] })
@@ -211,7 +211,11 @@ export const make = Effect.gen(function*() {
         ))
     )
 
-  const recipe = (bundle: string, runtime: Runtimes.Runtime, root: Pick<Roots.Root, "env">): HostSandbox.Recipe => ({
+  const recipe = (
+    bundle: string,
+    runtime: Runtimes.Runtime,
+    root: Pick<Roots.Root, "env" | "imageRun">
+  ): HostSandbox.Recipe => ({
     driver: "oci",
     ownPids: runtime.ownPids,
     ownMemoryBytes: runtime.ownMemoryBytes,
@@ -221,6 +225,7 @@ export const make = Effect.gen(function*() {
     paths: (instance, id) => [...leftovers(instance, id), ...networked.paths(instance, id)],
     network: networked.network,
     env: () => root.env,
+    ...(root.imageRun === undefined ? {} : { imageRun: root.imageRun }),
     ...(hosted.functions === undefined ? {} : { functions: hosted.functions.in(FUNCTIONS_PATH) }),
     verify: verify(runtime.name)
   })

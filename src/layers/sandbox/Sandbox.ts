@@ -1,9 +1,9 @@
 /** The contract every driver fulfils: one isolated place for one program, then it is destroyed. */
-import { Context, type Effect, Schema, type Scope, type Stream } from "effect"
+import { Context, Effect, Schema, type Scope, type Stream } from "effect"
 import type { SandboxId } from "../../schemas/Ids.ts"
 import type { LimitNeed, LimitNotHeld, Limits } from "../../schemas/Limits.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
-import type { Phase, ProgramFile, WorkPath } from "../../schemas/Program.ts"
+import type { Phase, PhaseName, ProgramFile, Source, WorkPath } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
 import type { Observation, PhaseUsage } from "../../schemas/Usage.ts"
 import type { LedgerRow } from "../ledger/Ledger.ts"
@@ -35,7 +35,7 @@ export class SandboxLost extends Schema.TaggedError<SandboxLost>()("SandboxLost"
 
 /** The sandbox refused one request and is still well: a path outside the workspace, a full disk, no such program. */
 export class SandboxRefused extends Schema.TaggedError<SandboxRefused>()("SandboxRefused", {
-  operation: Schema.Literals(["put", "run", "get", "signal"]),
+  operation: Schema.Literals(["put", "run", "get", "signal", "limit", "measure"]),
   /** Linux errno, e.g. 2 for ENOENT, 28 for ENOSPC. */
   errno: Schema.Int,
   reason: Schema.String
@@ -52,7 +52,8 @@ export type PhaseExit =
 
 /** What happens while a phase runs, in order. */
 export type PhaseEvent =
-  | { readonly _tag: "Started" }
+  /** `phase`: of a `source`, which part of it the following is of. */
+  | { readonly _tag: "Started"; readonly phase?: PhaseName }
   | { readonly _tag: "Output"; readonly stream: StreamName; readonly bytes: Uint8Array }
   | { readonly _tag: "Ended"; readonly exit: PhaseExit; readonly usage: PhaseUsage }
 
@@ -61,12 +62,20 @@ export interface Measurement {
   readonly cpuMicros?: number
 }
 
+/** What an image runs unless somebody says otherwise. */
+export interface ImageRun {
+  readonly entrypoint: ReadonlyArray<string>
+  readonly arguments: ReadonlyArray<string>
+}
+
 /** One place for one program. Its scope is its life: closing it removes all that was made for it. */
 export interface Sandbox {
   readonly id: SandboxId
   readonly driver: DriverName
   /** Where people find its counters on the host, e.g. the cgroup's path. */
   readonly place: string
+  /** Where its root is an image: what that runs by itself. Absent: not known. */
+  readonly imageRun?: ImageRun
   /** Writes files into the workspace, as the job's user. */
   readonly put: (files: ReadonlyArray<ProgramFile>) => Effect.Effect<void, SandboxLost | SandboxRefused>
   /**
@@ -80,6 +89,12 @@ export interface Sandbox {
    * count from now. Absent: there is no function host.
    */
   readonly call?: (phase: Phase, invocation: Uint8Array) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
+  /**
+   * A sandbox that takes a whole job as one source file (`Program.source`) and nothing else: `put`, `run` and `get` are of no
+   * use in it. It is compiled and run under `phase`'s limits. First comes a `Started` that says how far that came, `compile`
+   * or `run`: what follows is of that, and so is the usage in `Ended`, whose exit is the job's. Absent: `run` does all.
+   */
+  readonly source?: (phase: Phase, source: Source) => Stream.Stream<PhaseEvent, SandboxLost | SandboxRefused>
   /** A signal for the phase's main process with the group that it leads (`main`), or for all of its processes. */
   readonly signal: (signal: number, scope: "main" | "all") => Effect.Effect<void, SandboxLost | SandboxRefused>
   /**
@@ -146,6 +161,18 @@ export interface Driver {
   /** What it lacks for one class beyond that. Absent: nothing depends on the class. */
   readonly checkClass?: (sandboxClass: SandboxClass) => Effect.Effect<ReadonlyArray<Check>>
 }
+
+/** Removes what rows of one driver name. */
+export type Reap = Driver["reap"]
+
+/**
+ * For rows of drivers that none of this worker's classes names: a dead worker of this host had other classes. Nothing for a driver
+ * that this version does not know.
+ */
+export const Reapers = Context.Reference<(name: DriverName) => Effect.Effect<Reap | undefined>>(
+  "stoker/layers/sandbox/Reapers",
+  { defaultValue: () => () => Effect.undefined }
+)
 
 /** All drivers this worker was built with. The classes choose among them by name. */
 export class Drivers extends Context.Service<Drivers, ReadonlyArray<Driver>>()("stoker/layers/sandbox/Drivers") {}

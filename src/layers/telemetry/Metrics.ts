@@ -107,6 +107,20 @@ export const metrics = {
     labels: ["class"],
     help: "For how long no sandbox could be made; 0 while the pool works"
   }),
+  machines: gauge("stoker_machines", {
+    unit: "machines",
+    labels: ["driver", "state"],
+    help: "MicroVMs by state: reserving, network, booting, ready (not used yet), leased, stopping"
+  }),
+  machineState: seconds("stoker_machine_state_seconds", {
+    labels: ["driver", "state"],
+    help: "How long microVMs were in a state when they left it: booting is boot or restore until the guest is confirmed"
+  }),
+  machineStarts: counter("stoker_machine_starts_total", {
+    unit: "machines",
+    labels: ["driver", "kind"],
+    help: "MicroVMs whose guest was heard and confirmed, by how they came to be: booted, restored"
+  }),
   budgetMemory: gauge("stoker_budget_memory_bytes", {
     unit: "bytes",
     labels: ["kind"],

@@ -71,6 +71,16 @@ const goSignals: Readonly<Record<number, string>> = {
   31: "bad system call"
 }
 
+const goSignalNumbers: ReadonlyMap<string, number> = new Map(
+  Object.entries(goSignals).map(([number, name]) => [name, Number(number)])
+)
+
+/** The signal that Go calls so (`killed`, `signal 34`), by its number. */
+export const goSignalNumber = (name: string): number | undefined => {
+  const other = Number(/^signal ([1-9][0-9]?)$/.exec(name)?.[1])
+  return goSignalNumbers.get(name) ?? (other <= 64 ? other : undefined)
+}
+
 const failedTo = (phase: PhaseName) => (phase === "compile" ? "Failed to compile" : "Failed to run")
 
 /** `message` and `error` of an ended job. */

@@ -1,5 +1,5 @@
 /** An OCI bundle (runtime-spec 1.0.2) whose pid 1 is the guest and whose root is read-only: the host's /usr or a tree. */
-import { RANGE } from "./IdRanges.ts"
+import { RANGE } from "../IdRanges.ts"
 import type { seccompProfile } from "./SeccompProfile.ts"
 
 export interface BundleOptions {

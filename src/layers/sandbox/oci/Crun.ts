@@ -1,8 +1,8 @@
 /** crun, the OCI runtime: where it is, whether it is new enough, and its state directory's arguments. */
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
-import { basename, isAbsolute, join, resolve } from "node:path"
-import { isExecutable } from "../../host/Executable.ts"
+import { basename } from "node:path"
+import { findProgram } from "../../host/Executable.ts"
 import { ProvisionFailed } from "../Sandbox.ts"
 import * as Advisories from "./Advisories.ts"
 
@@ -23,14 +23,7 @@ const failed = (reason: string, cause?: unknown) =>
     ...(cause === undefined ? {} : { cause })
   })
 
-/**
- * The file that the name means to this worker, so that it is the same one everywhere: the launcher has no PATH. The name
- * itself if there is none; whoever runs it says so.
- */
-export const find = (name: string, path: string): string =>
-  name.includes("/")
-    ? resolve(name)
-    : path.split(":").map((folder) => join(folder, name)).find((file) => isAbsolute(file) && isExecutable(file)) ?? name
+export const find = findProgram
 
 /**
  * Runs crun to its end; what it said on stdout, or a failure with what it said on stderr. `leaves`: a success leaves a

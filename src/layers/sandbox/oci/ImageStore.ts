@@ -16,6 +16,9 @@ import type { Host } from "../../host/Host.ts"
 import { within } from "../../Release.ts"
 import { refused } from "./ImageTools.ts"
 
+/** As an image's configuration has them; empty where it has none. */
+const ImageRun = Schema.Struct({ entrypoint: Schema.Array(Schema.String), arguments: Schema.Array(Schema.String) })
+
 /** What is known of an image that was unpacked. */
 export const ImageRecord = Schema.Struct({
   /** `sha256:…`: of the manifest or index its name led to. */
@@ -25,7 +28,9 @@ export const ImageRecord = Schema.Struct({
   bytes: Schema.Int,
   inodes: Schema.Int,
   /** Defaults of its programs' environment. */
-  env: Schema.Record(Schema.String, Schema.String)
+  env: Schema.Record(Schema.String, Schema.String),
+  /** What it runs unless somebody says otherwise. Absent: it was unpacked before that was kept. */
+  run: Schema.optionalKey(ImageRun)
 })
 export type ImageRecord = typeof ImageRecord.Type
 

@@ -329,7 +329,8 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
         catch: (cause) => bad(cause instanceof ImageRefused ? cause.message : String(cause))
       })
     }
-    return { digest: descriptor.digest, env, bytes: tally.bytes, inodes: tally.inodes }
+    const run = Manifest.runOf(configuration)
+    return { digest: descriptor.digest, env, run, bytes: tally.bytes, inodes: tally.inodes }
   })
 
   /** Ends a pull that takes more than it may, while it does: first the whole file system is looked at, which is cheap. */
@@ -385,7 +386,8 @@ export const make = Effect.fnUntraced(function*(options: ImagesOptions) {
       name,
       bytes: facts.bytes,
       inodes: facts.inodes,
-      env: facts.env
+      env: facts.env,
+      run: facts.run
     })
     const seconds = ((yield* Clock.currentTimeMillis) - began) / 1000
     yield* Effect.logInfo(`image ${name}: ready after ${seconds.toFixed(1)} s, ${stored.digest}`)

@@ -1,5 +1,6 @@
 /** Manifests and configurations of images, OCI's and Docker's (image-spec 1.1, manifest v2 schema 2), as far as they matter here. */
 import { Result, Schema } from "effect"
+import { ExecString } from "../../../schemas/ExecString.ts"
 import type { Compression } from "./LayerScan.ts"
 
 const Digest = Schema.String.check(Schema.isPattern(/^sha256:[0-9a-f]{64}$/, { expected: "a sha256 digest" }))
@@ -28,7 +29,9 @@ const Configuration = Schema.Struct({
   os: Schema.String,
   architecture: Schema.String,
   config: Schema.optionalKey(Schema.NullOr(Schema.Struct({
-    Env: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String)))
+    Env: Schema.optionalKey(Schema.NullOr(Schema.Array(Schema.String))),
+    Entrypoint: Schema.optionalKey(Schema.NullOr(Schema.Array(ExecString))),
+    Cmd: Schema.optionalKey(Schema.NullOr(Schema.Array(ExecString)))
   }))),
   rootfs: Schema.Struct({ diff_ids: Schema.Array(Digest) })
 })
@@ -75,6 +78,12 @@ export const compressions = (image: Image): Result.Result<ReadonlyArray<Compress
   }
   return found.length === 0 ? Result.fail("it has no layers: there is nothing in it") : Result.succeed(found)
 }
+
+/** What it runs, in its own words. */
+export const runOf = ({ config }: Configuration) => ({
+  entrypoint: config?.Entrypoint ?? [],
+  arguments: config?.Cmd ?? []
+})
 
 /** Not the image's to say: where the job's own files are. */
 const ours = new Set(["HOME", "TMPDIR", "PWD", "HOSTNAME"])

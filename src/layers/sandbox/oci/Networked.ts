@@ -1,15 +1,13 @@
 /** Sandboxes with a network: what they add to a recipe. */
-import { Deferred, Effect } from "effect"
+import { Effect } from "effect"
 import { readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../../schemas/Ids.ts"
 import type { SandboxClass } from "../../../schemas/SandboxClass.ts"
-import { type Cgroup, Cgroups } from "../../cgroup/Cgroup.ts"
-import { Native } from "../../host/Native.ts"
+import type { Cgroup } from "../../cgroup/Cgroup.ts"
 import { rootsOf, SHOWN_AT } from "../../host/Watchdog.ts"
 import type { Attachment } from "../../network/Network.ts"
-import * as NetworkHost from "../../network/NetworkHost.ts"
-import { once } from "../../Once.ts"
+import * as HostNetwork from "../HostNetwork.ts"
 import type { HostSandbox, Recipe } from "../HostSandbox.ts"
 import { ProvisionFailed } from "../Sandbox.ts"
 import type { BundleOptions } from "./Bundle.ts"
@@ -27,33 +25,10 @@ const namespacesOf = (pids: ReadonlyArray<number>): ReadonlyArray<number> =>
 
 /** `plain` is a recipe without a network: whatever runs for networks gets its row and cgroup by it. */
 export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () => Recipe) {
-  const { launch } = yield* Native
-  const cgroups = yield* Cgroups
-  const scope = yield* Effect.scope
   const { host } = hosted
   const instanceDirectory = (instance: InstanceId) => hosted.instancePath(instance)
 
-  /** One row and one cgroup from the first sandbox with a network to the worker's end. */
-  const shelter = yield* once(Effect.gen(function*() {
-    const opened = yield* Deferred.make<NetworkHost.Shelter, ProvisionFailed>()
-    yield* hosted.aside(
-      plain(),
-      (id, procsFiles) => Effect.andThen(Deferred.succeed(opened, { id, procsFiles }), Effect.never)
-    ).pipe(
-      Effect.catch((error) => Deferred.fail(opened, error)),
-      Effect.forkIn(scope)
-    )
-    return yield* Deferred.await(opened)
-  }))
-
-  const network = yield* NetworkHost.make({
-    instance: host.instance,
-    instanceDirectory,
-    launch,
-    shelter,
-    kill: (instance, id) =>
-      Effect.flatMap(host.cgroupsOf(instance), (recorded) => cgroups.forInstance(instance, recorded).open(id).kill)
-  })
+  const network = yield* HostNetwork.make(hosted, plain)
 
   /** Made, with the sandbox's resolv.conf where the runtime finds it. */
   const attach = (id: SandboxId, sandboxClass: SandboxClass) =>

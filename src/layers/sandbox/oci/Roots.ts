@@ -14,7 +14,7 @@ import { rootsOf, SHOWN_AT } from "../../host/Watchdog.ts"
 import { once } from "../../Once.ts"
 import type { HostFunctions } from "../HostFunctions.ts"
 import * as HostRoot from "../HostRoot.ts"
-import type { Check, ProvisionFailed } from "../Sandbox.ts"
+import type { Check, ImageRun, ProvisionFailed } from "../Sandbox.ts"
 import { FUNCTIONS_PATH } from "./Bundle.ts"
 import { directoryIdentity } from "./DirectoryIdentity.ts"
 import type { Images } from "./Images.ts"
@@ -32,6 +32,8 @@ export interface Root {
   readonly isHosts: boolean
   /** What its programs find in their environment unless the job says otherwise. */
   readonly env: Readonly<Record<string, string>>
+  /** Of an image. */
+  readonly imageRun?: ImageRun
 }
 
 export interface RootsOptions {
@@ -120,6 +122,7 @@ interface Given {
   readonly name: string
   readonly tree: string
   readonly env: Readonly<Record<string, string>>
+  readonly imageRun?: ImageRun
 }
 
 const shortHash = (text: string) => createHash("sha256").update(text).digest("hex").slice(0, 32)
@@ -129,7 +132,7 @@ export const make = Effect.fnUntraced(function*(options: RootsOptions) {
   const hostRoot = yield* HostRoot.make
   const mounted = new Map<string, Effect.Effect<Root, ProvisionFailed>>()
 
-  const mount = Effect.fnUntraced(function*({ env, name, tree }: Given) {
+  const mount = Effect.fnUntraced(function*({ env, imageRun, name, tree }: Given) {
     if (Option.isNone(options.enter)) {
       return yield* refused(`${tree} cannot be mounted`, "Run the worker as root.")
     }
@@ -170,7 +173,7 @@ export const make = Effect.fnUntraced(function*(options: RootsOptions) {
         ))
     )
     if (functions !== undefined) yield* functions.mount(join(path, FUNCTIONS_PATH))
-    return { name, path, isHosts: false, env } satisfies Root
+    return { name, path, isHosts: false, env, ...(imageRun === undefined ? {} : { imageRun }) } satisfies Root
   }, Effect.uninterruptible)
 
   const mountedOnce = Effect.fnUntraced(function*(given: Given) {
@@ -188,8 +191,9 @@ export const make = Effect.fnUntraced(function*(options: RootsOptions) {
         // Another one at the same place is another root.
         return yield* mountedOnce({ name: `directory-${shortHash(`${real} ${dev} ${ino}`)}`, tree: real, env: {} })
       }
-      const { digest, env, tree } = yield* images.get(root.image)
-      return yield* mountedOnce({ name: `image-${shortHash(digest)}`, tree, env })
+      const { digest, env, run, tree } = yield* images.get(root.image)
+      const name = `image-${shortHash(digest)}`
+      return yield* mountedOnce({ name, tree, env, ...(run === undefined ? {} : { imageRun: run }) })
     }),
     /** What is wrong with a class's root, as far as it can be said without making anything. */
     check: Effect.fnUntraced(function*({ name, root }: SandboxClass) {

@@ -14,7 +14,7 @@ const member = (name: string, mode: number, inode: number, bytes: Buffer) => {
   return Buffer.concat([padded(Buffer.from(header)), padded(bytes)])
 }
 
-/** Files of the archive's root, all of them executable and root's. */
+/** Files of the archive's root, all of them executable and root's; the same files make the same bytes. */
 export const initramfs = (entries: ReadonlyArray<Entry>): Buffer =>
   Buffer.concat([
     ...entries.map(({ bytes, name }, index) => member(name, executable, index + 1, bytes)),

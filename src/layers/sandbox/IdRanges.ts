@@ -10,14 +10,29 @@ export const RANGE = 65_536
 
 /** From where systemd's list of used ids (UIDS-GIDS.md) has nothing any more, to the last positive 32-bit id. */
 const FIRST = 0x7000_0000
-const RANGES = (0x7fff_0000 - FIRST) / RANGE
+const END = 0x7fff_0000
+/** The last of them, one for each machine: its VMM has no users inside. */
+const FIRST_OF_MACHINES = END - 64 * RANGE
+
+/** Host users that sandboxes are given, in pieces of `size`. */
+interface Ids {
+  readonly first: number
+  readonly end: number
+  readonly size: number
+}
+
+/** For sandboxes with a user namespace. */
+export const containers: Ids = { first: FIRST, end: FIRST_OF_MACHINES, size: RANGE }
+/** For VMMs. */
+export const machines: Ids = { first: FIRST_OF_MACHINES, end: END, size: 1 }
 
 /**
  * The ranges of one worker. Workers of one host begin at places that follow from their instance ids; should two meet, the
  * sandboxes share those counters and nothing else.
  */
-export const make = (instance: string) => {
-  const offset = createHash("sha256").update(instance).digest().readUInt32BE(0) % RANGES
+export const make = (instance: string, { end, first, size }: Ids) => {
+  const pieces = (end - first) / size
+  const offset = createHash("sha256").update(instance).digest().readUInt32BE(0) % pieces
   const taken = new Set<number>()
   const lowestFree = () => {
     let slot = 0
@@ -33,6 +48,6 @@ export const make = (instance: string) => {
         return slot
       }),
       (slot) => Effect.sync(() => taken.delete(slot))
-    ).pipe(Effect.map((slot) => FIRST + ((offset + slot) % RANGES) * RANGE))
+    ).pipe(Effect.map((slot) => first + ((offset + slot) % pieces) * size))
   }
 }

@@ -1,0 +1,77 @@
+/**
+ * Phases of a machine: its own kernel holds them to their limits and counts what they use, by the guest's word. Time is the
+ * host's: what the VMM took of its cores, with the machine's kernel and its devices.
+ */
+import { Effect } from "effect"
+import type { Limits } from "../../schemas/Limits.ts"
+import type { Cgroup, CgroupUsage } from "../cgroup/Cgroup.ts"
+import type { GroupLimits, GuestLink } from "./GuestLink.ts"
+import type * as HostUsage from "./HostUsage.ts"
+import type { Meter } from "./Meter.ts"
+import { SandboxLost, type SandboxRefused } from "./Sandbox.ts"
+
+const guestLimits = ({ cpus, memoryBytes, pids }: Limits): GroupLimits => ({ memoryBytes, pids, cpus })
+
+const isSame = (one: GroupLimits, other: GroupLimits) =>
+  one.memoryBytes === other.memoryBytes && one.pids === other.pids && one.cpus === other.cpus
+
+/** Nothing runs without its limits. */
+const unheld = (driver: string) => (error: SandboxLost | SandboxRefused) =>
+  error._tag === "SandboxLost"
+    ? error
+    : new SandboxLost({
+      driver,
+      reason: `its guest does not hold limits: ${error.reason}`,
+      remedy: "Its kernel needs cgroup v2 with memory, pids and cpu; build the image again with `stoker image build`."
+    })
+
+/** `usual` are the limits most phases have: the first one finds them in force. */
+export const make = Effect.fnUntraced(function*(driver: string, cgroup: Cgroup, link: GuestLink, usual: Limits) {
+  const limit = (limits: GroupLimits) => Effect.mapError(link.limit(limits), unheld(driver))
+  /** In force since nobody has run under them. */
+  let waiting: GroupLimits | undefined = guestLimits(usual)
+  yield* limit(waiting)
+
+  const meter: Meter = {
+    enter: Effect.fnUntraced(function*({ limits }) {
+      const wanted = guestLimits(limits)
+      if (waiting === undefined || !isSame(waiting, wanted)) yield* limit(wanted)
+      waiting = undefined
+      // A new group inside counts from nothing.
+      const baseline: HostUsage.Baseline = {
+        usage: { cpuMicros: yield* cgroup.cpu },
+        isFresh: true,
+        cachedBytes: 0
+      }
+      return baseline
+    }),
+    forget: () => {
+      waiting = undefined
+    },
+    sample: () => Effect.void,
+    count: Effect.fnUntraced(function*() {
+      const counted = yield* Effect.option(link.measure)
+      const cpuMicros = yield* cgroup.cpu
+      if (counted._tag === "None") return { usage: { cpuMicros }, left: {}, oomVictim: undefined }
+      const { pidsRefused, systemMicros, userMicros, ...words } = counted.value
+      const usage: CgroupUsage = {
+        cpuMicros,
+        // They tell how the host's time divides.
+        cpuUserMicros: userMicros,
+        cpuSystemMicros: systemMicros,
+        memoryPeakBytes: words.memoryPeakBytes,
+        oomKills: words.oomKills,
+        pidsPeak: words.pidsPeak,
+        pidsMaxHits: pidsRefused,
+        ioReadBytes: words.ioReadBytes,
+        ioWriteBytes: words.ioWriteBytes
+      }
+      return { usage, left: {}, oomVictim: undefined }
+    }),
+    observe: Effect.map(cgroup.now, ({ cpuMicros, memoryBytes }) => ({
+      cpuMicros,
+      ...(memoryBytes === undefined ? {} : { memoryBytes })
+    }))
+  }
+  return meter
+})

@@ -1,0 +1,521 @@
+/**
+ * Sandboxes that are machines, whichever VMM runs them: row, cgroup, network, disk, boot or restore, wire, personalise, verify; and
+ * all of it back. What a VMM or an image is comes from outside (`Parts`), so that the same life is tested without one.
+ */
+import { Effect, Exit, Metric, Option, Scope, Semaphore, Stream } from "effect"
+import { existsSync } from "node:fs"
+import * as fs from "node:fs/promises"
+import { join } from "node:path"
+import type { InstanceId, SandboxId } from "../../../schemas/Ids.ts"
+import { LimitNotHeld, type Limits, needsOf } from "../../../schemas/Limits.ts"
+import type { SandboxClass } from "../../../schemas/SandboxClass.ts"
+import { textOf } from "../../host/Errno.ts"
+import { Launcher, saidOf } from "../../host/Launcher.ts"
+import type { MachineImage, MachineImageError } from "../../microvm/MachineImage.ts"
+import * as Scratch from "../../microvm/Scratch.ts"
+import * as SparseFile from "../../microvm/SparseFile.ts"
+import * as Templates from "../../microvm/Templates.ts"
+import {
+  GUEST_ADDRESS,
+  HOST_ADDRESS,
+  type Machine,
+  type MachineSpec,
+  type Snapshot,
+  TAP_PREFIX,
+  type Vmm,
+  VmmError,
+  WIRE_PORT
+} from "../../microvm/Vmm.ts"
+import type { MachineAttachment, SandboxNetwork } from "../../network/Network.ts"
+import { metrics } from "../../telemetry/Metrics.ts"
+import type { LinkOptions } from "../GuestLink.ts"
+import type { HostSandbox, Recipe } from "../HostSandbox.ts"
+import * as IdRanges from "../IdRanges.ts"
+import { type Capability, type Check, type Driver, ProvisionFailed, type Sandbox } from "../Sandbox.ts"
+import * as Census from "./Census.ts"
+import * as Confinement from "./Confinement.ts"
+import type { Facts } from "./Greeting.ts"
+import { deadlineMs, type Working } from "./Lifecycle.ts"
+import { cgroupLimitsOf, type MachineDriver, memoryMibOf, ratesOf, vcpusOf } from "./Sizes.ts"
+
+export type Disk = Scratch.Disk
+
+/** What a driver is made of. */
+export interface Parts {
+  readonly driver: MachineDriver
+  readonly vmmOf: (sandboxClass: SandboxClass) => Effect.Effect<Vmm, ProvisionFailed>
+  /** Of all its VMMs: what one may have left outside of the machine's own folder. */
+  readonly leftovers: Vmm["leftovers"]
+  readonly isVmm: (program: string) => boolean
+  readonly openImage: (sandboxClass: SandboxClass) => Effect.Effect<MachineImage, MachineImageError>
+  readonly initrdOf: (
+    image: MachineImage
+  ) => Effect.Effect<
+    { readonly path: string; readonly sha256: string },
+    { readonly reason: string; readonly remedy: string }
+  >
+  readonly greet: (facts: Facts) => Effect.Effect<LinkOptions, ProvisionFailed>
+  readonly network: SandboxNetwork
+  readonly scratch: Scratch.Scratch
+}
+
+/** What a class's machines are made of, looked up anew for each of them: an image's name may lead to another one. */
+interface Plan {
+  readonly sandboxClass: SandboxClass
+  readonly vmm: Vmm
+  readonly image: MachineImage
+  readonly initrd: { readonly path: string; readonly sha256: string }
+  readonly bootArgs: ReadonlyArray<string>
+}
+
+/** Where a machine's own files lie. */
+const MACHINES = "machines"
+
+/** A template's disk, kept in memory between copies. */
+const MOST_DISK_CONTENT = 64 * 1024 * 1024
+
+const bootArgsOf = ({ machine }: SandboxClass): ReadonlyArray<string> => [
+  "quiet",
+  "loglevel=3",
+  `stoker.ip=${GUEST_ADDRESS}/${TAP_PREFIX},${HOST_ADDRESS}`,
+  `stoker.${machine?.wire === "vsock" ? "vsock" : "wire"}=${WIRE_PORT}`
+]
+
+const acceleratorOf = ({ machine }: SandboxClass) => machine?.accelerator ?? "kvm"
+
+/** Only who asked for it by name gets emulation; everybody else hears why there is no machine. */
+const noGuest = (driver: MachineDriver, sandboxClass: SandboxClass, { reason }: { readonly reason: string }) =>
+  new ProvisionFailed({
+    driver,
+    step: "driver",
+    reason: `no guest boots here with ${acceleratorOf(sandboxClass)}: ${reason}`,
+    remedy: acceleratorOf(sandboxClass) === "tcg"
+      ? "Look at the guest's last words above; `stoker doctor` looks at QEMU, images and this host."
+      : "This host may show /dev/kvm and run no guest all the same. Use a host with hardware virtualisation, or a class with " +
+        "driver qemu and machine {\"accelerator\": \"tcg\"}: emulated, ten times slower, and no boundary against hostile code."
+  })
+
+export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () => Recipe, parts: Parts) {
+  const { driver } = parts
+  const launcher = yield* Launcher
+  const { host } = hosted
+  const uids = IdRanges.make(host.instance, IdRanges.machines)
+  const templates = Templates.make(host.paths.state)
+  const census = Census.make(driver)
+  const turn = Semaphore.makeUnsafe(1)
+  /** VMMs by name and accelerator that have had a guest that spoke. */
+  const proven = new Set<string>()
+  const disks = new Map<string, SparseFile.SparseFile>()
+  const folderOf = (id: SandboxId) => hosted.instancePath(host.instance, MACHINES, id)
+
+  const failed = (step: ProvisionFailed["step"]) => (error: { readonly reason: string; readonly remedy: string }) =>
+    error instanceof ProvisionFailed
+      ? error
+      : new ProvisionFailed({ driver, step, reason: error.reason, remedy: error.remedy, cause: error })
+
+  const io = <A>(what: string, run: () => Promise<A>) =>
+    Effect.tryPromise({
+      try: run,
+      catch: (cause) =>
+        new ProvisionFailed({
+          driver,
+          step: "start",
+          reason: `${what}: ${textOf(cause)}`,
+          remedy: "Is the state directory writable and not full?",
+          cause
+        })
+    })
+
+  const planOf = Effect.fnUntraced(function*(sandboxClass: SandboxClass) {
+    const vmm = yield* parts.vmmOf(sandboxClass)
+    const image = yield* Effect.mapError(parts.openImage(sandboxClass), failed("image"))
+    const initrd = yield* Effect.mapError(parts.initrdOf(image), failed("image"))
+    const plan: Plan = { sandboxClass, vmm, image, initrd, bootArgs: bootArgsOf(sandboxClass) }
+    return plan
+  })
+
+  const bindingOf = Effect.fnUntraced(function*({ bootArgs, image, initrd, sandboxClass, vmm }: Plan, disk: Disk) {
+    const identity = yield* Effect.mapError(vmm.identity, failed("driver"))
+    const binding: Templates.Binding = {
+      vmm: identity,
+      image: image.identity,
+      initrd: initrd.sha256,
+      vcpus: vcpusOf(sandboxClass),
+      memoryMib: memoryMibOf(sandboxClass),
+      diskBytes: disk.bytes,
+      diskInodes: disk.inodes,
+      bootArgs
+    }
+    return binding
+  })
+
+  const specOf = (
+    { bootArgs, image, initrd, sandboxClass }: Plan,
+    id: SandboxId,
+    uid: number,
+    attachment: MachineAttachment,
+    procsFiles: ReadonlyArray<string>
+  ): MachineSpec => ({
+    id,
+    directory: folderOf(id),
+    uid,
+    gid: uid,
+    vcpus: vcpusOf(sandboxClass),
+    memoryMib: memoryMibOf(sandboxClass),
+    kernel: image.kernel,
+    initrd: initrd.path,
+    root: image.root,
+    scratch: join(folderOf(id), "scratch.img"),
+    netns: attachment.path,
+    bootArgs,
+    procsFiles,
+    ...ratesOf(sandboxClass)
+  })
+
+  /** The machine's own folder, which its VMM alone may write to. */
+  const makeFolder = (id: SandboxId, uid: number) =>
+    io("making the machine's folder", async () => {
+      await fs.mkdir(hosted.instancePath(host.instance, MACHINES), { recursive: true, mode: 0o711 })
+      await fs.mkdir(folderOf(id), { mode: 0o700 })
+      await fs.chown(folderOf(id), uid, uid)
+    })
+
+  const freshDisk = Effect.fnUntraced(function*({ scratch, uid }: MachineSpec, disk: Disk) {
+    const empty = yield* Effect.mapError(parts.scratch.of(disk), failed("start"))
+    yield* Effect.mapError(parts.scratch.write(empty, scratch, { uid, gid: uid }), failed("start"))
+  })
+
+  const templateDisk = Effect.fnUntraced(function*({ scratch, uid }: MachineSpec, { directory }: Snapshot) {
+    const known = disks.get(directory)
+    const found = known ??
+      (yield* io(
+        "reading the template's disk",
+        () => SparseFile.load(join(directory, "scratch.img"), MOST_DISK_CONTENT)
+      ))
+    if (found === undefined) {
+      return yield* new ProvisionFailed({
+        driver,
+        step: "start",
+        reason: "the template's disk has more on it than a fresh one should",
+        remedy: "Use \"snapshot\": false for this image."
+      })
+    }
+    if (known === undefined) {
+      if (disks.size >= 4) disks.clear()
+      disks.set(directory, found)
+    }
+    yield* Effect.mapError(parts.scratch.write(found, scratch, { uid, gid: uid }), failed("start"))
+  })
+
+  /** Ends when the guest listens; fails with what its VMM said last if that ends before, or when the time is over. */
+  const listens = Effect.fnUntraced(function*(vmm: Vmm, spec: MachineSpec, machine: Machine, limitMs: number) {
+    const error = (reason: string) =>
+      new VmmError({
+        vmm: vmm.name,
+        step: "boot",
+        reason,
+        remedy: "Is the host overloaded, or the kernel one that this VMM does not boot? `stoker doctor` tells more."
+      })
+    const probe = Effect.gen(function*() {
+      const { ended, said, stream } = yield* Effect.mapError(
+        launcher.launch({
+          procsFiles: spec.procsFiles,
+          command: vmm.wire(spec, limitMs, "probe"),
+          stderrPath: saidOf(host.paths.instance(host.instance), `${spec.id}.probe`)
+        }),
+        (cause) => error(cause.message)
+      )
+      stream.resume()
+      yield* Effect.onInterrupt(ended, () => Effect.sync(() => stream.destroy()))
+      const words = yield* said
+      if (words !== "") return yield* error(`its guest does not listen: ${words}`)
+    })
+    const died = Effect.flatMap(machine.ended, (words) => Effect.fail(error(`its VMM ended: ${words}`)))
+    yield* Effect.raceFirst(probe, died).pipe(
+      Effect.timeoutOrElse({
+        duration: limitMs + 2000,
+        orElse: () => Effect.fail(error(`its guest did not listen within ${limitMs} ms`))
+      })
+    )
+  })
+
+  /** Everything of one machine below its row; nothing of it outlives the scope. */
+  const provisionOne = Effect.fnUntraced(function*(plan: Plan, disk: Disk, snapshot: Snapshot | undefined) {
+    const { sandboxClass, vmm } = plan
+    const isRestored = snapshot !== undefined
+    let id: SandboxId | undefined
+    const tracked = yield* census.begin(() => id ?? "without a row")
+    // Last of all: is anything left?
+    yield* Effect.addFinalizer(() =>
+      id !== undefined && (parts.network.isHeld(host.instance, id) || existsSync(folderOf(id)))
+        ? Effect.void
+        : Effect.andThen(tracked.happens("stop"), tracked.happens("cleared"))
+    )
+    const uid = yield* uids.take
+    let machine: Machine | undefined
+    let spec: MachineSpec | undefined
+    let attachment: MachineAttachment | undefined
+
+    /** One state's work, within the state's time. */
+    const during = (state: Working) => <A, R>(work: Effect.Effect<A, ProvisionFailed, R>) => {
+      const limitMs = deadlineMs(state, vmm.deadlines, isRestored)
+      return Effect.timeoutOrElse(work, {
+        duration: limitMs,
+        orElse: () =>
+          Effect.fail(
+            new ProvisionFailed({
+              driver,
+              step: state === "network" ? "network" : "start",
+              reason: `it was in state ${state} for more than ${limitMs} ms`,
+              remedy: "Is the host overloaded? Run `stoker doctor`."
+            })
+          )
+      }).pipe(Effect.withSpan(`machine.${state}`, { attributes: { driver, isRestored } }))
+    }
+
+    const prepare: Recipe["prepare"] = Effect.fnUntraced(function*(row, procsFiles) {
+      id = row
+      yield* tracked.happens("reserved")
+      const made = yield* Effect.gen(function*() {
+        attachment = yield* Effect.mapError(
+          parts.network.acquireMachine(row, sandboxClass, { uid, gid: uid }),
+          failed("network")
+        )
+        yield* makeFolder(row, uid)
+        const whole = specOf(plan, row, uid, attachment, procsFiles)
+        yield* snapshot === undefined ? freshDisk(whole, disk) : templateDisk(whole, snapshot)
+        return whole
+      }).pipe(during("network"))
+      spec = made
+      yield* tracked.happens("connected")
+      const starting = snapshot === undefined ? vmm.boot(made) : vmm.restore(made, snapshot)
+      machine = yield* during("booting")(Effect.mapError(starting, failed("start")))
+    })
+
+    const { personaliseMs } = vmm.deadlines
+    const reachMs = isRestored ? vmm.deadlines.restoreMs : vmm.deadlines.bootMs
+    const recipe: Recipe = {
+      ...plain(),
+      prepare,
+      // Made before it is asked for.
+      command: () => spec === undefined ? [] : vmm.wire(spec, reachMs),
+      machine: {
+        limits: cgroupLimitsOf(driver, sandboxClass),
+        greeting: Effect.suspend(() =>
+          parts.greet({
+            hostname: `stoker-${(id ?? "").slice(0, 12)}`,
+            hasRoute: attachment?.hasRoute ?? false,
+            resolvConf: attachment?.resolvConf ?? ""
+          })
+        ),
+        readyMs: reachMs + personaliseMs,
+        ended: Effect.suspend(() => machine?.ended ?? Effect.never)
+      },
+      verify: (cgroup) => Confinement.verify({ driver, isVmm: parts.isVmm, uid, netns: attachment?.inode ?? 0 })(cgroup)
+    }
+    const sandbox = yield* hosted.provision(recipe, sandboxClass)
+    yield* tracked.happens("confirmed")
+    yield* Metric.update(metrics.machineStarts.series({ driver, kind: isRestored ? "restored" : "booted" }), 1)
+    yield* Effect.addFinalizer(() => tracked.happens("stop"))
+    const taken = Effect.suspend(() => tracked.state() === "ready" ? tracked.happens("taken") : Effect.void)
+    const leased: Sandbox = {
+      ...sandbox,
+      put: (files) => Effect.andThen(taken, sandbox.put(files)),
+      run: (phase) => Stream.unwrap(Effect.as(taken, sandbox.run(phase)))
+    }
+    return leased
+  })
+
+  /** A copy of the template if there is one; a booted machine where there is none, or where the copy came to nothing. */
+  const provisionPlanned = Effect.fnUntraced(function*(plan: Plan, disk: Disk) {
+    const { sandboxClass } = plan
+    if (sandboxClass.machine?.snapshot === false) return yield* provisionOne(plan, disk, undefined)
+    const binding = yield* bindingOf(plan, disk)
+    const snapshot = yield* templates.find(binding).pipe(
+      Effect.tapError((error) => Effect.logWarning(`no machine template: ${error.message}`)),
+      Effect.orElseSucceed(() => undefined)
+    )
+    if (snapshot === undefined) return yield* provisionOne(plan, disk, undefined)
+    const outer = yield* Effect.scope
+    const scope = yield* Scope.fork(outer)
+    const exit = yield* Effect.exit(Scope.provide(provisionOne(plan, disk, snapshot), scope))
+    if (Exit.isSuccess(exit)) return exit.value
+    yield* Scope.close(scope, exit)
+    const error = Option.getOrUndefined(Exit.findErrorOption(exit))
+    if (error === undefined || (error.step !== "start" && error.step !== "ready")) return yield* exit
+    yield* Effect.logWarning(
+      `a machine of class ${sandboxClass.name} could not be restored and is booted: ${error.message}`
+    )
+    yield* Effect.ignore(templates.discard(binding), { log: "Warn", message: "the template could not be removed" })
+    disks.delete(snapshot.directory)
+    return yield* provisionOne(plan, disk, undefined)
+  })
+
+  /** A machine that is booted to be saved. Its network leads nowhere, whatever the class's does. */
+  const build = (plan: Plan, disk: Disk) => (finish: Templates.Finish) =>
+    hosted.aside(
+      { ...plain(), machine: asideOf(plan) },
+      Effect.fnUntraced(function*(id, procsFiles) {
+        const { sandboxClass, vmm } = plan
+        const uid = yield* uids.take
+        const attachment = yield* Effect.mapError(
+          parts.network.acquireMachine(id, { ...sandboxClass, network: "none" }, { uid, gid: uid }),
+          failed("network")
+        )
+        yield* makeFolder(id, uid)
+        const spec = specOf(plan, id, uid, attachment, procsFiles)
+        yield* freshDisk(spec, disk)
+        const making = Templates.makingOf(host.paths.state, id)
+        yield* io("making the template's folder", async () => {
+          await fs.mkdir(making, { mode: 0o700 })
+          await fs.chown(making, uid, uid)
+        })
+        const machine = yield* vmm.boot(spec, { forTemplate: making })
+        yield* listens(vmm, spec, machine, vmm.deadlines.bootMs)
+        yield* machine.save(making).pipe(
+          Effect.timeoutOrElse({
+            duration: vmm.deadlines.saveMs,
+            orElse: () =>
+              Effect.fail(
+                new VmmError({
+                  vmm: vmm.name,
+                  step: "save",
+                  reason: `it took more than ${vmm.deadlines.saveMs} ms`,
+                  remedy: "Is the disk of the state directory very slow?"
+                })
+              )
+          })
+        )
+        const content = yield* io("reading the template's disk", () => SparseFile.load(spec.scratch, MOST_DISK_CONTENT))
+        if (content === undefined) {
+          return yield* new Templates.TemplateError({
+            reason: "its disk has more on it than a fresh one should",
+            remedy: "Use \"snapshot\": false for this image."
+          })
+        }
+        yield* io("writing the template's disk", () => SparseFile.write(content, join(making, "scratch.img")))
+        yield* finish(making)
+      })
+    )
+  const asideOf = (plan: Plan): NonNullable<Recipe["machine"]> => ({
+    limits: cgroupLimitsOf(driver, plan.sandboxClass),
+    greeting: Effect.die("a template's machine is not greeted"),
+    readyMs: 0,
+    ended: Effect.never
+  })
+
+  const diskOf = ({ defaults, pool }: SandboxClass): Disk =>
+    pool?.disk ?? { bytes: defaults.diskBytes, inodes: defaults.diskInodes }
+
+  const keyOf = (sandboxClass: SandboxClass) => `${driver} ${acceleratorOf(sandboxClass)}`
+
+  /** What takes long and needs doing once: a guest that boots at all, and the template of the class's machines. */
+  const prepareClass = Effect.fnUntraced(function*(sandboxClass: SandboxClass) {
+    const plan = yield* planOf(sandboxClass)
+    const disk = diskOf(sandboxClass)
+    const key = keyOf(sandboxClass)
+    if (sandboxClass.machine?.snapshot !== false) {
+      const binding = yield* bindingOf(plan, disk)
+      yield* templates.obtain(binding, build(plan, disk)).pipe(
+        Effect.catchTag("VmmError", (error) =>
+          error.step === "save"
+            ? Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`)
+            : Effect.fail(noGuest(driver, sandboxClass, error))),
+        Effect.catchTag(
+          "TemplateError",
+          (error) =>
+            Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${error.message}`)
+        )
+      )
+    }
+    if (proven.has(key)) return
+    // Opening /dev/kvm proves nothing, and a template may be of better days.
+    yield* Effect.scoped(provisionPlanned(plan, disk)).pipe(
+      Effect.mapError((error) => error.step === "start" ? noGuest(driver, sandboxClass, error) : error)
+    )
+    proven.add(key)
+  })
+
+  const accepts = Effect.fnUntraced(function*(sandboxClass: SandboxClass, limits: Limits) {
+    const refuse = (limit: string, reason: string, remedy: string) => new LimitNotHeld({ limit, reason, remedy })
+    for (const limit of needsOf(limits).values()) {
+      return yield* refuse(
+        limit,
+        `the machines of driver ${driver} do not hold it`,
+        "Leave it out, or use a sandbox class of another driver."
+      )
+    }
+    if (limits.cpus > vcpusOf(sandboxClass)) {
+      return yield* refuse(
+        "cpus",
+        `a machine of class ${sandboxClass.name} has ${vcpusOf(sandboxClass)} processors`,
+        "Ask for less, or raise the class's machine.vcpus."
+      )
+    }
+    if (limits.diskBytes > Scratch.MOST_BYTES) {
+      return yield* refuse(
+        "diskBytes",
+        `a machine's disk has ${Scratch.MOST_BYTES} bytes at most`,
+        "Ask for less."
+      )
+    }
+  })
+
+  const capabilities: ReadonlySet<Capability> = new Set<Capability>([
+    "isolation",
+    "memory-limit",
+    "cpu-limit",
+    "pids-limit",
+    "disk-limit",
+    "usage"
+  ])
+
+  const made: Driver = {
+    name: driver,
+    capabilities,
+    prepare: (sandboxClass) => Semaphore.withPermits(turn, 1)(prepareClass(sandboxClass)),
+    provision: Effect.fn("Machines.provision")(function*(sandboxClass, disk) {
+      return yield* provisionPlanned(yield* planOf(sandboxClass), disk)
+    }),
+    accepts,
+    reap: (row) => hosted.reap(plain(), row),
+    rootIdentity: (sandboxClass) =>
+      Effect.map(
+        Effect.mapError(parts.openImage(sandboxClass), failed("image")),
+        ({ identity }) => `machine image ${identity}`
+      ),
+    check: Effect.succeed([]),
+    checkClass: (sandboxClass) => checkClass(parts, sandboxClass)
+  }
+  return { driver: made, counts: census.counts }
+})
+
+const checkClass = Effect.fnUntraced(function*(parts: Parts, sandboxClass: SandboxClass) {
+  const { name } = sandboxClass
+  const image = yield* Effect.result(parts.openImage(sandboxClass))
+  const found: Check = image._tag === "Success"
+    ? { name: "image", status: "ok", detail: `class ${name}: ${image.success.name}, ${image.success.directory}` }
+    : {
+      name: "image",
+      status: "missing",
+      detail: `class ${name}: ${image.failure.reason}`,
+      remedy: image.failure.remedy
+    }
+  const vmm = yield* Effect.result(parts.vmmOf(sandboxClass))
+  const checks = vmm._tag === "Success"
+    ? yield* vmm.success.check
+    : [{ name: "vmm", status: "missing", detail: vmm.failure.reason, remedy: vmm.failure.remedy } satisfies Check]
+  return [...checks, found, ...(yield* parts.network.check(sandboxClass))]
+})
+
+/** What one machine may have left, by its row alone. */
+export const leftovers =
+  (hosted: HostSandbox, ofVmm: Vmm["leftovers"]) => (instance: InstanceId, id: SandboxId): ReadonlyArray<string> => {
+    const directory = hosted.instancePath(instance, MACHINES, id)
+    return [
+      directory,
+      Templates.makingOf(hosted.host.paths.state, id),
+      saidOf(hosted.instancePath(instance), `${id}.probe`),
+      ...ofVmm({ id, directory })
+    ]
+  }
