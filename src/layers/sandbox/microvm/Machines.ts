@@ -505,7 +505,7 @@ const checkClass = Effect.fnUntraced(function*(parts: Parts, sandboxClass: Sandb
   const checks = vmm._tag === "Success"
     ? yield* vmm.success.check
     : [{ name: "vmm", status: "missing", detail: vmm.failure.reason, remedy: vmm.failure.remedy } satisfies Check]
-  return [...checks, found, ...(yield* parts.network.check(sandboxClass))]
+  return [...checks, found, ...(yield* parts.network.checkMachine(sandboxClass))]
 })
 
 /** What one machine may have left, by its row alone. */
