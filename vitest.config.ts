@@ -1,4 +1,4 @@
-import { defineConfig } from "vitest/config"
+import { configDefaults, defineConfig } from "vitest/config"
 import { patience } from "./test/support/Slowness.ts"
 import { SummaryReporter } from "./test/support/SummaryReporter.ts"
 
@@ -10,8 +10,11 @@ const report = process.env["STOKER_TEST_REPORT"]
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    // Minutes of emulated machines: scripts/test-microvm asks for them.
-    exclude: process.env["STOKER_TEST_MICROVM"] === "1" ? [] : ["test/microvmlong/**"],
+    // Minutes of emulated machines, and images that have to be built before: scripts/test-microvm asks for them.
+    exclude: [
+      ...configDefaults.exclude,
+      ...(process.env["STOKER_TEST_MICROVM"] === "1" ? [] : ["test/microvmlong/**"])
+    ],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",
     maxWorkers: 2,

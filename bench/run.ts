@@ -2,8 +2,8 @@
 import { spawnSync } from "node:child_process"
 import { join } from "node:path"
 
-/** Needs packages of others, so only when it is named. */
-const more = ["peers"]
+/** Needs packages of others, or a host with KVM, so only when it is named. */
+const more = ["peers", "microvm-kvm"]
 const all = [
   "cold",
   "warm",
@@ -18,14 +18,18 @@ const all = [
   "functions",
   "grpc"
 ]
-const named = process.argv.slice(2)
+const words = process.argv.slice(2)
+const firstFlag = words.findIndex((word) => word.startsWith("--"))
+/** What follows the names is for each of them: `microvm-kvm --vmm qemu`. */
+const [named, flags] = firstFlag < 0 ? [words, []] : [words.slice(0, firstFlag), words.slice(firstFlag)]
 const unknown = named.filter((name) => ![...all, ...more].includes(name))
 if (unknown.length > 0) {
   process.stderr.write(`there is no benchmark ${unknown.join(", ")}; there are ${[...all, ...more].join(", ")}\n`)
   process.exit(1)
 }
 const missed = (named.length > 0 ? named : all).filter(
-  (name) => spawnSync(process.execPath, [join(import.meta.dirname, `${name}.ts`)], { stdio: "inherit" }).status !== 0
+  (name) =>
+    spawnSync(process.execPath, [join(import.meta.dirname, `${name}.ts`), ...flags], { stdio: "inherit" }).status !== 0
 )
 if (missed.length > 0) process.stdout.write(`\nclaims missed in: ${missed.join(", ")}\n`)
 process.exit(missed.length > 0 ? 1 : 0)

@@ -14,7 +14,8 @@
  *    the guest can write a frame; what a job prints always travels as the payload of one;
  *  - files: all file access of the guest is the job's (fsuid, fsgid, no groups, no file capabilities), beneath the work
  *    directory, through no link of any kind, and never waits for a fifo, a device or a lease;
- *  - gaining: PR_SET_NO_NEW_PRIVS, and the guest itself keeps only CAP_SETUID, CAP_SETGID and CAP_KILL;
+ *  - gaining: PR_SET_NO_NEW_PRIVS, and the guest itself keeps only CAP_SETUID, CAP_SETGID and CAP_KILL (and with --cgroup
+ *    CAP_SYS_RESOURCE);
  *  - memory: two fixed buffers; no size the job or the host chooses is ever allocated; a job whose output nobody reads
  *    blocks on its pipe;
  *  - limits: with --cgroup (a machine of its own) every phase lives in a group it can neither leave nor see (groups.c);
@@ -148,9 +149,11 @@ static void take_file_identity(void) {
   }
   if (getuid() == job.uid && getgid() == job.gid) return; /* already the job: no capability to keep */
   uint32_t keep = 1u << CAP_SETUID | 1u << CAP_SETGID | 1u << CAP_KILL;
+  /* Where the guest is spared when memory runs out, a job could ask for the same: what raises its score is then the least. */
+  if (cgroup != NULL) keep |= 1u << CAP_SYS_RESOURCE;
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
   struct __user_cap_data_struct data[2] = {{.effective = keep, .permitted = keep}, {0}};
-  if (syscall(SYS_capset, &header, data) < 0) no_start("keep CAP_SETUID, CAP_SETGID and CAP_KILL only");
+  if (syscall(SYS_capset, &header, data) < 0) no_start("keep CAP_SETUID, CAP_SETGID and CAP_KILL");
 }
 
 static void set_up(const char *work) {

@@ -221,11 +221,22 @@ static bool handshake(int fd, uint64_t until) {
   return false;
 }
 
+/* A jail may lie deeper than an address can say: then the socket is named from its own folder. */
+static const char *short_name(const char *path, size_t room) {
+  const char *slash = strrchr(path, '/');
+  if (strlen(path) < room || slash == NULL || slash == path) return path;
+  char *folder = strndup(path, (size_t)(slash - path));
+  if (folder == NULL || chdir(folder) < 0) fail(EXIT_SETUP, "enter the folder of", path);
+  free(folder);
+  return slash + 1;
+}
+
 static int connect_vsock(void) {
   struct sockaddr_un to = {.sun_family = AF_UNIX};
+  const char *name = short_name(vsock, sizeof to.sun_path);
   errno = ENAMETOOLONG;
-  if (strlen(vsock) >= sizeof to.sun_path) fail(EXIT_SETUP, "connect", vsock);
-  strcpy(to.sun_path, vsock);
+  if (strlen(name) >= sizeof to.sun_path) fail(EXIT_SETUP, "connect", vsock);
+  strcpy(to.sun_path, name);
   uint64_t start = now_millis(), until = start + within;
   for (;;) {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

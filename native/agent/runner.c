@@ -100,7 +100,7 @@ static void run(struct guest *guest, const struct language *language, struct pha
     result = guest_run(guest, phase);
   }
   bool well = result.ending == ENDED && result.number == 0;
-  answer->status = well ? 200 : result.ending == BROKEN || result.ending == REFUSED ? 500 : 400;
+  answer->status = well ? 200 : result.ending == BROKEN ? 500 : 400;
   answer->message = well ? "Success" : "Failed to run";
   describe(&result, phase, answer->error, sizeof answer->error);
   answer->micros = result.micros;

@@ -69,6 +69,22 @@ static void harden(void) {
   for (size_t i = 0; i < sizeof values / sizeof *values; i++) put_text(values[i][0], values[i][1]);
 }
 
+/* What the kernel, the guest and we keep to ourselves when jobs take all they can get. */
+#define RESERVE_KIB 12288u
+
+/* Jobs run out of memory before the machine does: then one of theirs is killed at once, where the machine itself would first
+   throw out every page of every program, again and again, for minutes. */
+static void keep_reserve(void) {
+  char line[128], text[24];
+  unsigned long long available = 0;
+  FILE *info = fopen("/proc/meminfo", "re");
+  while (info != NULL && fgets(line, sizeof line, info) != NULL) sscanf(line, "MemAvailable: %llu kB", &available);
+  if (info != NULL) fclose(info);
+  if (available <= 2 * RESERVE_KIB) return say("there is hardly any memory for", "jobs");
+  snprintf(text, sizeof text, "%llu", (available - RESERVE_KIB) * 1024);
+  if (!put_text("/sys/fs/cgroup/jobs/memory.max", text)) say("limit", "the memory of jobs");
+}
+
 /* Moving a process into a group is a matter of microseconds with `favordynmods` (Linux 6.0), of milliseconds without. */
 static void groups(void) {
   made("/sys/fs/cgroup", 0755);
@@ -82,6 +98,7 @@ static void groups(void) {
         !put_text("/sys/fs/cgroup/jobs/cgroup.subtree_control", controllers[i]))
       say("the kernel does not limit", controllers[i] + 1);
   }
+  keep_reserve();
 }
 
 void kernel_files(void) {

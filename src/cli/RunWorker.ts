@@ -10,6 +10,7 @@ import {
   type ApiWiring,
   journalOptions,
   layerApi,
+  layerMstcRest,
   layerOperator,
   layerPostgres,
   layerWorker,
@@ -167,7 +168,11 @@ const life = Effect.fnUntraced(function*(
   const operator = layerOperator({ version: manifest.version, http }).pipe(
     Layer.provide(layerSource(flags, setup, levels))
   )
-  const whole = doors.pipe(Layer.provideMerge(operator), Layer.provideMerge(worker))
+  const { mstc } = config
+  const mstcRest = mstc?.listen === undefined
+    ? Layer.empty
+    : layerMstcRest({ class: mstc.class, listen: mstc.listen })
+  const whole = Layer.merge(doors, mstcRest).pipe(Layer.provideMerge(operator), Layer.provideMerge(worker))
   yield* Effect.gen(function*() {
     // Told to stop while it starts: there is nothing to drain, what is made so far is removed.
     const early = Effect.as(signals.first, Option.none())

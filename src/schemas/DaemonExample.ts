@@ -38,7 +38,25 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["classes.runtime", "runsc"],
   ["classes.root", { image: "debian:12" }],
   ["classes.images", { allow: ["registry.example/team/"], digests: true }],
-  ["classes.machine", { image: "default", accelerator: "kvm" }],
+  ["classes.machine", {
+    image: "default",
+    vcpus: 1,
+    accelerator: "kvm",
+    snapshot: true,
+    wire: "tcp",
+    agent: "stoker",
+    diskRates: { bytesPerSec: 10_485_760, burstBytes: 1_048_576, opsPerSec: 1000, burstOps: 100 },
+    networkRates: { bytesPerSec: 1_048_576 }
+  }],
+  ["classes.cluster", {
+    namespace: "jobs",
+    kubeconfig: "/etc/stoker/kubeconfig",
+    context: "prod",
+    serviceAccount: "job",
+    storeSecret: "object-store",
+    unschedulable: "5m",
+    runAsUser: 65532
+  }],
   ["classes.cpuset", "0-3"],
   ["classes.ioDevices", ["/dev/vda"]],
   ["classes.functions", true],

@@ -15,6 +15,9 @@ export const DriverName = Schema.String.check(
 )
 export type DriverName = typeof DriverName.Type
 
+/** Its jobs run elsewhere: no sandbox is made for them here, and nothing of this host is held. */
+export const isCluster = (driver: DriverName): boolean => driver === "kubernetes"
+
 /** `10.1.2.0/24`, `10.1.2.3:5432/tcp`, `[fd00::1]:53/udp`: an address or network, all ports or one. No names. */
 export const Destination = Schema.String.check(
   Schema.makeFilter((text: string) => {
@@ -124,7 +127,7 @@ export const MachineSetup = Schema.Struct({
   wire: Schema.optionalKey(Schema.Literals(["tcp", "vsock"])),
   /** `codebench`: the image has an agent of the old worker's, which takes source code and nothing else. Absent: `stoker`. */
   agent: Schema.optionalKey(Schema.Literals(["stoker", "codebench"])),
-  /** `codebench` is what the old worker set: 2 MiB and 200 operations in a second. `firecracker`; `qemu` for disks. */
+  /** `codebench` is what the old worker set: 2 MiB and 100 operations in a second. `firecracker`; `qemu` for disks. */
   diskRates: Schema.optionalKey(Schema.Union([Rates, Schema.Literal("codebench")])),
   networkRates: Schema.optionalKey(Rates)
 })

@@ -71,7 +71,7 @@ export const standardClass = (name: string, driver: SandboxClass["driver"]): San
   driver,
   ceiling: standardCeiling,
   defaults: standardDefaults,
-  network: driver === "process" ? "host" : "none"
+  network: driver === "process" || driver === "kubernetes" ? "host" : "none"
 })
 
 /** Two slots of `oci`, which is what a small machine can do; everything may be overridden. */

@@ -64,6 +64,6 @@ describe("a policy for images", () => {
       assert.include(imageRefusal({ allow: ["o"] }, path)?.reason, "file of the worker's host")
     }
     assert.isUndefined(imageRefusal({ allow: ["oci-archive:/images/"] }, "oci-archive:/images/tool.tar"))
-    assert.include(imageRefusal(policy, "registry.example/team/tool:1")?.reason, "no digest")
+    assert.include(imageRefusal(policy, "registry.example/team/tool:1")?.reason, "by digest only")
   })
 })

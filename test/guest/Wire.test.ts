@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { randomBytes } from "node:crypto"
 import { createServer, type Server, type Socket } from "node:net"
-import { join } from "node:path"
+import { dirname, join } from "node:path"
 import { run } from "../support/Run.ts"
 import { patience } from "../support/Slowness.ts"
 import { eventually, program, tempDir, wirePath } from "./Native.ts"
@@ -125,6 +125,19 @@ describe("wire", () => {
     const long = await run(wirePath, ["--vsock", "x".repeat(200), "--port", "7070", "--within", "50"])
     assert.strictEqual(long.code, 71)
   })
+
+  it.live("reaches a socket in a folder that is deeper than a socket's address can say", () =>
+    Effect.gen(function*() {
+      const { path } = yield* vsock
+      const deep = `${dirname(path)}/${"./".repeat(80)}v.sock`
+      const { code, stderr } = yield* Effect.promise(() =>
+        run(wirePath, ["--vsock", deep, "--port", "7070", "--within", `${patience(5000)}`, "--probe"])
+      )
+      assert.deepStrictEqual([code, stderr], [0, ""])
+      const nowhere = `/no/such/folder/${"./".repeat(80)}v.sock`
+      const lost = yield* Effect.promise(() => run(wirePath, ["--vsock", nowhere, "--port", "1", "--within", "50"]))
+      assert.strictEqual(lost.code, 71)
+    }))
 
   for (const [kind, make, greeting] of [["TCP", tcp, ""], ["vsock", vsock, "hello"]] as const) {
     it.live(`over ${kind} passes megabytes both ways at once, unchanged`, () =>

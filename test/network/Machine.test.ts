@@ -1,5 +1,6 @@
 /** One file, one world: its suites look at the same host, one after the other. */
 import { afterAll, assert, beforeAll, describe } from "vitest"
+import { machineFaultSuite } from "./machineFaultSuite.ts"
 import { machineReachSuite } from "./machineReachSuite.ts"
 import * as World from "./World.ts"
 
@@ -14,4 +15,5 @@ describe("networks of machines", () => {
     await world.end()
   })
   machineReachSuite()
+  machineFaultSuite()
 })

@@ -1,79 +1,50 @@
 /** Networks of machines on the host of a `World`, by the product's own code and without anything that would run in them. */
 import { assert } from "@effect/vitest"
-import { ConfigProvider, Effect } from "effect"
+import { Effect } from "effect"
 import { mkdirSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import * as Native from "../../src/layers/host/Native.ts"
-import * as NetworkHost from "../../src/layers/network/NetworkHost.ts"
-import { InstanceId, SandboxId } from "../../src/schemas/Ids.ts"
+import type * as NetworkHost from "../../src/layers/network/NetworkHost.ts"
+import { SandboxId } from "../../src/schemas/Ids.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
+import { instance, make, shelter } from "./machineHost.ts"
 import * as World from "./World.ts"
 
-export const instance = InstanceId.make("machines")
-export const owner = { uid: 64_321, gid: 64_322 }
-
-export const make = (
-  state: string,
-  options: Partial<Parameters<typeof NetworkHost.make>[0]> & { readonly env?: Readonly<Record<string, string>> } = {}
-) =>
-  Effect.gen(function*() {
-    const { launch } = yield* Native.Native
-    const { env: _, ...rest } = options
-    return yield* NetworkHost.make({
-      instance,
-      instanceDirectory: (of) => join(state, of),
-      launch,
-      shelter: Effect.succeed({ id: SandboxId.make("machineshelter000000"), procsFiles: [] }),
-      kill: () => Effect.void,
-      limitMillis: 10_000,
-      ...rest
-    })
-  }).pipe(
-    Effect.provide(Native.layer),
-    Effect.provideService(
-      ConfigProvider.ConfigProvider,
-      ConfigProvider.fromEnvRecord({
-        ...World.places(state).env,
-        PATH: process.env["PATH"] ?? "",
-        STOKER_CNI_PATH: `${join(state, "plugins")}:/usr/lib/cni:/opt/cni/bin`,
-        ...options.env
-      })
-    )
-  )
+interface Options extends Partial<Parameters<typeof NetworkHost.make>[0]> {
+  readonly env?: Readonly<Record<string, string>>
+}
 
 /** A folder for one suite, with plugins and configurations of its own. */
 export const rig = () => {
   const state = Jobs.stateDirectory()
-  const { configurations, leases } = World.places(state)
-  const shelter = SandboxId.make("machineshelter000000")
-  const [one, two] = [SandboxId.make("machineone0000000000"), SandboxId.make("machinetwo0000000000")]
-  const ids = [shelter, one, two]
+  const { configurations, env, leases } = World.places(state)
+  const ids = Array.from({ length: 6 }, (_, n) => SandboxId.make(`machine${n}000000000000`))
+  const [one, two] = [SandboxId.make("machine0000000000000"), SandboxId.make("machine1000000000000")]
   mkdirSync(join(state, "plugins"))
-  const held = () => ({ ...World.held(leases, ids), chains: World.chains() })
+  const held = () => ({ ...World.held(leases, [shelter, ...ids]), chains: World.chains() })
+  const nothing = { ...World.nothing, chains: [] as ReadonlyArray<string> }
+  const conflist = (name: string, list: object) =>
+    writeFileSync(join(configurations, `${name}.conflist`), JSON.stringify(list))
   return {
     state,
+    env,
     leases,
+    ids,
     one,
     two,
-    shelter,
     held,
-    nothing: { ...World.nothing, chains: [] as ReadonlyArray<string> },
+    nothing,
+    conflist,
     plugin: (name: string, body: string) =>
       writeFileSync(join(state, "plugins", name), `#!/bin/sh\n${body}\n`, { mode: 0o755 }),
     network: (name: string, ...plugins: ReadonlyArray<object>) =>
-      writeFileSync(
-        join(configurations, `${name}.conflist`),
-        JSON.stringify({ cniVersion: "1.0.0", name, plugins, stoker: { masquerade: true } })
-      ),
-    conflist: (name: string, list: object) =>
-      writeFileSync(join(configurations, `${name}.conflist`), JSON.stringify(list)),
+      conflist(name, { cniVersion: "1.0.0", name, plugins, stoker: { masquerade: true } }),
     /** All rows of the test are let go at its end, which must leave nothing. */
-    rows: (options?: Parameters<typeof make>[1]) =>
-      Effect.acquireRelease(make(state, options), (host) =>
+    rows: ({ env: more, ...options }: Options = {}) =>
+      Effect.acquireRelease(make(state, { ...env, ...more }, options), (host) =>
         Effect.gen(function*() {
-          for (const id of [one, two, shelter]) yield* host.release(instance, id)
-          assert.deepStrictEqual(held(), { ...World.nothing, chains: [] })
-          assert.isFalse(ids.some((id) => host.isHeld(instance, id)))
+          for (const id of [...ids, shelter]) yield* host.release(instance, id)
+          assert.deepStrictEqual(held(), nothing)
+          assert.isFalse([...ids, shelter].some((id) => host.isHeld(instance, id)))
         }).pipe(Effect.orDie)),
     end: () => Jobs.remove(state)
   }

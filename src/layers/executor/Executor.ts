@@ -10,6 +10,8 @@ import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 export interface Assignment {
   readonly job: Job
   readonly attempt: number
+  /** The first attempt of this try: what earlier ones left has been told as what it was, and is not gone on with. Absent: 1. */
+  readonly firstAttempt?: number
   readonly program: Program
   readonly class: SandboxClass
   /** Most bytes of all its artefacts together. Absent: as the standard configuration has it. */

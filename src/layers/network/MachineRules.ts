@@ -30,6 +30,16 @@ export const tapBatch = ({ gid, uid }: TapOwner, way?: { readonly device: string
     ""
   ].join("\n")
 
+/**
+ * For a shell in the namespace whose arguments are `ip`, `nft` and a `tapBatch`, and whose fd 0 has the rules. `rules` is what
+ * it does with them.
+ */
+export const tapAndRules = (rules: string) =>
+  `"$1" -batch - <<END && ${rules}
+$3
+END
+`
+
 /** How a guest gets out: as a sandbox with these addresses would, by the first of them. */
 export interface MachineWay extends Omit<PolicyOptions, "own"> {
   /** The namespace's own IPv4 address, which the guest's packets leave with. */

@@ -52,4 +52,6 @@ export interface SandboxNetwork {
   readonly release: (instance: InstanceId, id: SandboxId) => Effect.Effect<void, NetworkError>
   /** What this host lacks for this class, with the fix. */
   readonly check: (sandboxClass: SandboxClass) => Effect.Effect<ReadonlyArray<Check>>
+  /** The same for a class of machines, which need tools also where the policy is `none`. */
+  readonly checkMachine: (sandboxClass: SandboxClass) => Effect.Effect<ReadonlyArray<Check>>
 }

@@ -12,11 +12,11 @@ import * as Cni from "./Cni.ts"
 import { type NetworkList, pluginsOf, withoutTap } from "./CniConfig.ts"
 import { addressesOf, missingGatewayOf, nameserversIn } from "./CniResult.ts"
 import { hostRules, noHostRules, type Subnet } from "./HostRules.ts"
-import { machineRules, tapBatch, type TapOwner } from "./MachineRules.ts"
+import { machineRules, tapAndRules, tapBatch, type TapOwner } from "./MachineRules.ts"
 import { sweep } from "./Masquerade.ts"
 import { resolvConfOf } from "./Nameservers.ts"
 import { type Attachment, NetworkError, type SandboxNetwork } from "./Network.ts"
-import { checkClass } from "./NetworkCheck.ts"
+import { checkClass, checkMachine } from "./NetworkCheck.ts"
 import * as Plan from "./Plan.ts"
 import { sandboxRules } from "./Policy.ts"
 import * as Record from "./Record.ts"
@@ -32,13 +32,6 @@ const NAMES = "/run/netns"
 export const nameOf = (id: SandboxId) => `stoker-${id}`
 
 const namespaceOf = (id: SandboxId) => `${NAMES}/${nameOf(id)}`
-
-/** For a shell in a namespace, with `ip`, `nft` and what `ip` is to do; the rules are on its fd 0. */
-const tapAndRules = (rules: string) =>
-  `"$1" -batch - <<END && ${rules}
-$3
-END
-`
 
 /** A namespace, then the program that works in it. */
 const ADD_AND_GO_ON = `"$1" netns add "$2" && shift 2 && exec "$@"`
@@ -330,12 +323,14 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
     yield* Record.remove(file)
   })
 
+  const surroundings = { path, places: where, run: (tool: ToolRun) => runIn([], tool) }
   const network: SandboxNetwork = {
     acquire,
     acquireMachine,
     isHeld: (instance, id) => Record.exists(recordOf(instance, id)),
     release,
-    check: (sandboxClass) => checkClass({ path, places: where, run: (tool) => runIn([], tool) }, sandboxClass)
+    check: (sandboxClass) => checkClass(surroundings, sandboxClass),
+    checkMachine: (sandboxClass) => checkMachine(surroundings, sandboxClass)
   }
   return network
 })

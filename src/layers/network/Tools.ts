@@ -30,7 +30,7 @@ export const requireTool = (path: string, tool: Tool): Effect.Effect<string, Net
     ? Effect.fail(
       new NetworkError({
         reason: `there is no program ${tool}, which a sandbox's network needs`,
-        remedy: `Install it (\`apt-get install ${tools[tool]}\`), or use a class without a network.`
+        remedy: `Install it (\`apt-get install ${tools[tool]}\`), or use a class that needs none of it.`
       })
     )
     : Effect.succeed(found)

@@ -1,7 +1,7 @@
 /** What is said to Firecracker and its jailer, word for word, and what is made of what they say. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
-import { chmodSync, existsSync, writeFileSync } from "node:fs"
+import { chmodSync, copyFileSync, existsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Advisories from "../../../src/layers/microvm/firecracker/Advisories.ts"
 import * as Check from "../../../src/layers/microvm/firecracker/Check.ts"
@@ -9,7 +9,9 @@ import * as Jailer from "../../../src/layers/microvm/firecracker/Jailer.ts"
 import { lastWords } from "../../../src/layers/microvm/firecracker/LastWords.ts"
 import * as Programs from "../../../src/layers/microvm/firecracker/Programs.ts"
 import * as Requests from "../../../src/layers/microvm/firecracker/Requests.ts"
+import { ratesOf } from "../../../src/layers/sandbox/microvm/Sizes.ts"
 import { SandboxId } from "../../../src/schemas/Ids.ts"
+import { standardClass } from "../../../src/schemas/WorkerConfig.ts"
 import { endpoints } from "./Fields.ts"
 import { checkBody } from "./StandIn.ts"
 import { folder, programs } from "./World.ts"
@@ -73,10 +75,15 @@ describe("the calls", () => {
     assert.deepStrictEqual(Requests.limiterOf({ opsPerSec: 3, burstOps: 1 }), { ops: { size: 1, refill_time: 333 } })
     // A burst that is there again at once still takes time to be so.
     assert.deepStrictEqual(Requests.limiterOf({ bytesPerSec: 10_000, burstBytes: 1 })?.bandwidth?.refill_time, 1)
-    assert.deepStrictEqual(Requests.limiterOf(Requests.codebenchRates), {
-      bandwidth: { size: 1_048_576, refill_time: 500 },
-      ops: { size: 100, refill_time: 1000 }
-    })
+    assert.deepStrictEqual(
+      Requests.limiterOf(
+        ratesOf({ ...standardClass("fc", "firecracker"), machine: { diskRates: "codebench" } }).diskRates
+      ),
+      {
+        bandwidth: { size: 1_048_576, refill_time: 500 },
+        ops: { size: 100, refill_time: 1000 }
+      }
+    )
     const both = Requests.boot({ ...spec, networkRates: { bytesPerSec: 8 } }, "tcp", [1, 16, 1])
     const card = both.find(({ path }) => path.startsWith("/network"))?.body ?? ""
     assert.match(
@@ -232,6 +239,13 @@ describe("versions", () => {
       assert.match(yield* refused({ ...good, STOKER_FIRECRACKER: "/bin/false" }), /\/bin\/false --version failed/)
       assert.match(yield* refused(programs(place, { version: "1.10.1" })), /firecracker 1\.10\.1 is too old/)
       assert.match(yield* refused(programs(place, { jailerVersion: "1.14.0" })), /jailer 1\.14\.0 has CVE-2026-1386/)
+      // The worker knows a VMM by its program's name when it looks whether it is confined.
+      copyFileSync(good.STOKER_FIRECRACKER, join(place, "fc"))
+      chmodSync(join(place, "fc"), 0o755)
+      assert.match(
+        yield* refused({ ...programs(place), STOKER_FIRECRACKER: join(place, "fc") }),
+        /fc does not begin with firecracker/
+      )
       // By the PATH, and by a link: the real file counts.
       programs(place)
       const found = yield* Programs.ready({ PATH: `relative:${place}` })

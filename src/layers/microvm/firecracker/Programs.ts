@@ -4,6 +4,7 @@ import { execFile } from "node:child_process"
 import { createHash } from "node:crypto"
 import { readFile, realpath } from "node:fs/promises"
 import { release } from "node:os"
+import { basename } from "node:path"
 import { textOf } from "../../host/Errno.ts"
 import { findProgram } from "../../host/Executable.ts"
 import { VmmError } from "../Vmm.ts"
@@ -72,6 +73,10 @@ export const look = Effect.fnUntraced(function*(program: Advisories.Program, env
     try: () => realpath(file),
     catch: (cause) => failed(`${file}: ${textOf(cause)}`, cause)
   })
+  // By its name a VMM is known among a machine's processes, and older jailers insist on it as well.
+  if (!basename(path).startsWith(program)) {
+    return yield* failed(`the name of ${path} does not begin with ${program}`)
+  }
   return { path, version }
 })
 

@@ -151,9 +151,6 @@ export const limiterOf = (rates: Rates | undefined): RateLimiter | undefined => 
   return { ...(bandwidth === undefined ? {} : { bandwidth }), ...(ops === undefined ? {} : { ops }) }
 }
 
-/** What the old worker set for its disks: 1 MiB in 500 ms, 100 operations in a second, each of them at once after a rest. */
-export const codebenchRates: Rates = { bytesPerSec: 2 ** 21, burstBytes: 2 ** 20, opsPerSec: 100, burstOps: 100 }
-
 /**
  * For a guest's random numbers 64 KiB a second are plenty, and a guest that asks for more keeps no host thread busy. The
  * largest request that Firecracker serves must fit: 64 KiB.

@@ -139,6 +139,7 @@ export const make = Effect.fnUntraced(function*(
       for (const path of removed) await fs.rm(join(tree, path), { recursive: true, force: true })
       for (const path of ["var/log", "var/cache/apt", "var/lib/apt/lists"]) {
         await fs.mkdir(join(tree, path), { recursive: true })
+        await fs.chmod(join(tree, path), 0o755)
       }
       // Made for the machine it was built on, by mmdebstrap.
       for (const path of ["etc/hostname", "etc/resolv.conf", "etc/apt/apt.conf.d/99mmdebstrap"]) {

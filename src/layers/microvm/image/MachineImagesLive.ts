@@ -65,7 +65,10 @@ const make = Effect.fnUntraced(function*(options: { readonly stateDirectory: str
     const io = <A>(path: string, work: (signal: AbortSignal) => Promise<A>) =>
       Effect.tryPromise({ try: work, catch: failedAt(image, path) })
     const tree = join(staging, "tree")
-    yield* io(tree, () => fs.mkdir(tree, { mode: 0o755 }))
+    yield* io(tree, async () => {
+      await fs.mkdir(tree)
+      await fs.chmod(tree, 0o755)
+    })
     const kernel = yield* Kernel.obtain(shop, recipe.kernel)
     const packages = recipe.base === "minimal"
       ? yield* Minimal.make(shop, tree)
@@ -77,6 +80,10 @@ const make = Effect.fnUntraced(function*(options: { readonly stateDirectory: str
     for (const [source = "", target = ""] of files) {
       yield* io(ready, () => linkOrCopy(join(kernel.folder, source), join(ready, target)))
     }
+    // VMMs run as users of their own, whatever this command's umask is.
+    yield* io(ready, async () => {
+      for (const name of await fs.readdir(ready)) await fs.chmod(join(ready, name), 0o644)
+    })
     yield* told("taking checksums")
     const describe = (file: string) => io(ready, (signal) => described(ready, file, signal))
     const manifest: Manifest = {
@@ -95,7 +102,9 @@ const make = Effect.fnUntraced(function*(options: { readonly stateDirectory: str
       modules: yield* Effect.forEach(kernel.modules, describe)
     }
     const path = join(ready, Verify.MANIFEST)
-    yield* io(path, () => fs.writeFile(path, `${JSON.stringify(manifest, null, 2)}\n`, { mode: 0o644 }))
+    yield* io(path, () => fs.writeFile(path, `${JSON.stringify(manifest, null, 2)}\n`))
+    yield* io(path, () => fs.chmod(path, 0o644))
+    yield* io(ready, () => fs.chmod(ready, 0o755))
     return manifest
   })
 

@@ -47,5 +47,14 @@ export const make = Effect.fnUntraced(function*(shop: Packages.Workshop, tree: s
     catch: failedAt(image, tree)
   })
   yield* addFiles(image, tree, "minimal")
+  // Whatever this command's umask is.
+  yield* Effect.tryPromise({
+    try: async () => {
+      for (const entry of await fs.readdir(tree, { recursive: true, withFileTypes: true })) {
+        if (entry.isDirectory()) await fs.chmod(join(entry.parentPath, entry.name), 0o755)
+      }
+    },
+    catch: failedAt(image, tree)
+  })
   return { [taken.name]: taken.version }
 })

@@ -2,7 +2,7 @@
  * QEMU's `microvm` machine as a VMM: hardware-virtualised, or emulated where that is asked for by name. Each machine is an
  * unprivileged process in a jail of its own (native/confine.c) with QEMU's filter of system calls on.
  */
-import { Effect, Fiber, type Scope } from "effect"
+import { Effect, Fiber, Option, type Scope } from "effect"
 import { accessSync, constants, existsSync } from "node:fs"
 import { chmod, chown, open, rename, rm, stat, statfs, truncate, writeFile } from "node:fs/promises"
 import { join } from "node:path"
@@ -12,7 +12,7 @@ import { Launcher } from "../../host/Launcher.ts"
 import { Native } from "../../host/Native.ts"
 import { once } from "../../Once.ts"
 import type { Check } from "../../sandbox/Sandbox.ts"
-import * as KernelFile from "../KernelFile.ts"
+import * as Elf from "../image/Elf.ts"
 import {
   type BootOptions,
   type Deadlines,
@@ -62,6 +62,8 @@ export interface Options {
   readonly program?: string
 }
 
+const BUILD = "Build the image again: `stoker image build`."
+
 type Step = VmmError["step"]
 
 const failed = (step: Step, reason: string, remedy: string, cause?: unknown) =>
@@ -75,6 +77,21 @@ const files = <A>(step: Step, path: string, act: () => Promise<A>) =>
     try: act,
     catch: (cause) => failed(step, textOf(cause), `${remedyOf(cause, path)}.`, cause)
   })
+
+/** Why this is no kernel for such a machine, in words; a wrong one would say nothing at all. */
+const misfit = async (path: string): Promise<string | undefined> => {
+  await using file = await open(path)
+  const { size } = await file.stat()
+  const elf = await Elf.inspect(async (position, length) => {
+    const { buffer, bytesRead } = await file.read({ buffer: Buffer.alloc(length), position })
+    return buffer.subarray(0, bytesRead)
+  })
+  if (elf === undefined) return `${path} is no kernel: no 64-bit ELF file (a vmlinux, not a bzImage)`
+  const name = Elf.machineName(elf.machine)
+  if (name !== process.arch) return `${path} is a kernel for ${name}, and this is ${process.arch}`
+  if (elf.end > size) return `${path} is corrupt: it ends too early`
+  return elf.hasPvhNote ? undefined : `${path} has no PVH note, by which it would be booted`
+}
 
 const memoryOf = (directory: string) => join(directory, "memory")
 const stateOf = (directory: string) => join(directory, "state")
@@ -152,8 +169,11 @@ export const make = Effect.fnUntraced(function*(
         `Load the kernel's module (kvm_intel, kvm_amd). ${USE_TCG}.`
       )
     }
-    const reason = yield* Effect.promise(() => KernelFile.misfit(spec.kernel))
-    if (reason !== undefined) return yield* failed(step, reason, "Build the image again: `stoker image build`.")
+    const reason = yield* Effect.tryPromise({
+      try: () => misfit(spec.kernel),
+      catch: (cause) => failed(step, `the kernel cannot be read: ${textOf(cause)}`, BUILD, cause)
+    })
+    if (reason !== undefined) return yield* failed(step, reason, BUILD)
     for (const path of [spec.initrd, spec.root, spec.scratch]) yield* files(step, path, () => stat(path))
     yield* files(step, spec.scratch, () => chown(spec.scratch, spec.uid, spec.gid))
   })
@@ -302,7 +322,15 @@ export const make = Effect.fnUntraced(function*(
       yield* ask("migrate-set-capabilities", { capabilities: CAPABILITIES })
       yield* ask("migrate-incoming", { uri: `fd:${Argv.STATE_FD}` })
       const status = yield* Fiber.join(told)
-      if (status !== "completed") return yield* failed("restore", "QEMU could not read the state", LOOK)
+      if (status !== "completed") {
+        // It ends, and has said why.
+        const words = yield* vm.ended.pipe(Effect.timeoutOption("2 seconds"))
+        return yield* failed(
+          "restore",
+          Option.getOrElse(words, () => "") || "QEMU could not read the state",
+          "Remove the template: it is made again."
+        )
+      }
       yield* ask("cont")
       return machineOf(vm, notForTemplate)
     },

@@ -19,13 +19,16 @@ const lookAt = (pid: number): Seen | undefined => {
   try {
     const status = readFileSync(`/proc/${pid}/status`, "utf8")
     const field = (name: string) => new RegExp(`^${name}:\\s*(\\S+)`, "m").exec(status)?.[1] ?? ""
+    const noNewPrivs = field("NoNewPrivs") === "1"
+    // What it may never have more than is of no use to who can gain nothing; Firecracker's jailer leaves it.
+    const capabilities = ["CapEff", "CapPrm", "CapInh", "CapAmb", ...(noNewPrivs ? [] : ["CapBnd"])]
     return {
       program: basename(readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, "")),
       uid: Number(field("Uid")),
       gid: Number(field("Gid")),
-      noNewPrivs: field("NoNewPrivs") === "1",
+      noNewPrivs,
       isFiltered: field("Seccomp") === "2",
-      capabilities: field("CapEff") + field("CapPrm") + field("CapBnd"),
+      capabilities: capabilities.map(field).join(""),
       netns: statSync(`/proc/${pid}/ns/net`).ino
     }
   } catch {
