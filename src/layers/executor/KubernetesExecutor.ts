@@ -427,7 +427,7 @@ const make = Effect.gen(function*() {
     const last = within("the word that a Job is accounted for", "5 seconds")(say)
     yield* Effect.uninterruptibleMask((restore) =>
       restore(Effect.andThen(Effect.sleep(SETTLE_MS), say)).pipe(Effect.onInterrupt(() => last))
-    ).pipe(Effect.forkIn(layerScope))
+    ).pipe(Effect.forkIn(layerScope, { startImmediately: true }))
   })
 
   const begin = Effect.fnUntraced(function*(assignment: Assignment) {
