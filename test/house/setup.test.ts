@@ -130,6 +130,7 @@ case $* in *install*) for name in python3 g++ ip; do printf '#!/bin/sh\\n' >"$ST
         "runsc",
         "docker-registry",
         "openssl",
+        "kubectl",
         "protoc",
         "grpc_python_plugin"
       ]
