@@ -279,7 +279,8 @@ static void put(uint8_t *at, uint64_t value, size_t size) {
 /* True as soon as the first frame may leave. */
 static bool stamp(struct way *way) {
   if (stamped) return true;
-  bool is = way->tail <= 4 || way->bytes[4] == PERSONALISE;
+  /* Its length is below 16 MiB, which tells it from "POST ". */
+  bool is = way->tail <= 4 || (way->bytes[4] == PERSONALISE && way->bytes[3] == 0);
   if (is && way->tail < STAMPED && !way->ended) return false;
   if (is && way->tail >= STAMPED) {
     struct timespec now;

@@ -86,7 +86,7 @@ const misplaced = (driver: string) => {
 
 /** What of a machine one VMM has and the other has not. */
 const machineFaults = ({ driver, machine = {}, network }: FileClass, path: string): ReadonlyArray<ConfigFault> => {
-  const { accelerator, networkRates, wire } = machine
+  const { accelerator, agent, networkRates, wire } = machine
   return [
     ...(network === "host"
       ? [fault(`${path}.network`, network, "none, internet or {allow}: a machine never shares the host's network")]
@@ -96,6 +96,9 @@ const machineFaults = ({ driver, machine = {}, network }: FileClass, path: strin
       : []),
     ...(driver === "qemu" && wire === "vsock"
       ? [fault(`${path}.machine.wire`, wire, "tcp: vsock is driver firecracker's")]
+      : []),
+    ...(agent === "codebench" && wire === "vsock"
+      ? [fault(`${path}.machine.wire`, wire, "tcp: a CodeBench agent listens nowhere else")]
       : []),
     ...(driver === "qemu" && networkRates !== undefined
       ? [fault(`${path}.machine.networkRates`, networkRates, "nothing: rates of the network are driver firecracker's")]

@@ -55,6 +55,8 @@ export interface MachineSpec {
   readonly scratch: string
   /** The namespace with `TAP` in it, as a path for `setns` from any mount namespace. */
   readonly netns: string
+  /** Where its guest waits for the wire. Absent: `WIRE_PORT`. */
+  readonly port?: number
   /** What the guest's init is to know (`stoker.…`); a VMM adds what it needs itself. */
   readonly bootArgs: ReadonlyArray<string>
   /** Absent: without limit. */

@@ -9,7 +9,7 @@ import { join } from "node:path"
 import type { RunRequest } from "../../guest/Protocol.ts"
 import type { InstanceId, SandboxId } from "../../schemas/Ids.ts"
 import type { Limits } from "../../schemas/Limits.ts"
-import { baseEnv, type Phase } from "../../schemas/Program.ts"
+import { baseEnv, type Phase, type Source } from "../../schemas/Program.ts"
 import type { DriverName, SandboxClass } from "../../schemas/SandboxClass.ts"
 import { type Cgroup, type CgroupError, type CgroupLimits, Cgroups } from "../cgroup/Cgroup.ts"
 import { Host } from "../host/Host.ts"
@@ -23,6 +23,7 @@ import * as HostLimits from "./HostLimits.ts"
 import * as HostUsage from "./HostUsage.ts"
 import * as MachineMeter from "./MachineMeter.ts"
 import * as Meter from "./Meter.ts"
+import type { AgentEvent } from "./microvm/CodeBenchAgent.ts"
 import { removeTree } from "./RemoveTree.ts"
 import {
   type ImageRun,
@@ -36,6 +37,7 @@ import {
 import * as WarmHost from "./WarmHost.ts"
 
 const ENOMEM = 12
+const EOPNOTSUPP = 95
 
 /** A guest says that it is ready within this, or the sandbox is given up. A cold one takes about 15 ms. */
 const READY_MS = 20_000
@@ -60,6 +62,16 @@ export interface MachineRecipe {
   /** From the launch of the wire to the guest's own word that it is ready, in milliseconds. */
   readonly readyMs: number
   /** Ends when the VMM has, with its last words: the link itself hears nothing of that. */
+  readonly ended: Effect.Effect<string>
+}
+
+/** A machine whose guest is none of ours: no link to it stays, it is limited as a whole, and does a job in one exchange. */
+export interface AgentRecipe {
+  readonly limits: CgroupLimits
+  /** Ends when its agent takes jobs. */
+  readonly ready: Effect.Effect<void, ProvisionFailed>
+  readonly source: (source: Source) => Stream.Stream<AgentEvent, SandboxLost | SandboxRefused>
+  /** As a `MachineRecipe`'s. */
   readonly ended: Effect.Effect<string>
 }
 
@@ -119,7 +131,7 @@ const lastWords = ({ ended }: MachineRecipe) =>
   Effect.map(Effect.timeoutOption(ended, FAREWELL), Option.getOrElse(() => ""))
 
 /** How a phase's program begins. */
-type Begin = (request: RunRequest) => Stream.Stream<GuestLink.LinkEvent, SandboxLost | SandboxRefused>
+type Begin = (request: RunRequest) => Stream.Stream<GuestLink.LinkEvent | AgentEvent, SandboxLost | SandboxRefused>
 
 export const make = Effect.gen(function*() {
   const host = yield* Host
@@ -269,7 +281,10 @@ export const make = Effect.gen(function*() {
             case "Output":
               return Effect.succeed(event)
             case "Exited":
-              return ended(event.exit, event.maxRssBytes)
+              return Effect.map(
+                ended(event.exit, event.maxRssBytes),
+                (last) => "phase" in event ? { ...last, usage: { ...last.usage, phase: event.phase } } : last
+              )
           }
         }),
         // The kernel may have chosen the guest: the phase ended for want of memory, or a kernel inside for want of threads,
@@ -323,6 +338,73 @@ export const make = Effect.gen(function*() {
     return yield* WarmHost.start(recipe.driver, link, request)
   })
 
+  /** All that a sandbox is before anybody in it says a word. */
+  const reserve = Effect.fnUntraced(function*(recipe: Recipe, limits: CgroupLimits) {
+    // The row first, so it is struck last, and only when all it names is proven gone.
+    const row = yield* hold(recipe)
+    const cgroup = yield* cgroups.make(row.id).pipe(
+      Effect.tap((made) => made.limit(limits)),
+      Effect.mapError(failed(recipe, "cgroup"))
+    )
+    if (recipe.prepare !== undefined) yield* recipe.prepare(row.id, cgroup.procsFiles)
+    return { row, cgroup }
+  })
+
+  /** What the host alone does with a sandbox and knows of it. */
+  const outsideOf = (recipe: Recipe, id: SandboxId, cgroup: Cgroup, standing: Standing) => ({
+    id,
+    driver: recipe.driver,
+    place: cgroup.path,
+    kill: Effect.suspend(() => {
+      standing.killed = true
+      return Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${id} could not be killed at once` })
+    }),
+    measure: cgroup.cpu.pipe(
+      Effect.map((cpuMicros) => ({ cpuMicros })),
+      Effect.orElseSucceed(() => ({}))
+    ),
+    observe: Effect.orElseSucceed(standing.meter.observe, () => ({}))
+  })
+
+  /** A sandbox that takes a job as one source file, and nothing else. */
+  const provisionAgent = Effect.fnUntraced(function*(recipe: Recipe, agent: AgentRecipe) {
+    const { cgroup, row } = yield* reserve(recipe, agent.limits)
+    const lost = Effect.map(agent.ended, (words) =>
+      new SandboxLost({
+        driver: recipe.driver,
+        reason: words === "" ? "its VMM ended" : `its VMM ended: ${words}`,
+        remedy: "The job is answered as failed; see the worker's log, and `stoker doctor` if it happens again."
+      }))
+    const untilLost = Effect.flatMap(lost, Effect.fail)
+    yield* Effect.raceFirst(agent.ready, Effect.mapError(untilLost, failed(recipe, "start")))
+    yield* recipe.verify(cgroup)
+    const standing: Standing = { meter: MachineMeter.outside(cgroup), killed: false, host: undefined }
+    const refuse = (operation: SandboxRefused["operation"]) =>
+      new SandboxRefused({
+        operation,
+        errno: EOPNOTSUPP,
+        reason: "the machine's agent takes source code and nothing else"
+      })
+    const sandbox: Sandbox = {
+      ...outsideOf(recipe, row.id, cgroup, standing),
+      put: () => Effect.fail(refuse("put")),
+      get: () => Effect.fail(refuse("get")),
+      signal: () => Effect.fail(refuse("signal")),
+      run: () => Stream.fail(refuse("run")),
+      // A dead machine answers nothing, not even that it has no connection.
+      source: (phase, source) =>
+        runPhase(
+          recipe,
+          row.id,
+          standing,
+          phase,
+          () => Stream.interruptWhen(agent.source(source), untilLost)
+        ),
+      lost
+    }
+    return sandbox
+  })
+
   const provision = Effect.fnUntraced(function*(recipe: Recipe, sandboxClass: SandboxClass) {
     const { ceiling, defaults } = sandboxClass
     const { ownMemoryBytes = 0, ownPids } = recipe
@@ -330,13 +412,7 @@ export const make = Effect.gen(function*() {
     const { machine } = recipe
     const limitsOf = (limits: Limits) => machine?.limits ?? HostLimits.cgroupLimits(limits, frame)
     const isRoomy = defaults.memoryBytes >= RUNTIME_BYTES
-    // The row first, so it is struck last, and only when all it names is proven gone.
-    const row = yield* hold(recipe)
-    const cgroup = yield* cgroups.make(row.id).pipe(
-      Effect.tap((made) => made.limit(limitsOf(isRoomy ? defaults : ceiling))),
-      Effect.mapError(failed(recipe, "cgroup"))
-    )
-    if (recipe.prepare !== undefined) yield* recipe.prepare(row.id, cgroup.procsFiles)
+    const { cgroup, row } = yield* reserve(recipe, limitsOf(isRoomy ? defaults : ceiling))
     const { ended, link, said } = yield* Effect.uninterruptible(launch(recipe, row.id, cgroup)).pipe(
       Effect.mapError(failed(recipe, "start"))
     )
@@ -401,9 +477,7 @@ export const make = Effect.gen(function*() {
           waiting.feed(invocation, WarmHost.lowered(phase.limits, defaults)))
       })
     const sandbox: Sandbox = {
-      id: row.id,
-      driver: recipe.driver,
-      place: cgroup.path,
+      ...outsideOf(recipe, row.id, cgroup, standing),
       ...(recipe.imageRun === undefined ? {} : { imageRun: recipe.imageRun }),
       put: (files) => Effect.forEach(files, link.put, { discard: true }),
       run: (phase) => Stream.unwrap(Effect.as(dismiss, Stream.suspend(() => run(phase)))),
@@ -412,15 +486,6 @@ export const make = Effect.gen(function*() {
         : { call: (phase: Phase, invocation: Uint8Array) => call(phase, invocation, seen) }),
       signal: link.signal,
       lost: warm === undefined ? link.lost : Effect.raceFirst(link.lost, warm.lost),
-      kill: Effect.suspend(() => {
-        standing.killed = true
-        return Effect.ignore(cgroup.kill, { log: "Warn", message: `sandbox ${row.id} could not be killed at once` })
-      }),
-      measure: cgroup.cpu.pipe(
-        Effect.map((cpuMicros) => ({ cpuMicros })),
-        Effect.orElseSucceed(() => ({}))
-      ),
-      observe: Effect.orElseSucceed(meter.observe, () => ({})),
       get: link.get
     }
     return sandbox
@@ -443,6 +508,7 @@ export const make = Effect.gen(function*() {
     functions,
     aside,
     provision,
+    provisionAgent,
     reap,
     instancePath,
     holds: cgroups.holds,

@@ -25,6 +25,21 @@ const unheld = (driver: string) => (error: SandboxLost | SandboxRefused) =>
       remedy: "Its kernel needs cgroup v2 with memory, pids and cpu; build the image again with `stoker image build`."
     })
 
+const observe = (cgroup: Cgroup) =>
+  Effect.map(cgroup.now, ({ cpuMicros, memoryBytes }) => ({
+    cpuMicros,
+    ...(memoryBytes === undefined ? {} : { memoryBytes })
+  }))
+
+/** Of a machine in which nobody holds or counts anything for us: time is all that is known. */
+export const outside = (cgroup: Cgroup): Meter => ({
+  enter: () => Effect.map(cgroup.cpu, (cpuMicros) => ({ usage: { cpuMicros }, isFresh: true, cachedBytes: 0 })),
+  forget: () => {},
+  sample: () => Effect.void,
+  count: () => Effect.map(cgroup.cpu, (cpuMicros) => ({ usage: { cpuMicros }, left: {}, oomVictim: undefined })),
+  observe: observe(cgroup)
+})
+
 /** `usual` are the limits most phases have: the first one finds them in force. */
 export const make = Effect.fnUntraced(function*(driver: string, cgroup: Cgroup, link: GuestLink, usual: Limits) {
   const limit = (limits: GroupLimits) => Effect.mapError(link.limit(limits), unheld(driver))
@@ -68,10 +83,7 @@ export const make = Effect.fnUntraced(function*(driver: string, cgroup: Cgroup, 
       }
       return { usage, left: {}, oomVictim: undefined }
     }),
-    observe: Effect.map(cgroup.now, ({ cpuMicros, memoryBytes }) => ({
-      cpuMicros,
-      ...(memoryBytes === undefined ? {} : { memoryBytes })
-    }))
+    observe: observe(cgroup)
   }
   return meter
 })

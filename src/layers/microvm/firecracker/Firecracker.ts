@@ -164,8 +164,13 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
   const wire = (spec: MachineSpec, deadlineMs: number, mode?: "probe"): ReadonlyArray<string> => [
     settings.wireProgram,
     ...(settings.wire === "tcp"
-      ? ["--netns", spec.netns, "--connect", `${GUEST_ADDRESS}:${WIRE_PORT}`]
-      : ["--vsock", join(vsockFolder(spec), socketFile(Requests.jailPaths.vsock)), "--port", `${WIRE_PORT}`]),
+      ? ["--netns", spec.netns, "--connect", `${GUEST_ADDRESS}:${spec.port ?? WIRE_PORT}`]
+      : [
+        "--vsock",
+        join(vsockFolder(spec), socketFile(Requests.jailPaths.vsock)),
+        "--port",
+        `${spec.port ?? WIRE_PORT}`
+      ]),
     "--within",
     `${deadlineMs}`,
     ...(mode === "probe" ? ["--probe"] : [])

@@ -180,10 +180,11 @@ export type Wire = "tcp" | "vsock"
 /** Any from 3 on: each VMM has its own namespace of them, in its unix socket. */
 const GUEST_CID = 3
 
-/** The kernel's command line: where the guest listens is said for one wire alone. */
+/** The kernel's command line: where the guest listens is said for one wire alone, and to a guest that is told at all. */
 export const bootArgs = (neutral: ReadonlyArray<string>, wire: Wire): string => {
   const others = neutral.filter((word) => !/^stoker\.(?:wire|vsock)=/.test(word))
-  return [...BOOT_ARGS, ...others, wire === "tcp" ? `stoker.wire=${WIRE_PORT}` : `stoker.vsock=${WIRE_PORT}`].join(" ")
+  const listens = others.length === neutral.length ? [] : [`stoker.${wire === "tcp" ? "wire" : "vsock"}=${WIRE_PORT}`]
+  return [...BOOT_ARGS, ...others, ...listens].join(" ")
 }
 
 const SERIAL_LIMITED_SINCE = [1, 16]

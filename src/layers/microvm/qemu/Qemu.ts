@@ -368,7 +368,7 @@ export const make = Effect.fnUntraced(function*(
       "--netns",
       spec.netns,
       "--connect",
-      `${GUEST_ADDRESS}:${WIRE_PORT}`,
+      `${GUEST_ADDRESS}:${spec.port ?? WIRE_PORT}`,
       "--within",
       String(deadlineMs),
       ...mode === "probe" ? ["--probe"] : []

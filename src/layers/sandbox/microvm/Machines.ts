@@ -8,6 +8,7 @@ import * as fs from "node:fs/promises"
 import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../../schemas/Ids.ts"
 import { LimitNotHeld, type Limits, needsOf } from "../../../schemas/Limits.ts"
+import type { Phase, Source } from "../../../schemas/Program.ts"
 import type { SandboxClass } from "../../../schemas/SandboxClass.ts"
 import { textOf } from "../../host/Errno.ts"
 import { Launcher, saidOf } from "../../host/Launcher.ts"
@@ -28,12 +29,14 @@ import {
 } from "../../microvm/Vmm.ts"
 import type { MachineAttachment, SandboxNetwork } from "../../network/Network.ts"
 import { findIn } from "../../network/Tools.ts"
+import { within } from "../../Release.ts"
 import { metrics } from "../../telemetry/Metrics.ts"
 import type { LinkOptions } from "../GuestLink.ts"
 import type { HostSandbox, Recipe } from "../HostSandbox.ts"
 import * as IdRanges from "../IdRanges.ts"
-import { type Capability, type Check, type Driver, ProvisionFailed, type Sandbox } from "../Sandbox.ts"
+import { type Capability, type Check, type Driver, ProvisionFailed, type Sandbox, SandboxLost } from "../Sandbox.ts"
 import * as Census from "./Census.ts"
+import * as CodeBenchAgent from "./CodeBenchAgent.ts"
 import * as Confinement from "./Confinement.ts"
 import type { Facts } from "./Greeting.ts"
 import { deadlineMs, type Working } from "./Lifecycle.ts"
@@ -73,15 +76,34 @@ interface Plan {
   readonly bootArgs: ReadonlyArray<string>
 }
 
+/** `TAP_PREFIX` as the kernel's command line has it. */
+const TAP_MASK = "255.255.255.252"
+
+/** For one connection to an agent that listens. */
+const CONNECT_MS = 2000
+
 /** Where a machine's own files lie. */
 const MACHINES = "machines"
 
 /** A template's disk, kept in memory between copies. */
 const MOST_DISK_CONTENT = 64 * 1024 * 1024
 
-const bootArgsOf = ({ machine }: SandboxClass): ReadonlyArray<string> => [
+/** The guest is none of ours: an agent of the old worker's, which is no part of our initrd's business. */
+const hasAgent = ({ machine }: SandboxClass) => machine?.agent === "codebench"
+
+/** An agent may be asked before it listens, so it is not saved: nobody could tell it that it was copied. */
+const isTemplated = (sandboxClass: SandboxClass) => sandboxClass.machine?.snapshot !== false && !hasAgent(sandboxClass)
+
+/** The kernel's own words where the guest knows none of ours. */
+const bootArgsOf = (sandboxClass: SandboxClass): ReadonlyArray<string> => [
   "quiet",
   "loglevel=3",
+  ...hasAgent(sandboxClass)
+    ? [`ip=${GUEST_ADDRESS}::${HOST_ADDRESS}:${TAP_MASK}::eth0:off`]
+    : wireArgsOf(sandboxClass)
+]
+
+const wireArgsOf = ({ machine }: SandboxClass): ReadonlyArray<string> => [
   `stoker.ip=${GUEST_ADDRESS}/${TAP_PREFIX},${HOST_ADDRESS}`,
   `stoker.${machine?.wire === "vsock" ? "vsock" : "wire"}=${WIRE_PORT}`
 ]
@@ -175,6 +197,7 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     netns: attachment.path,
     bootArgs,
     procsFiles,
+    ...(hasAgent(sandboxClass) ? { port: CodeBenchAgent.AGENT_PORT } : {}),
     ...ratesOf(sandboxClass)
   })
 
@@ -248,6 +271,28 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     )
   })
 
+  /** A connection to what waits in the machine, for the scope. */
+  const connect = Effect.fnUntraced(function*(vmm: Vmm, spec: MachineSpec | undefined) {
+    const lost = (reason: string) =>
+      new SandboxLost({ driver, reason, remedy: "The job is answered as failed; see the worker's log." })
+    if (spec === undefined) return yield* lost("there is no machine yet")
+    const stderrPath = saidOf(host.paths.instance(host.instance), `${spec.id}.agent`)
+    const { stream } = yield* Effect.acquireRelease(
+      Effect.mapError(
+        launcher.launch({ procsFiles: spec.procsFiles, command: vmm.wire(spec, CONNECT_MS), stderrPath }),
+        ({ message }) => lost(message)
+      ),
+      ({ ended, stream }) =>
+        Effect.sync(() => stream.destroy()).pipe(
+          Effect.andThen(ended),
+          // The next connection's has the same name.
+          Effect.andThen(Effect.promise(() => fs.rm(stderrPath, { force: true }))),
+          within(`a connection to machine ${spec.id}`, "1 second")
+        )
+    )
+    return stream
+  })
+
   /** Everything of one machine below its row; nothing of it outlives the scope. */
   const provisionOne = Effect.fnUntraced(function*(plan: Plan, disk: Disk, snapshot: Snapshot | undefined) {
     const { sandboxClass, vmm } = plan
@@ -303,13 +348,33 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
 
     const { personaliseMs } = vmm.deadlines
     const reachMs = isRestored ? vmm.deadlines.restoreMs : vmm.deadlines.bootMs
-    const recipe: Recipe = {
+    const ended = Effect.suspend(() => machine?.ended ?? Effect.never)
+    const limits = cgroupLimitsOf(driver, sandboxClass)
+    const outer: Recipe = {
       ...plain(),
       prepare,
+      verify: (cgroup) => Confinement.verify({ driver, isVmm: parts.isVmm, uid, netns: attachment?.inode ?? 0 })(cgroup)
+    }
+    const agent = CodeBenchAgent.make(driver, Effect.suspend(() => connect(vmm, spec)))
+    const provideAgent = hosted.provisionAgent(outer, {
+      limits,
+      ended,
+      source: agent.source,
+      ready: agent.ready(reachMs + personaliseMs).pipe(
+        Effect.catch(({ reason, remedy }) =>
+          Effect.flatMap(
+            machine?.console ?? Effect.succeed(""),
+            (words) => Effect.fail(failed("start")({ reason: `${reason}. ${words}`, remedy }))
+          )
+        )
+      )
+    })
+    const recipe: Recipe = {
+      ...outer,
       // Made before it is asked for.
       command: () => spec === undefined ? [] : vmm.wire(spec, reachMs),
       machine: {
-        limits: cgroupLimitsOf(driver, sandboxClass),
+        limits,
         greeting: Effect.suspend(() =>
           parts.greet({
             hostname: `stoker-${(id ?? "").slice(0, 12)}`,
@@ -318,17 +383,20 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
           })
         ),
         readyMs: reachMs + personaliseMs,
-        ended: Effect.suspend(() => machine?.ended ?? Effect.never)
-      },
-      verify: (cgroup) => Confinement.verify({ driver, isVmm: parts.isVmm, uid, netns: attachment?.inode ?? 0 })(cgroup)
+        ended
+      }
     }
-    const sandbox = yield* hosted.provision(recipe, sandboxClass)
+    const sandbox = yield* hasAgent(sandboxClass) ? provideAgent : hosted.provision(recipe, sandboxClass)
     yield* tracked.happens("confirmed")
     yield* Metric.update(metrics.machineStarts.series({ driver, kind: isRestored ? "restored" : "booted" }), 1)
     yield* Effect.addFinalizer(() => tracked.happens("stop"))
     const taken = Effect.suspend(() => tracked.state() === "ready" ? tracked.happens("taken") : Effect.void)
+    const { source } = sandbox
     const leased: Sandbox = {
       ...sandbox,
+      ...(source === undefined
+        ? {}
+        : { source: (phase: Phase, code: Source) => Stream.unwrap(Effect.as(taken, source(phase, code))) }),
       put: (files) => Effect.andThen(taken, sandbox.put(files)),
       run: (phase) => Stream.unwrap(Effect.as(taken, sandbox.run(phase)))
     }
@@ -338,7 +406,7 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
   /** A copy of the template if there is one; a booted machine where there is none, or where the copy came to nothing. */
   const provisionPlanned = Effect.fnUntraced(function*(plan: Plan, disk: Disk) {
     const { sandboxClass } = plan
-    if (sandboxClass.machine?.snapshot === false) return yield* provisionOne(plan, disk, undefined)
+    if (!isTemplated(sandboxClass)) return yield* provisionOne(plan, disk, undefined)
     const binding = yield* bindingOf(plan, disk)
     const snapshot = yield* templates.find(binding).pipe(
       Effect.tapError((error) => Effect.logWarning(`no machine template: ${error.message}`)),
@@ -416,7 +484,8 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
   const diskOf = ({ defaults, pool }: SandboxClass): Disk =>
     pool?.disk ?? { bytes: defaults.diskBytes, inodes: defaults.diskInodes }
 
-  const keyOf = (sandboxClass: SandboxClass) => `${driver} ${acceleratorOf(sandboxClass)}`
+  const keyOf = (sandboxClass: SandboxClass) =>
+    `${driver} ${acceleratorOf(sandboxClass)}${hasAgent(sandboxClass) ? " codebench" : ""}`
 
   /** What takes long and needs doing once: a guest that boots at all, and the template of the class's machines. */
   const prepareClass = Effect.fnUntraced(function*(sandboxClass: SandboxClass) {
@@ -426,7 +495,7 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     // Once is an accident: somebody may have killed it.
     const blame = (error: { readonly reason: string; readonly remedy: string }) =>
       proven.has(key) ? failed("start")(error) : noGuest(driver, sandboxClass, error)
-    if (sandboxClass.machine?.snapshot !== false) {
+    if (isTemplated(sandboxClass)) {
       const binding = yield* bindingOf(plan, disk)
       const without = ({ message }: { readonly message: string }) =>
         Effect.logWarning(`machines of class ${sandboxClass.name} are booted, each of them: ${message}`)
@@ -490,11 +559,17 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     }),
     accepts,
     reap: (row) => hosted.reap(plain(), row),
-    rootIdentity: (sandboxClass) =>
-      Effect.map(
-        Effect.mapError(parts.openImage(sandboxClass), failed("image")),
-        ({ identity }) => `machine image ${identity}`
-      ),
+    rootIdentity: Effect.fnUntraced(function*(sandboxClass) {
+      const { identity } = yield* Effect.mapError(parts.openImage(sandboxClass), failed("image"))
+      if (!hasAgent(sandboxClass)) return `machine image ${identity}`
+      return yield* new ProvisionFailed({
+        driver,
+        step: "image",
+        reason:
+          `class ${sandboxClass.name} has machines with a CodeBench agent, which keeps what it compiles to itself`,
+        remedy: "Nothing of its jobs is kept for the next one."
+      })
+    }),
     check: Effect.map(parts.check, (checks) => [...checks, formatter(parts.path)]),
     checkClass: (sandboxClass) => checkClass(parts, sandboxClass)
   }
@@ -537,6 +612,7 @@ export const leftovers =
       directory,
       Templates.makingOf(hosted.host.paths.state, id),
       saidOf(hosted.instancePath(instance), `${id}.probe`),
+      saidOf(hosted.instancePath(instance), `${id}.agent`),
       ...ofVmm({ id, directory })
     ]
   }
