@@ -68,10 +68,8 @@ export const make = Effect.fnUntraced(function*(driver: string, cgroup: Cgroup, 
       }
       return { usage, left: {}, oomVictim: undefined }
     }),
-    observe: Effect.map(cgroup.now, ({ cpuMicros, memoryBytes }) => ({
-      cpuMicros,
-      ...(memoryBytes === undefined ? {} : { memoryBytes })
-    }))
+    // The VMM's memory is the whole machine's, and what the VMM takes: nothing that a job would know for its own.
+    observe: Effect.map(cgroup.cpu, (cpuMicros) => ({ cpuMicros }))
   }
   return meter
 })
