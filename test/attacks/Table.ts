@@ -17,8 +17,8 @@ export const groups: Readonly<Record<string, ReadonlyArray<Attack>>> = {
 
 /** The drivers of the table, and what they promise; the test of the document asks the drivers themselves. */
 export const drivers: Readonly<Record<string, ReadonlyArray<Capability>>> = {
-  oci: ["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage"],
-  process: ["memory-limit", "cpu-limit", "pids-limit", "usage"]
+  oci: ["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage", "own-cpu", "memory-workspace"],
+  process: ["memory-limit", "cpu-limit", "pids-limit", "usage", "own-cpu"]
 }
 
 const result = (attack: Attack, capabilities: ReadonlyArray<Capability>) =>

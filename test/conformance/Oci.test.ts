@@ -1,3 +1,12 @@
 import { suite } from "./Suite.ts"
 
-await suite("oci", ["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage"])
+await suite("oci", [
+  "isolation",
+  "memory-limit",
+  "cpu-limit",
+  "pids-limit",
+  "disk-limit",
+  "usage",
+  "own-cpu",
+  "memory-workspace"
+])

@@ -1,3 +1,3 @@
 import { suite } from "./Suite.ts"
 
-await suite("process", ["memory-limit", "cpu-limit", "pids-limit", "usage"])
+await suite("process", ["memory-limit", "cpu-limit", "pids-limit", "usage", "own-cpu"])

@@ -39,7 +39,8 @@ interface VitestReport {
   }>
 }
 
-const filesOf = (report: string): ReadonlyArray<TestFile> => {
+/** What `report` of vitest's JSON says, by file. */
+export const filesOf = (report: string): ReadonlyArray<TestFile> => {
   if (report === "") return []
   const { testResults }: VitestReport = JSON.parse(report)
   return testResults.map(({ assertionResults, name, status }) => ({

@@ -15,6 +15,8 @@ const worker = layerWorker({
   config: {
     ...standardConfig,
     leaseMs: 5000,
+    // However many workers die with a job, it goes to the next one.
+    maxAttempts: 100,
     classes: [{
       ...machineClass({}, { ...standardPool, ...patient, minimum: 2, maximum: 2, parallel: 2 }),
       network: "internet"

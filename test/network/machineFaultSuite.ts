@@ -2,7 +2,7 @@ import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { chainOf } from "../../src/layers/network/Masquerade.ts"
 import type { SandboxNetwork } from "../../src/layers/network/Network.ts"
@@ -140,6 +140,36 @@ export const machineFaultSuite = () =>
         assert.include(ended, "Failure")
       }), 120_000)
 
+    it.live("a plugin killed at its DEL leaves no link behind, though somebody holds on to the namespace", () =>
+      Effect.gen(function*() {
+        const spared = join(state, "spared")
+        plugin(
+          "dying",
+          `[ "$CNI_COMMAND" = ADD ] && exec /usr/lib/cni/ptp\n[ -e ${spared} ] && exec /usr/lib/cni/ptp\n>${spared}\nkill -9 $$`
+        )
+        network("dying", { ...ptp("10.78.4.0/24"), type: "dying" })
+        const host = yield* rows()
+        writeFileSync(spared, "")
+        yield* acquire(host, one, World.networked("internet", { cni: "dying" }))
+        assert.lengthOf(held().veths, 1)
+        const inside = ["nsenter", `--net=/run/netns/stoker-${one}`, "sh", "-c", "echo in; exec sleep 1000"]
+        const holder = spawn("setpriv", [...bound, ...inside], { stdio: ["ignore", "pipe", "inherit"] })
+        yield* Effect.addFinalizer(() =>
+          Effect.promise(() =>
+            stop(holder)
+          )
+        )
+        yield* Effect.promise(() =>
+          once(holder.stdout, "data")
+        )
+        rmSync(spared)
+        yield* host.release(instance, one)
+        assert.isTrue(existsSync(spared))
+        assert.isNull(holder.exitCode)
+        const { tables: _, ...rest } = held()
+        assert.deepStrictEqual(rest, { netns: [], veths: [], leases: [], chains: [] })
+      }), 60_000)
+
     it.live("workers killed at any moment: another one takes all of theirs down", () =>
       Effect.gen(function*() {
         const classes = [fcnet("fcnet"), World.networked("internet"), none, fcnet("fcnet")]
@@ -162,8 +192,7 @@ export const machineFaultSuite = () =>
           const other = yield* make(state, env, {
             instance: InstanceId.make("survivor"),
             // What the cgroup of a real worker's programs is for.
-            kill: () =>
-              Effect.promise(() => until("the end of its programs", () => !killAll(programs)))
+            kill: () => Effect.promise(() => until("the end of its programs", () => !killAll(programs)))
           })
           const before = held()
           for (const [kind, found] of Object.entries(before)) if (found.length > 0) kinds.add(kind)

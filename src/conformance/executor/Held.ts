@@ -31,7 +31,7 @@ export const heldLimits = [
 
   define(
     "memoryBytes counts what is written to the workspace in memory, and shared memory",
-    ["memory-limit", "disk-limit"],
+    ["memory-limit", "memory-workspace"],
     Effect.gen(function*() {
       const { outcome } = yield* run({
         run: "head -c 200000000 /dev/zero > large; echo had it",

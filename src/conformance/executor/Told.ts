@@ -36,7 +36,7 @@ const plausible = Effect.fnUntraced(function*(usage: PhaseUsage) {
 export const told = [
   define(
     "CPU time is the program's own count within 5 %, children and threads included",
-    ["usage"],
+    ["usage", "own-cpu"],
     Effect.gen(function*() {
       const { last, stdout } = yield* run({ run: { python: burner(0.25) }, limits: { cpus: 2 } })
       const own = Number(stdout.toString()) * 1e6
@@ -55,7 +55,13 @@ export const told = [
       const { usage } = yield* run({ compile: { python: burner(0.25) }, run: "true" })
       const [compile, last] = usage.phases
       yield* between("of the phase that burns", compile?.cpuMicros, 450_000)
-      yield* between("of the one that does nothing", last?.cpuMicros, 0, 300_000)
+      // Emulation makes much of little.
+      yield* between(
+        "of the one that does nothing",
+        last?.cpuMicros,
+        0,
+        Math.max(300_000, (compile?.cpuMicros ?? 0) / 2)
+      )
     })
   ),
 
@@ -80,7 +86,7 @@ export const told = [
 
   define(
     "what a workspace in memory holds is memory of files, not of processes",
-    ["usage", "disk-limit"],
+    ["usage", "memory-workspace"],
     Effect.gen(function*() {
       const { last } = yield* run({ run: "head -c 41943040 /dev/zero > large", limits: { fileBytes: 64 * MiB } })
       yield* between("the whole", last.memoryPeakBytes, 40 * MiB)

@@ -286,8 +286,9 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
       list === undefined ? Effect.void : Cni.del(run, { list, containerId: id, netns: path, folders }, result)
     const [first] = yield* Effect.all([
       Effect.result(del(isThere ? netns : "")),
-      tap === true && isThere ? removeTap(netns) : Effect.void
+      tap === true && isThere ? removeLink(netns, TAP) : Effect.void
     ], { concurrency: 2 })
+    if (first._tag === "Failure" && existsSync(netns)) yield* removeLink(netns, Cni.DEVICE)
     if (existsSync(netns)) {
       const { ip } = yield* programs
       yield* expect(`removing network namespace ${nameOf(id)}`, { argv: [ip, "netns", "del", nameOf(id)] })
@@ -300,11 +301,13 @@ export const make = Effect.fn("NetworkHost.make")(function*(options: NetworkOpti
     if (list !== undefined) yield* sweep(run, list, id)
   })
 
-  /** It goes with its namespace, unless somebody who should not holds that. Often it is not there yet, or not any more. */
-  const removeTap = Effect.fnUntraced(function*(netns: string) {
+  /**
+   * It goes with its namespace, unless somebody holds that who should not: any mount namespace of others that was made in the
+   * meantime may. Often it is not there yet, or not any more.
+   */
+  const removeLink = Effect.fnUntraced(function*(netns: string, device: string) {
     const { ip, nsenter } = yield* programs
-    const ended = yield* Effect.result(run({ argv: [nsenter, `--net=${netns}`, ip, "link", "del", TAP] }))
-    if (ended._tag === "Failure") yield* Effect.logDebug(ended.failure.message)
+    yield* Effect.retry(run({ argv: [nsenter, `--net=${netns}`, ip, "link", "del", device] }), { times: 1 })
   })
 
   const release = Effect.fn("Network.release")(function*(instance: InstanceId, id: SandboxId) {

@@ -25,11 +25,8 @@ const unheld = (driver: string) => (error: SandboxLost | SandboxRefused) =>
       remedy: "Its kernel needs cgroup v2 with memory, pids and cpu; build the image again with `stoker image build`."
     })
 
-const observe = (cgroup: Cgroup) =>
-  Effect.map(cgroup.now, ({ cpuMicros, memoryBytes }) => ({
-    cpuMicros,
-    ...(memoryBytes === undefined ? {} : { memoryBytes })
-  }))
+/** The VMM's memory is the whole machine's, and what the VMM takes: nothing that a job would know for its own. */
+const observe = (cgroup: Cgroup) => Effect.map(cgroup.cpu, (cpuMicros) => ({ cpuMicros }))
 
 /** Of a machine in which nobody holds or counts anything for us: time is all that is known. */
 export const outside = (cgroup: Cgroup): Meter => ({

@@ -103,7 +103,7 @@ export const make = Effect.fnUntraced(function*(driver: MachineDriver) {
     paths: Machines.leftovers(hosted, leftovers),
     verify: () => Effect.void
   }
-  const network = yield* HostNetwork.make(hosted, () => bare)
+  const network = yield* HostNetwork.make(hosted, () => plain())
   const plain = (): HostSandbox.Recipe => ({ ...bare, network })
   const scratch = Scratch.make({
     folder: hosted.instancePath(host.instance, "scratch"),

@@ -275,6 +275,8 @@ export const make = Effect.gen(function*() {
       "pids-limit",
       "disk-limit",
       "usage",
+      "own-cpu",
+      "memory-workspace",
       ...hosted.holds
     ]),
     prepare: (sandboxClass) => sandboxClass.root === undefined ? Effect.void : Effect.asVoid(roots.of(sandboxClass)),

@@ -66,7 +66,7 @@ export const make = Effect.gen(function*() {
 
   const driver: Driver = {
     name: "process",
-    capabilities: new Set<Capability>(["memory-limit", "cpu-limit", "pids-limit", "usage", ...hosted.holds]),
+    capabilities: new Set<Capability>(["memory-limit", "cpu-limit", "pids-limit", "usage", "own-cpu", ...hosted.holds]),
     provision: Effect.fn("Process.provision")(function*(sandboxClass) {
       if (sandboxClass.network !== "host") {
         return yield* new ProvisionFailed({

@@ -119,6 +119,10 @@ export type Capability =
   | "pids-limit"
   | "disk-limit"
   | "usage"
+  /** The CPU time it tells is the program's own, without that of a kernel or a processor inside the sandbox. */
+  | "own-cpu"
+  /** The workspace lies in memory, and counts as such. */
+  | "memory-workspace"
   | LimitNeed
 
 /** One line of `stoker doctor`. */
