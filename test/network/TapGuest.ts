@@ -74,6 +74,20 @@ export class TapGuest {
     await this.start("nsenter", `--net=${this.namespace}`, ...argv)
   }
 
+  /** One that has said something, and ends with its standard input. Gives what ends it. */
+  async hold(...argv: ReadonlyArray<string>): Promise<() => Promise<void>> {
+    const child = spawn("setpriv", ["--pdeathsig", "KILL", "nsenter", `--net=${this.namespace}`, ...argv], {
+      stdio: ["pipe", "pipe", "inherit"]
+    })
+    this.children.push(child)
+    await once(child.stdout, "data")
+    return async () => {
+      const gone = once(child, "exit")
+      child.stdin.end()
+      await gone
+    }
+  }
+
   async end(): Promise<void> {
     for (const child of this.children.toReversed()) {
       if (child.exitCode !== null || child.signalCode !== null) continue

@@ -79,6 +79,7 @@ export class World {
     await this.listen(internet, [
       ...services,
       ["udp", PUBLIC, 123],
+      ["tcp", PUBLIC, 8443],
       ["tcp", IPV6, 80],
       ["tcp", PRIVATE6, 80]
     ])

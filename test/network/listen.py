@@ -23,13 +23,17 @@ for kind, address, port in plan:
     if kind == "tcp":
         server.listen(16)
     poll.register(server, selectors.EVENT_READ, kind)
+kept = []  # those who come to 8443 close themselves
 print("up", flush=True)
 while True:
     for key, _ in poll.select():
         if key.data == "tcp":
             caller, (host, *_) = key.fileobj.accept()
             caller.sendall(host.encode())
-            caller.close()
+            if key.fileobj.getsockname()[1] == 8443:
+                kept.append(caller)
+            else:
+                caller.close()
         else:
             query, sender = key.fileobj.recvfrom(2048)
             key.fileobj.sendto(reply(query) if key.fileobj.getsockname()[1] == 53 else sender[0].encode(), sender)

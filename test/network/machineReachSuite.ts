@@ -4,8 +4,10 @@ import { readFileSync } from "node:fs"
 import { createConnection } from "node:net"
 import { join } from "node:path"
 import { GUEST_ADDRESS, HOST_ADDRESS, MAC, TAP } from "../../src/layers/microvm/Vmm.ts"
+import { CONNECTIONS } from "../../src/layers/network/Policy.ts"
 import type { SandboxId } from "../../src/schemas/Ids.ts"
 import type { NetworkPolicy } from "../../src/schemas/SandboxClass.ts"
+import * as Connections from "./Connections.ts"
 import { instance, owner } from "./machineHost.ts"
 import { rig, within } from "./machineRig.ts"
 import { CARD, TapGuest } from "./TapGuest.ts"
@@ -264,12 +266,46 @@ export const machineReachSuite = () =>
         assert.strictEqual(within(one, "ip", "neigh", "show", "dev", TAP).trim().split("\n").length, 1)
       }), 60_000)
 
+    it.live("its connections count for as long as the host remembers them, and no more than that fit", () =>
+      Effect.gen(function*() {
+        const host = yield* rows()
+        yield* host.acquireMachine(one, World.networked("internet"), owner)
+        const guest = yield* guestOf(one)
+        const longest = () =>
+          Math.max(0, ...Connections.noted(one))
+        const python = (source: string, ...args: ReadonlyArray<string>) => guest.sh("python3", "-c", source, ...args)
+
+        // A question and its answer.
+        assert.deepStrictEqual(words(yield* probe(guest, ["udp", World.OTHER_PUBLIC, 53, 2])), ["ok"])
+        assert.isAtMost(longest(), 30)
+        // Open, and closed.
+        const end = yield* Effect.promise(() => guest.hold("python3", "-c", Connections.hold, World.PUBLIC))
+        assert.isAbove(longest(), 4 * 86_400)
+        const before = Connections.remembered()
+        python(Connections.forge, CARD, MAC, tapMac(one), GUEST_ADDRESS, World.PUBLIC)
+        assert.isAbove(longest(), 4 * 86_400)
+        assert.isAtMost(Connections.remembered(), before + 10)
+        yield* Effect.promise(end)
+        while (longest() > 120) yield* Effect.sleep("50 millis")
+
+        // Its card loses some of them.
+        while (Connections.noted(one).length < CONNECTIONS) python(Connections.flood, World.OTHER_PUBLIC, "6000")
+        assert.isAtMost(Connections.remembered(), before + CONNECTIONS)
+        assert.isAtLeast(Connections.remembered(), CONNECTIONS / 2)
+        assert.deepStrictEqual(yield* probe(guest, ["tcp", World.PUBLIC, 80, 2]), ["ECONNREFUSED"])
+      }), 60_000)
+
     for (const ipMasq of [true, false]) {
       it.live(`the old worker's fcnet, tc-redirect-tap not installed, ipMasq ${ipMasq}`, () =>
         Effect.gen(function*() {
           const file = join(import.meta.dirname, "../../infra/cni/fcnet.conflist")
           const list = JSON.parse(readFileSync(file, "utf8"))
-          assert.deepStrictEqual(list.plugins.map(({ type }: { type: string }) => type), ["ptp", "tc-redirect-tap"])
+          assert.deepStrictEqual(
+            list.plugins.map(({ type }: { type: string }) =>
+              type
+            ),
+            ["ptp", "tc-redirect-tap"]
+          )
           // As it stands, but for the folder of its leases, which is the whole machine's.
           list.plugins[0].ipam.dataDir = leases
           list.plugins[0].ipMasq = ipMasq

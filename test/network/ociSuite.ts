@@ -5,12 +5,14 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { createConnection } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { CONNECTIONS } from "../../src/layers/network/Policy.ts"
 import { Drivers } from "../../src/layers/sandbox/Sandbox.ts"
 import { WorkPath } from "../../src/schemas/Program.ts"
 import type { NetworkPolicy } from "../../src/schemas/SandboxClass.ts"
 import { standardClass } from "../../src/schemas/WorkerConfig.ts"
 import { layerDrivers } from "../../src/wiring.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
+import * as Connections from "./Connections.ts"
 import * as World from "./World.ts"
 
 const internet = World.networked("internet")
@@ -94,6 +96,17 @@ export const ociSuite = () =>
         })),
       60_000
     )
+
+    it.live("a job cannot fill the host's table of connections, and others go on", () =>
+      inside(Effect.gen(function*() {
+        const [first, second] = yield* Effect.all([World.provision(internet), World.provision(internet)])
+        const before = Connections.remembered()
+        const { stderr, stdout } = yield* World.exec(first, "python3", "-c", Connections.flood, World.PUBLIC, "6000")
+        assert.isAtLeast(Number(stdout), 6000 - CONNECTIONS, stderr)
+        assert.isAtMost(Connections.remembered(), before + CONNECTIONS + 10)
+        assert.deepStrictEqual(yield* World.probe(first, ["tcp", World.PUBLIC, 80, 2]), ["ECONNREFUSED"])
+        assert.deepStrictEqual(yield* World.probe(second, ["tcp", World.PUBLIC, 80, 5]), [`ok ${World.HOST}`])
+      })), 60_000)
 
     it.live(
       "names come from the host's nameserver, of which nothing else is reached",

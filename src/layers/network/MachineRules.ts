@@ -4,7 +4,7 @@
  */
 import { type IpNetwork, parseNetwork } from "../../schemas/IpNetwork.ts"
 import { GUEST_ADDRESS, HOST_ADDRESS, HOST_MAC, MAC, TAP, TAP_PREFIX, WIRE_PORT } from "../microvm/Vmm.ts"
-import { base, chain, leaving, type PolicyOptions, refusal } from "./Policy.ts"
+import { base, chain, count, counting, leaving, type PolicyOptions, refusal } from "./Policy.ts"
 
 /** Where an agent of the old worker's listens. */
 const AGENT_PORT = 8080
@@ -72,12 +72,12 @@ export const machineRules = (way?: MachineWay): string =>
   [
     ...tap,
     "table inet stoker {",
-    ...(way === undefined ? [] : refusal),
+    ...(way === undefined ? [] : [...refusal, ...counting]),
     ...base("input", [`iifname "${TAP}" ip saddr ${GUEST_ADDRESS} ct state established,related accept`]),
     ...base(
       "forward",
       way === undefined ? [] : [
-        `iifname "${way.device}" oifname "${TAP}" ip daddr ${GUEST_ADDRESS} ct state established,related accept`,
+        `iifname "${way.device}" oifname "${TAP}" ip daddr ${GUEST_ADDRESS} ct state established,related ${count}`,
         `iifname != "${TAP}" drop`,
         `oifname != "${way.device}" drop`,
         ...leaving({ ...way, own: guest })

@@ -61,10 +61,13 @@ const never = (networks: ReadonlyArray<IpNetwork>) =>
 
 const dns = (networks: ReadonlyArray<IpNetwork>) =>
   networks.map((network) =>
-    `${keyword(network)} daddr ${networkText(network)} meta l4proto { tcp, udp } th dport 53 accept`
+    `${keyword(network)} daddr ${networkText(network)} meta l4proto { tcp, udp } th dport 53 ${count}`
   )
 
 const refuse = "goto refuse"
+
+/** Accepts, if the sandbox has not too many connections already. */
+export const count = "goto count"
 
 const destinations = (network: PolicyOptions["network"]): ReadonlyArray<string> => {
   if (network === "internet") {
@@ -72,7 +75,7 @@ const destinations = (network: PolicyOptions["network"]): ReadonlyArray<string> 
       `ip daddr ${set(notTheWorld4)} ${refuse}`,
       `ip6 daddr != ${theWorld6} ${refuse}`,
       `ip6 daddr ${set(notTheWorld6)} ${refuse}`,
-      "meta l4proto { tcp, udp } accept"
+      `meta l4proto { tcp, udp } ${count}`
     ]
   }
   return network.allow.flatMap((text) => {
@@ -81,8 +84,8 @@ const destinations = (network: PolicyOptions["network"]): ReadonlyArray<string> 
     const where = `${keyword(target.network)} daddr ${networkText(target.network)}`
     return [
       target.protocol === undefined
-        ? `${where} meta l4proto { tcp, udp } accept`
-        : `${where} ${target.protocol} dport ${target.port} accept`
+        ? `${where} meta l4proto { tcp, udp } ${count}`
+        : `${where} ${target.protocol} dport ${target.port} ${count}`
     ]
   })
 }
@@ -106,11 +109,45 @@ export const refusal = chain("refuse", [
   "reject with icmpx type admin-prohibited"
 ])
 
-/** What becomes of a packet on its way out, wherever the sandbox is that sent it: accepted, refused or dropped. */
+/** Of one sandbox at a time, and of those that its host still remembers: a fortieth of what a host of 8 GiB keeps in all. */
+export const CONNECTIONS = 4096
+
+/**
+ * The host tracks each connection that leaves it, in one table for everybody, so one sandbox must not fill that. Each is
+ * noted here for as long as the host remembers it: this namespace has seen the same packets and knows how long that is
+ * (`ct expiration`: 5 days for an open TCP connection, 2 minutes for a closed one, 30 seconds for a question by UDP). What
+ * finds no room is refused. A match on counts (`ct count`) would be shorter, but many kernels are built without.
+ */
+export const counting = [
+  "  set connections {",
+  "    typeof ct id",
+  `    size ${CONNECTIONS}`,
+  "    flags dynamic,timeout",
+  "  }",
+  ...chain("count", [
+    // Errors about a connection keep none alive.
+    "ct state related meta l4proto { icmp, icmpv6 } accept",
+    // One without its beginning: the host would take it for an open one.
+    "ct state new tcp flags & (fin | syn | rst | ack) != syn drop",
+    ...[
+      "ct state established ct expiration > 5m|5d",
+      "ct state established ct expiration > 2m|5m",
+      "ct state established ct expiration <= 30s|30s",
+      "ct state new meta l4proto udp|30s",
+      "|2m"
+    ].map((line) => {
+      const [when = "", time = ""] = line.split("|")
+      return `${when} update @connections { ct id timeout ${time} } accept`.trim()
+    }),
+    refuse
+  ])
+]
+
+/** What becomes of a packet on its way out, wherever the sandbox is that sent it: counted and accepted, refused or dropped. */
 export const leaving = ({ host, nameservers, network, own }: Omit<PolicyOptions, "device">): ReadonlyArray<string> => [
   sources(own, 4),
   sources(own, 6),
-  "ct state established,related accept",
+  `ct state established,related ${count}`,
   "ct state invalid drop",
   ...never(host),
   ...dns(nameservers),
@@ -124,9 +161,10 @@ export const sandboxRules = ({ device, ...policy }: PolicyOptions): string => {
   return [
     "table inet stoker {",
     ...refusal,
+    ...counting,
     ...base("input", [
       `iifname "lo" accept`,
-      "ct state established,related accept",
+      `ct state established,related ${count}`,
       ...nd
     ]),
     ...base("forward", []),
