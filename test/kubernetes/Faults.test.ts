@@ -28,33 +28,42 @@ const meanwhile = (everyMs: number, act: () => void) =>
   Effect.forkScoped(Effect.forever(Effect.andThen(Effect.sleep(everyMs), Effect.sync(act))))
 
 describe.skipIf(realKubeconfig !== undefined)("between a worker and its cluster", () => {
-  it.live(`an API server that is away for ${AWAY_MS} ms in the middle costs nothing: outcome and output are whole`, () =>
-    Effect.gen(function*() {
-      const { start, world } = yield* runs
-      const api = apiOf(world)
-      const perSecond = AWAY_MS / 1000
-      const script = (seconds: number) => `for i in $(seq ${seconds * 5}); do echo $i; sleep 0.2; done`
-      const [during, ended, late] = yield* Effect.all([
-        // Writes on while nobody listens, and afterwards.
-        start(containerOf(script(perSecond + 3)), { limits: { wallMs: 300_000 } }),
-        // Ends while nobody can tell, within its time, which is over when somebody can.
-        start(containerOf(`${script(2)}; exit 3`), { limits: { wallMs: 4000 } }),
-        // Runs out of its time meanwhile.
-        start(containerOf("echo 1; sleep 300"), { limits: { wallMs: 3000 } })
-      ])
-      const up = (events: typeof during.events) => events.some(({ _tag }) => _tag === "Output")
-      while (![during, ended, late].every(({ events }) => up(events))) yield* Effect.sleep(50)
-      yield* Effect.promise(() => api.away())
-      yield* Effect.sleep(AWAY_MS)
-      yield* Effect.promise(() => api.listen())
-      const [one, two, three] = yield* Effect.all([during.ended, ended.ended, late.ended], { concurrency: "unbounded" })
-      assert.deepStrictEqual(one.outcome, exited(0))
-      assert.strictEqual(one.stdout, numbers((perSecond + 3) * 5))
-      assert.deepStrictEqual(two.outcome, exited(3))
-      assert.strictEqual(two.stdout, numbers(10))
-      assert.deepStrictEqual(three.outcome, Outcome.cases.TimedOut.make({ phase: "run", limit: "wall", limitMs: 3000 }))
-      assert.strictEqual(world.kubelet.running, 0)
-    }).pipe(Effect.scoped), AWAY_MS + 60_000)
+  it.live(
+    `an API server that is away for ${AWAY_MS} ms in the middle costs nothing: outcome and output are whole`,
+    () =>
+      Effect.gen(function*() {
+        const { start, world } = yield* runs
+        const api = apiOf(world)
+        const perSecond = AWAY_MS / 1000
+        const script = (seconds: number) => `for i in $(seq ${seconds * 5}); do echo $i; sleep 0.2; done`
+        const [during, ended, late] = yield* Effect.all([
+          // Writes on while nobody listens, and afterwards.
+          start(containerOf(script(perSecond + 3)), { limits: { wallMs: 300_000 } }),
+          // Ends while nobody can tell, within its time, which is over when somebody can.
+          start(containerOf(`${script(2)}; exit 3`), { limits: { wallMs: 4000 } }),
+          // Runs out of its time meanwhile.
+          start(containerOf("echo 1; sleep 300"), { limits: { wallMs: 3000 } })
+        ])
+        const up = (events: typeof during.events) => events.some(({ _tag }) => _tag === "Output")
+        while (![during, ended, late].every(({ events }) => up(events))) yield* Effect.sleep(50)
+        yield* Effect.promise(() => api.away())
+        yield* Effect.sleep(AWAY_MS)
+        yield* Effect.promise(() => api.listen())
+        const [one, two, three] = yield* Effect.all([during.ended, ended.ended, late.ended], {
+          concurrency: "unbounded"
+        })
+        assert.deepStrictEqual(one.outcome, exited(0))
+        assert.strictEqual(one.stdout, numbers((perSecond + 3) * 5))
+        assert.deepStrictEqual(two.outcome, exited(3))
+        assert.strictEqual(two.stdout, numbers(10))
+        assert.deepStrictEqual(
+          three.outcome,
+          Outcome.cases.TimedOut.make({ phase: "run", limit: "wall", limitMs: 3000 })
+        )
+        assert.strictEqual(world.kubelet.running, 0)
+      }).pipe(Effect.scoped),
+    AWAY_MS + 60_000
+  )
 
   it.live("an API server that is away when a job comes is waited for, and gets one Job", () =>
     Effect.gen(function*() {
@@ -185,7 +194,12 @@ describe.skipIf(realKubeconfig !== undefined)("between a worker and its cluster"
       api.tokens.set("limited", "limited")
       const kubeconfig = configFor(world, "limited", { token: "limited" })
       const rulesOf = (those: typeof rights) =>
-        those.map(({ group, resource, verb }) => ({ verbs: [verb], groups: [group], resources: [resource], namespace: "jobs" }))
+        those.map(({ group, resource, verb }) => ({
+          verbs: [verb],
+          groups: [group],
+          resources: [resource],
+          namespace: "jobs"
+        }))
       const options = { class: classOf(kubeconfig) }
       api.rules.set("limited", rulesOf(rights))
       const fine = yield* run(containerOf("echo hi"), options)

@@ -81,7 +81,10 @@ describe("a container job in a cluster", () => {
       const spec = job?.spec as {
         backoffLimit: number
         activeDeadlineSeconds: number
-        template: { metadata: { labels: object }; spec: Record<string, unknown> & { containers: [Record<string, unknown>] } }
+        template: {
+          metadata: { labels: object }
+          spec: Record<string, unknown> & { containers: [Record<string, unknown>] }
+        }
       }
       assert.strictEqual(spec.backoffLimit, 0)
       assert.isAbove(spec.activeDeadlineSeconds, 60)
@@ -132,7 +135,10 @@ describe("a container job in a cluster", () => {
       assert.deepStrictEqual(fine.outcome, exited(0))
       assert.deepStrictEqual(died.outcome, Outcome.cases.Signalled.make({ phase: "run", signal: 9 }))
       assert.deepStrictEqual(segv.outcome, Outcome.cases.Signalled.make({ phase: "run", signal: 11 }))
-      assert.deepStrictEqual(memory.outcome, Outcome.cases.OutOfMemory.make({ phase: "run", limitBytes: 256 * 1024 ** 2 }))
+      assert.deepStrictEqual(
+        memory.outcome,
+        Outcome.cases.OutOfMemory.make({ phase: "run", limitBytes: 256 * 1024 ** 2 })
+      )
       assert.match(reasonOf(absent), /^Rejected: the program cannot be started: .*executable file not found/)
     }).pipe(Effect.scoped))
 
@@ -142,7 +148,10 @@ describe("a container job in a cluster", () => {
       const images = ["registry.test/missing:1", "registry.test/private:1", "Upper/case:1", "registry.test/never:1"]
       const ran = yield* Effect.forEach(images, (image) => run(containerOf("true", { image })), { concurrency: 4 })
       assert.deepStrictEqual(ran.map(({ outcome }) => outcome._tag), ["Rejected", "Rejected", "Rejected", "Rejected"])
-      assert.match(reasonOf(ran[0] ?? assert.fail()), /registry\.test\/missing:1 cannot be pulled: ErrImagePull.*not found/)
+      assert.match(
+        reasonOf(ran[0] ?? assert.fail()),
+        /registry\.test\/missing:1 cannot be pulled: ErrImagePull.*not found/
+      )
       const denied = ran[1]?.outcome
       assert.match(denied?._tag === "Rejected" ? denied.remedy : "", /pullSecret/)
       assert.deepStrictEqual(yield* jobNames(world), [])
@@ -182,8 +191,7 @@ describe("a container job in a cluster", () => {
       const { run, world } = yield* runs
       const [stopped, late, loud] = yield* Effect.all([
         run(containerOf("echo up; sleep 100"), {
-          onEvent: (event, run) =>
-            event._tag === "Output" ? run.stop({ reason: "enough", graceMs: 2000 }) : Effect.void
+          onEvent: (event, run) => event._tag === "Output" ? run.stop({ reason: "enough", graceMs: 2000 }) : Effect.void
         }),
         run(containerOf("echo up; sleep 100"), { limits: { wallMs: 1500 } }),
         run(containerOf("yes"), { limits: { outputBytes: 100_000, outputPolicy: "kill" } })
@@ -214,7 +222,9 @@ describe("a container job in a cluster", () => {
       const { run, world } = yield* runs
       const nameOf = (id: string) =>
         Effect.map(jobsOf(world), (jobs) =>
-          jobs.find(({ metadata }) => metadata.annotations?.["stoker.dev/key"]?.endsWith(id))?.metadata.name ?? "")
+          jobs.find(({ metadata }) =>
+            metadata.annotations?.["stoker.dev/key"]?.endsWith(id)
+          )?.metadata.name ?? "")
       const disturbed = (act: (name: string) => Promise<unknown>) => {
         const job = makeJob()
         return run(containerOf("echo up; sleep 100"), {
@@ -228,7 +238,10 @@ describe("a container job in a cluster", () => {
         disturbed((name) => kubelet.call("DELETE", `${jobsPath}/${name}`, { propagationPolicy: "Background" })),
         disturbed(async (name) => {
           const pods = `/api/v1/namespaces/${namespace}/pods`
-          const { items: [found] } = await kubelet.call("GET", `${pods}?labelSelector=job-name%3D${name}`) as unknown as {
+          const { items: [found] } = await kubelet.call(
+            "GET",
+            `${pods}?labelSelector=job-name%3D${name}`
+          ) as unknown as {
             items: Array<Thing>
           }
           await kubelet.call("DELETE", `${pods}/${found?.metadata.name}`)
@@ -252,7 +265,10 @@ describe("a container job in a cluster", () => {
           })
         )
       })
-      assert.match(reasonOf(ran), /^SandboxFailed: the pod was taken away \(DeletionByPodGC\): PodGC: node no longer exists/)
+      assert.match(
+        reasonOf(ran),
+        /^SandboxFailed: the pod was taken away \(DeletionByPodGC\): PodGC: node no longer exists/
+      )
     }).pipe(Effect.scoped))
 })
 
