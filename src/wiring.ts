@@ -16,6 +16,7 @@ import type { Artefacts } from "./layers/artefacts/Artefacts.ts"
 import * as ArtefactsFiles from "./layers/artefacts/ArtefactsFiles.ts"
 import * as CompileCacheFiles from "./layers/cache/CompileCacheFiles.ts"
 import * as CgroupsHost from "./layers/cgroup/CgroupsHost.ts"
+import * as CgroupsNone from "./layers/cgroup/CgroupsNone.ts"
 import { distinct } from "./layers/config/DuplicateName.ts"
 import * as Settings from "./layers/config/Settings.ts"
 import { Control } from "./layers/control/Control.ts"
@@ -23,6 +24,7 @@ import { Operator } from "./layers/control/Operator.ts"
 import { type Emitter, Emitters } from "./layers/emitter/Emitter.ts"
 import { isAllowed } from "./layers/emitter/WebhookTargets.ts"
 import type { Executor } from "./layers/executor/Executor.ts"
+import * as Executors from "./layers/executor/Executors.ts"
 import * as SandboxExecutor from "./layers/executor/SandboxExecutor.ts"
 import * as FunctionFiles from "./layers/functions/FunctionFiles.ts"
 import type { Functions } from "./layers/functions/Functions.ts"
@@ -50,7 +52,7 @@ import type { OtlpOptions } from "./layers/telemetry/OtlpOptions.ts"
 import type { Definition } from "./schemas/Function.ts"
 import type { ClassName } from "./schemas/Ids.ts"
 import { needsOf } from "./schemas/Limits.ts"
-import type { DriverName, SandboxClass } from "./schemas/SandboxClass.ts"
+import { type DriverName, isCluster, type SandboxClass } from "./schemas/SandboxClass.ts"
 import { standardConfig, type WorkerConfig } from "./schemas/WorkerConfig.ts"
 
 /** The broker that CodeBench clients use. */
@@ -242,6 +244,46 @@ export const layerDrivers = <E = never, R = never>(
     Layer.provideMerge(Layer.mergeAll(layerCgroups(use), LedgerFiles.layer, Native.layer)),
     Layer.provideMerge(layerHost(stateDirectory))
   )
+
+/** What stands in for sandboxes on a host that makes none: nothing is started here, so nothing has to be watched. */
+const layerNoSandboxes = (stateDirectory: string) =>
+  Layer.mergeAll(
+    Layer.succeed(Drivers, []),
+    Layer.succeed(Reapers, () => Effect.undefined),
+    Layer.succeed(Watchdog.Watchdog, { mountNamespace: Option.none(), died: Effect.never }),
+    Layer.succeed(Launcher.Launcher, {
+      launch: () => Effect.die("a worker without sandboxes launches nothing"),
+      died: Effect.never
+    }),
+    CgroupsNone.layer,
+    LedgerFiles.layer
+  ).pipe(Layer.provideMerge(layerHost(stateDirectory)))
+
+/**
+ * Where the classes' jobs run on this host. A worker whose classes are all clusters needs no cgroups and no rights here: it
+ * may be any pod.
+ */
+const layerPlaces = <E, R>(
+  stateDirectory: string,
+  classes: ReadonlyArray<SandboxClass>,
+  own: Effect.Effect<ReadonlyArray<Driver>, E, R> | typeof noDrivers
+) => {
+  const local = classes.filter(({ driver }) => !isCluster(driver))
+  const drivers = layerDrivers(stateDirectory, local.map(({ driver }) => driver), own, controllersOf(local))
+  type Places = Layer.Success<ReturnType<typeof layerNoSandboxes>>
+  const places: Layer.Layer<Places, Layer.Error<typeof drivers>, Layer.Services<typeof drivers>> =
+    local.length === 0 && own === noDrivers ? layerNoSandboxes(stateDirectory) : drivers
+  return places
+}
+
+/** Loaded only where a class has a cluster. */
+const layerCluster = Layer.unwrap(Effect.promise(async () => {
+  const [KubernetesExecutor, KubernetesLive] = await Promise.all([
+    import("./layers/executor/KubernetesExecutor.ts"),
+    import("./layers/kubernetes/KubernetesLive.ts")
+  ])
+  return KubernetesExecutor.layer.pipe(Layer.provide(KubernetesLive.layer()))
+}))
 
 /** The broker, if there is one: what its dialects need. */
 class Broker extends Context.Service<Broker, Option.Option<Context.Context<Amqp>>>()("stoker/wiring/Broker") {}
@@ -539,10 +581,10 @@ export const layerWorker = <
     layerBrokerControl(options.amqp).pipe(
       Layer.provideMerge(layerActors),
       Layer.provideMerge(
-        SandboxExecutor.layer.pipe(
-          Layer.provide(layerCompileCache(config)),
-          Layer.provideMerge(Pools.layer(config.budget))
-        )
+        Executors.layer({
+          sandbox: SandboxExecutor.layer.pipe(Layer.provide(layerCompileCache(config))),
+          cluster: config.classes.some(({ driver }) => isCluster(driver)) ? layerCluster : undefined
+        }).pipe(Layer.provideMerge(Pools.layer(config.budget)))
       ),
       Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
       Layer.provideMerge(
@@ -557,12 +599,7 @@ export const layerWorker = <
       )),
       Layer.provideMerge(layerTelemetry(options.telemetry)),
       Layer.provideMerge(
-        layerDrivers(
-          options.stateDirectory,
-          config.classes.map(({ driver }) => driver),
-          options.drivers ?? noDrivers,
-          controllersOf(config.classes)
-        )
+        layerPlaces(options.stateDirectory, config.classes, options.drivers ?? noDrivers)
       ),
       // Below the drivers, which show the function host to their sandboxes.
       Layer.provideMerge(

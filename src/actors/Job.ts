@@ -88,7 +88,9 @@ const live = Effect.fnUntraced(
           if (assigned._tag === "Failure") return assigned.failure
           const refusal = yield* Books.longHeld(delivery, held, assigned.success)
           if (refusal !== undefined) return refusal
-          return yield* execute(job, held.attempt, assigned.success, stop, teller)
+          const { firstAttempt } = answer
+          const attempt = { attempt: held.attempt, ...(firstAttempt === undefined ? {} : { firstAttempt }) }
+          return yield* execute(job, attempt, assigned.success, stop, teller)
         }).pipe(
           Effect.catchDefect((defect) =>
             Effect.logError("a job ended in a defect", defect).pipe(

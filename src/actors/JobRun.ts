@@ -1,7 +1,7 @@
 /** A job's run: its bytes go to the log, its files to the artefacts, its facts to the teller, and its sandbox goes when it is over. */
 import { Cause, Deferred, Effect, Exit, Option, Scope, Stream } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
-import { Executor, type Run, type StopRequest } from "../layers/executor/Executor.ts"
+import { type Assignment, Executor, type Run, type StopRequest } from "../layers/executor/Executor.ts"
 import { Log, type LogError, type LogWriter } from "../layers/log/Log.ts"
 import { monotonicNanos, nowMs } from "../layers/Now.ts"
 import { within } from "../layers/Release.ts"
@@ -72,7 +72,7 @@ const follow = Effect.fnUntraced(function*(
 export const execute = Effect.fnUntraced(
   function*(
     job: Job,
-    attempt: number,
+    { attempt, ...tried }: Pick<Assignment, "attempt" | "firstAttempt">,
     assigned: JobPlan,
     stop: Deferred.Deferred<StopRequest>,
     teller: Teller
@@ -89,7 +89,7 @@ export const execute = Effect.fnUntraced(
     const gathering = yield* gather(keyOf(job), assigned.program.artefacts)
     const { artefactBytes } = yield* Settings
     const executor = yield* Executor
-    const assignment = { job, attempt, artefactBytes, ...assigned }
+    const assignment: Assignment = { job, attempt, ...tried, artefactBytes, ...assigned }
     // What an earlier attempt began where it outlives its worker is gone on with, not begun a second time.
     const adopted = yield* executor.adopt(assignment).pipe(Scope.provide(place))
     const run = adopted ?? (yield* executor.start(assignment).pipe(Scope.provide(place)))

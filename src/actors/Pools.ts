@@ -8,7 +8,7 @@ import { type Driver, Drivers, ProvisionFailed, type Sandbox } from "../layers/s
 import { Sandboxes } from "../layers/sandbox/Sandboxes.ts"
 import { LimitNotHeld, type Limits, needsOf, resolve } from "../schemas/Limits.ts"
 import type { HostBudget } from "../schemas/PoolConfig.ts"
-import type { SandboxClass } from "../schemas/SandboxClass.ts"
+import { isCluster, type SandboxClass } from "../schemas/SandboxClass.ts"
 import type { ActorFailed } from "./Actor.ts"
 import * as Pool from "./Pool.ts"
 import * as PoolBudget from "./PoolBudget.ts"
@@ -122,6 +122,7 @@ const make = Effect.fnUntraced(function*(limits: HostBudget) {
 
   for (const sandboxClass of classes) {
     const { name, pool: config } = sandboxClass
+    if (isCluster(sandboxClass.driver)) continue
     const driver = drivers.get(sandboxClass.driver)
     if (!budget.admits(chargeOf(sandboxClass))) {
       const { cpus, memoryBytes } = chargeOf(sandboxClass)

@@ -12,7 +12,7 @@ import { monotonicNanos } from "../layers/Now.ts"
 import { type Check, type Driver, Drivers } from "../layers/sandbox/Sandbox.ts"
 import { machineDrivers } from "../schemas/DaemonWorker.ts"
 import { baseEnv } from "../schemas/Program.ts"
-import type { DriverName, SandboxClass } from "../schemas/SandboxClass.ts"
+import { type DriverName, isCluster, type SandboxClass } from "../schemas/SandboxClass.ts"
 import { standardClass } from "../schemas/WorkerConfig.ts"
 import { layerDrivers } from "../wiring.ts"
 import { classLimitChecks, limitChecks } from "./LimitChecks.ts"
@@ -211,6 +211,33 @@ const broker = (url: Redacted.Redacted<string>) =>
     }).pipe(Effect.provide(AmqpLib.layer({ url, instance: "doctor" })))
   }).pipe(Effect.catchCause((cause) => Effect.succeed(failing("connection")(cause))))
 
+/** The clusters of classes: whether they answer, and whether they let us do what executors do. */
+const clusterSections = Effect.fnUntraced(function*(classes: ReadonlyArray<SandboxClass>) {
+  const those = classes.filter(({ driver }) => isCluster(driver))
+  if (those.length === 0) return []
+  const ClusterChecks = yield* Effect.promise(() => import("./ClusterChecks.ts"))
+  return yield* Effect.forEach(
+    those,
+    ({ cluster = {}, name }) =>
+      Effect.map(ClusterChecks.examineCluster(cluster), (checks): Section => ({
+        title: `cluster of class ${name}`,
+        needed: true,
+        checks
+      }))
+  )
+})
+
+/** A cluster that is at hand: a pod's, or that of KUBECONFIG. Nobody has to have one. */
+const clusterAtHand = Effect.suspend(() => {
+  const env = (name: string) => (process.env[name] ?? "") !== ""
+  return env("KUBECONFIG") || env("KUBERNETES_SERVICE_HOST")
+    ? Effect.map(
+      clusterSections([standardClass("kubernetes", "kubernetes")]),
+      (sections) => sections.map((section) => ({ ...section, title: "driver kubernetes", needed: false }))
+    )
+    : Effect.succeed([])
+})
+
 /** Everything, in the order a person reads it. Leaves nothing behind but the state directory. */
 export const examine = Effect.fn("HostChecks.examine")(function*(options: {
   readonly stateDirectory: string
@@ -223,6 +250,7 @@ export const examine = Effect.fn("HostChecks.examine")(function*(options: {
   const found: ReadonlyArray<Section> = [
     { title: "host", needed: true, checks: [yield* node, ...host] },
     ...sections,
+    ...yield* clusterAtHand,
     { title: "languages in sandboxes", needed: false, checks: yield* languages },
     ...(Option.isSome(options.amqp)
       ? [{ title: "RabbitMQ", needed: false, checks: [yield* broker(options.amqp.value)] }]
@@ -237,15 +265,20 @@ export const examineFor = Effect.fn("HostChecks.examineFor")(function*(options: 
   readonly classes: ReadonlyArray<SandboxClass>
   readonly amqp: Option.Option<Redacted.Redacted<string>>
 }) {
-  const { host, sections } = yield* drivers(
-    options.stateDirectory,
-    [...new Set(options.classes.map(({ driver }) => driver))],
-    undefined,
-    options.classes
-  )
+  const local = options.classes.filter(({ driver }) => !isCluster(driver))
+  // A host that makes no sandboxes may lack all that they need.
+  const { host, sections } = local.length === 0
+    ? { host: [], sections: [] }
+    : yield* drivers(
+      options.stateDirectory,
+      [...new Set(local.map(({ driver }) => driver))],
+      undefined,
+      local
+    )
   const found: ReadonlyArray<Section> = [
     { title: "host", needed: true, checks: [yield* node, ...host] },
     ...sections,
+    ...yield* clusterSections(options.classes),
     ...(Option.isSome(options.amqp)
       ? [{ title: "RabbitMQ", needed: true, checks: [yield* broker(options.amqp.value)] }]
       : [])

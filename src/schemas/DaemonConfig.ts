@@ -8,7 +8,7 @@ import { HttpListen } from "./HttpListen.ts"
 import { ClassName, FunctionName, Owner } from "./Ids.ts"
 import { Limits, OutputPolicy } from "./Limits.ts"
 import { PoolCharge, PoolConfig } from "./PoolConfig.ts"
-import { DriverName, SandboxClass } from "./SandboxClass.ts"
+import { ClusterSetup, DriverName, SandboxClass } from "./SandboxClass.ts"
 import { PriorityWeights } from "./Terms.ts"
 import { parseBytes, parseDuration, writeBytes, writeDuration } from "./Units.ts"
 import { Retention, WorkerConfig } from "./WorkerConfig.ts"
@@ -108,13 +108,31 @@ export const FilePool = Schema.Struct({
 })
 export type FilePool = typeof FilePool.Type
 
+const cluster = ClusterSetup.fields
+
+/** The cluster that runs a class's jobs. */
+export const FileCluster = Schema.Struct({
+  namespace: field(cluster.namespace.schema, "where its Jobs are made (default: the worker's own, or the context's)"),
+  kubeconfig: field(cluster.kubeconfig.schema, "how it is reached (default: the pod's own account, else KUBECONFIG)"),
+  context: field(Schema.String, "of the kubeconfig (default: its current one)"),
+  serviceAccount: field(Schema.String, "the pods' account (default: the namespace's); they never get its token"),
+  storeSecret: field(Schema.String, "a secret whose keys jobs with buckets see as variables"),
+  unschedulable: field(
+    time(Schema.toType(cluster.unschedulableMs.schema)),
+    "a pod that no node takes in this time is given up (default: 5m)"
+  ),
+  runAsUser: field(cluster.runAsUser.schema, "pods run as this user (default: 65532, who owns nothing)")
+})
+export type FileCluster = typeof FileCluster.Type
+
 /** A kind of sandbox that jobs may ask for. */
 export const FileClass = Schema.Struct({
   name: ClassName.pipe(Schema.annotateKey({ description: "what jobs call it" })),
   driver: DriverName.pipe(
     Schema.annotateKey({
       description:
-        "oci: isolated containers; firecracker, qemu: a microVM for each job; process: NO isolation, for trusted programs"
+        "oci: isolated containers; firecracker, qemu: a microVM for each job; kubernetes: container jobs in a cluster; " +
+        "process: NO isolation, for trusted programs"
     })
   ),
   network: field(
@@ -138,6 +156,7 @@ export const FileClass = Schema.Struct({
     SandboxClass.fields.machine.schema,
     "firecracker and qemu: their image, vcpus, accelerator (tcg is emulation), snapshot, wire, agent, rates (docs/microvms.md)"
   ),
+  cluster: field(FileCluster, "kubernetes: the cluster that runs its jobs (docs/kubernetes.md)"),
   cpuset: field(SandboxClass.fields.cpuset.schema, "the cores its jobs may run on, such as \"0-3,8\" (default: all)"),
   ioDevices: field(
     SandboxClass.fields.ioDevices.schema,

@@ -48,6 +48,15 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
     diskRates: { bytesPerSec: 10_485_760, burstBytes: 1_048_576, opsPerSec: 1000, burstOps: 100 },
     networkRates: { bytesPerSec: 1_048_576 }
   }],
+  ["classes.cluster", {
+    namespace: "jobs",
+    kubeconfig: "/etc/stoker/kubeconfig",
+    context: "prod",
+    serviceAccount: "job",
+    storeSecret: "object-store",
+    unschedulable: "5m",
+    runAsUser: 65532
+  }],
   ["classes.cpuset", "0-3"],
   ["classes.ioDevices", ["/dev/vda"]],
   ["classes.functions", true],

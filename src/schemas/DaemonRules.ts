@@ -1,6 +1,7 @@
 /** What fields of a configuration file have to do with each other. */
 import type { DaemonConfig, FileClass, FileLimits } from "./DaemonConfig.ts"
 import { budgetOf, classOf, fileClassOf, machineDrivers, poolOf, usualClasses } from "./DaemonWorker.ts"
+import { isCluster } from "./SandboxClass.ts"
 import { writeBytes, writeDuration } from "./Units.ts"
 import { standardConfig } from "./WorkerConfig.ts"
 
@@ -22,7 +23,7 @@ interface Rule {
 }
 
 /** The drivers of this version. */
-const drivers: ReadonlySet<string> = new Set(["oci", "process", ...machineDrivers])
+const drivers: ReadonlySet<string> = new Set(["oci", "process", ...machineDrivers, "kubernetes"])
 
 const fault = (path: string, value: unknown, expected: string): ConfigFault => ({
   path,
@@ -63,8 +64,24 @@ const misplaced = (driver: string) => {
   const ofMachines = { name: "machine", whose: "firecracker or qemu" } as const
   const withoutFunctions = { name: "functions", whose: "oci or process" } as const
   const withoutNetwork = { name: "networkSetup", whose: "oci, firecracker or qemu" } as const
-  if (machineDrivers.has(driver)) return [...ofOci, withoutFunctions]
-  return driver === "process" ? [withoutNetwork, ...ofOci, ofMachines] : driver === "oci" ? [ofMachines] : []
+  const ofClusters = { name: "cluster", whose: "kubernetes" } as const
+  if (machineDrivers.has(driver)) return [...ofOci, withoutFunctions, ofClusters]
+  if (driver === "kubernetes") {
+    return [
+      ...ofOci.filter(({ name }) => name !== "images"),
+      withoutFunctions,
+      withoutNetwork,
+      ofMachines,
+      { name: "pool", whose: "oci, process, firecracker or qemu" } as const,
+      { name: "cpuset", whose: "oci, process, firecracker or qemu" } as const,
+      { name: "ioDevices", whose: "oci, process, firecracker or qemu" } as const
+    ]
+  }
+  return driver === "process"
+    ? [withoutNetwork, ...ofOci, ofMachines, ofClusters]
+    : driver === "oci"
+    ? [ofMachines, ofClusters]
+    : []
 }
 
 /** What of a machine one VMM has and the other has not. */
@@ -176,6 +193,9 @@ const rules: ReadonlyArray<Rule> = [
           ...(driver === "process" && network !== undefined && network !== "host"
             ? [fault(`${path}.network`, network, "host: driver process isolates nothing")]
             : []),
+          ...(driver === "kubernetes" && network !== undefined && network !== "host"
+            ? [fault(`${path}.network`, network, "nothing: what pods reach is the cluster's affair (NetworkPolicy)")]
+            : []),
           ...(driver === "oci" && network === "host"
             ? [
               fault(`${path}.network`, network, "none, internet or {allow}: driver oci never shares the host's network")
@@ -218,6 +238,7 @@ const rules: ReadonlyArray<Rule> = [
     needs: ["classes", "slots", "budget"],
     faults: (config) =>
       eachClass(config, (file, path) => {
+        if (isCluster(file.driver)) return []
         const { ceiling, pool } = classOf(file, slotsOf(config))
         const { cpus, memoryBytes } = pool?.charge ?? ceiling
         const budget = budgetOf(config)

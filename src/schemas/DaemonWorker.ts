@@ -1,10 +1,10 @@
 /** A worker as its configuration file means it, and a configuration file as it would be written for a worker. */
 import { Schema } from "effect"
 import { Schedule } from "./Cron.ts"
-import type { DaemonConfig, FileClass, FileLimits, FilePool, FileSchedule } from "./DaemonConfig.ts"
+import type { DaemonConfig, FileClass, FileCluster, FileLimits, FilePool, FileSchedule } from "./DaemonConfig.ts"
 import { Limits, standardCeiling, standardDefaults } from "./Limits.ts"
 import { type HostBudget, PoolConfig, standardPool } from "./PoolConfig.ts"
-import type { SandboxClass } from "./SandboxClass.ts"
+import { type ClusterSetup, isCluster, type SandboxClass } from "./SandboxClass.ts"
 import { standardClass, standardConfig, type WorkerConfig } from "./WorkerConfig.ts"
 
 /** The file's names of limits and theirs in the model, which carry their units. */
@@ -112,6 +112,16 @@ export const poolOf = (
   })
 }
 
+const clusterOf = ({ unschedulable, ...rest }: FileCluster): ClusterSetup => ({
+  ...rest,
+  ...(unschedulable === undefined ? {} : { unschedulableMs: unschedulable })
+})
+
+const fileClusterOf = ({ unschedulableMs, ...rest }: ClusterSetup): FileCluster => ({
+  ...rest,
+  ...(unschedulableMs === undefined ? {} : { unschedulable: unschedulableMs })
+})
+
 /** A class of the file, with the usual values where it says nothing. */
 export const classOf = (file: FileClass, slots: number): SandboxClass => {
   const usual = standardClass(file.name, file.driver)
@@ -124,12 +134,13 @@ export const classOf = (file: FileClass, slots: number): SandboxClass => {
     ...(file.root === undefined ? {} : { root: file.root }),
     ...(file.images === undefined ? {} : { images: file.images }),
     ...(file.machine === undefined ? {} : { machine: file.machine }),
+    ...(file.cluster === undefined ? {} : { cluster: clusterOf(file.cluster) }),
     ...(file.cpuset === undefined ? {} : { cpuset: file.cpuset }),
     ...(file.ioDevices === undefined ? {} : { ioDevices: file.ioDevices }),
     ...(file.functions === undefined ? {} : { functions: file.functions }),
     ceiling: limitsOf(file.ceiling, standardCeiling),
     defaults: limitsOf(file.defaults, standardDefaults),
-    ...(pool.maximum === 0 ? {} : { pool })
+    ...(pool.maximum === 0 || isCluster(file.driver) ? {} : { pool })
   }
 }
 
@@ -183,10 +194,11 @@ export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
 }
 
 /** A class as the file would have it, with every value said. */
-export const fileClassOf = ({ ceiling, defaults, pool, ...place }: SandboxClass): FileClass => {
+export const fileClassOf = ({ ceiling, cluster, defaults, pool, ...place }: SandboxClass): FileClass => {
   const { charge, disk: _, ...rest } = pool ?? { minimum: 0, maximum: 0 }
   return {
     ...place,
+    ...(cluster === undefined ? {} : { cluster: fileClusterOf(cluster) }),
     ceiling: renamed(reversed(limitNames), ceiling),
     defaults: renamed(reversed(limitNames), defaults),
     pool: {

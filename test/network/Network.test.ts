@@ -1,6 +1,8 @@
 /** One file, one world: its suites look at the same host, one after the other. */
 import { afterAll, assert, beforeAll, describe } from "vitest"
 import { hostSuite } from "./hostSuite.ts"
+import { machineFaultSuite } from "./machineFaultSuite.ts"
+import { machineReachSuite } from "./machineReachSuite.ts"
 import { ociSuite } from "./ociSuite.ts"
 import { workerSuite } from "./workerSuite.ts"
 import * as World from "./World.ts"
@@ -17,5 +19,7 @@ describe("networks of sandboxes", () => {
   })
   ociSuite()
   hostSuite()
+  machineReachSuite()
+  machineFaultSuite()
   workerSuite()
 })

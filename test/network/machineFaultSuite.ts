@@ -279,6 +279,17 @@ printf '%s' "$config" | python3 -c 'import json,sys;print(json.dumps(json.load(s
         assert.deepStrictEqual([taken.length, netns.length, veths.length], [0, 1, 0])
       }), 60_000)
 
+    it.live("nameservers of a network that no machine reaches are not used: the host's others are", () =>
+      Effect.gen(function*() {
+        const file = join(state, "stub.conf")
+        writeFileSync(file, `nameserver 127.0.0.53\nnameserver ${World.HOST_PRIVATE}\n`)
+        const plain = ptp("10.78.5.0/24")
+        network("stub", { ...plain, ipam: { ...plain.ipam, resolvConf: file } })
+        const host = yield* rows()
+        const { resolvConf } = yield* acquire(host, one, World.networked("internet", { cni: "stub" }))
+        assert.strictEqual(resolvConf, `nameserver ${World.NAMESERVER}\n`)
+      }), 60_000)
+
     it.live("a network for tc-redirect-tap alone, one without IPv4, and one without any are refused", () =>
       Effect.gen(function*() {
         network("onlytap", { type: "tc-redirect-tap" })

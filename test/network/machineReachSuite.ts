@@ -3,7 +3,7 @@ import { Effect, Layer, Schema } from "effect"
 import { readFileSync } from "node:fs"
 import { createConnection } from "node:net"
 import { join } from "node:path"
-import { GUEST_ADDRESS, HOST_ADDRESS, TAP } from "../../src/layers/microvm/Vmm.ts"
+import { GUEST_ADDRESS, HOST_ADDRESS, MAC, TAP } from "../../src/layers/microvm/Vmm.ts"
 import type { SandboxId } from "../../src/schemas/Ids.ts"
 import type { NetworkPolicy } from "../../src/schemas/SandboxClass.ts"
 import { instance, owner } from "./machineHost.ts"
@@ -257,7 +257,10 @@ export const machineReachSuite = () =>
         send(GUEST_ADDRESS, World.PUBLIC)
         yield* settled
         assert.strictEqual(counted(), 3)
-        // The namespace has learned of nobody.
+        // Questions in others' names: the namespace learns of nobody, and has no more neighbours than before.
+        guest.ip("link", "set", CARD, "address", MAC)
+        guest.sh("python3", "-c", askingFor, CARD, MAC, HOST_ADDRESS)
+        yield* settled
         assert.strictEqual(within(one, "ip", "neigh", "show", "dev", TAP).trim().split("\n").length, 1)
       }), 60_000)
 
@@ -292,5 +295,15 @@ export const machineReachSuite = () =>
         }), 60_000)
     }
   })
+
+/** Questions for the host's hardware address, from 200 addresses. */
+const askingFor = `import socket,struct,sys
+card,mac,host=sys.argv[1:]
+mac=bytes.fromhex(mac.replace(':',''))
+s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)
+s.bind((card,0x806))
+for n in range(200):
+    asker=bytes([10,99,0,n+1])
+    s.send(b'\\xff'*6+mac+b'\\x08\\x06'+struct.pack('>HHBBH',1,0x800,6,4,1)+mac+asker+bytes(6)+socket.inet_aton(host))`
 
 const tapMac = (id: SandboxId) => /link\/ether (\S+)/.exec(within(id, "ip", "link", "show", TAP))?.[1] ?? ""

@@ -1,5 +1,5 @@
 /** Which executor a job has: the one of its class's driver. Sandboxes are for every driver that is no cluster. */
-import { Effect, Layer, Scope } from "effect"
+import { Effect, Layer, type Scope } from "effect"
 import { isCluster } from "../../schemas/SandboxClass.ts"
 import { type Assignment, Executor } from "./Executor.ts"
 

@@ -65,7 +65,8 @@ export interface Lapse extends Holder {
 }
 
 export type ClaimAnswer =
-  | { readonly _tag: "Granted"; readonly claim: Claim }
+  /** `firstAttempt`: of this try, where earlier tries had attempts of their own. */
+  | { readonly _tag: "Granted"; readonly claim: Claim; readonly firstAttempt?: number }
   /** The same request ended before: answer it again, do not run it. */
   | { readonly _tag: "Settled"; readonly settlement: Settlement }
   /** Somebody runs it now, or ran it when his lease ended: `isLapsed`. */

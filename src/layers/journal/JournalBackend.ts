@@ -64,7 +64,8 @@ const claimAnswer = (
     case "Exhausted": {
       const { _tag, attempt, fence, ofTry } = answer
       const claim: Claim = { key, instance, attempt, fence }
-      return Effect.succeed(_tag === "Granted" ? { _tag, claim } : { _tag, claim, attempts: ofTry })
+      if (_tag === "Exhausted") return Effect.succeed({ _tag, claim, attempts: ofTry })
+      return Effect.succeed({ _tag, claim, ...(ofTry === attempt ? {} : { firstAttempt: attempt - ofTry + 1 }) })
     }
     case "Settled":
       return Effect.map(

@@ -518,7 +518,7 @@ const checkClass = Effect.fnUntraced(function*(parts: Parts, sandboxClass: Sandb
     : [{ name: "vmm", status: "missing", detail: vmm.failure.reason, remedy: vmm.failure.remedy } satisfies Check]
   const known = new Set((yield* parts.check).map(({ detail }) => detail))
   const others = checks.filter(({ detail }) => !known.has(detail))
-  return [...others, found, ...(yield* parts.network.check(sandboxClass))]
+  return [...others, found, ...(yield* parts.network.checkMachine(sandboxClass))]
 })
 
 /** Disks are made by it. */
