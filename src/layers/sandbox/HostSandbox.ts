@@ -406,6 +406,7 @@ export const make = Effect.gen(function*() {
       place: cgroup.path,
       ...(recipe.imageRun === undefined ? {} : { imageRun: recipe.imageRun }),
       put: (files) => Effect.forEach(files, link.put, { discard: true }),
+      putStream: link.putStream,
       run: (phase) => Stream.unwrap(Effect.as(dismiss, Stream.suspend(() => run(phase)))),
       ...(seen === undefined
         ? {}
@@ -421,7 +422,8 @@ export const make = Effect.gen(function*() {
         Effect.orElseSucceed(() => ({}))
       ),
       observe: Effect.orElseSucceed(meter.observe, () => ({})),
-      get: link.get
+      get: link.get,
+      getStream: link.getStream
     }
     return sandbox
   })
