@@ -71,6 +71,12 @@ export interface JournalWiring {
   readonly connections?: number
 }
 
+/** What opens the object store that the configuration names. */
+export interface ObjectStoreWiring {
+  readonly accessKey: Redacted.Redacted<string>
+  readonly secretKey: Redacted.Redacted<string>
+}
+
 /** The control plane's doors. Callers are known by the certificates they show, or by tokens over HTTP. */
 export interface ApiWiring {
   /** HOST:PORT of the gRPC services. Absent: closed. */
@@ -127,6 +133,8 @@ export interface WorkerWiring<
   readonly direct?: string
   /** The broker, with both dialects' doors. Absent: none is reached for. */
   readonly amqp?: AmqpWiring
+  /** The keys of `config.objectStore`. */
+  readonly objectStore?: ObjectStoreWiring
   /** Further doors, made in the worker's scope. Given: `Direct`, `Host`, `Journal`, `Log`, `Settings`. */
   readonly doors?: Effect.Effect<Doors, DoorsE, DoorsR>
   /**
@@ -427,6 +435,21 @@ export const journalOptions = ({ retention: { deadLettersMs, dedupeMs, jobsMs } 
 export const layerCompileCache = ({ compileCacheBytes, diskReserveBytes }: WorkerConfig) =>
   CompileCacheFiles.layer({ maximumBytes: compileCacheBytes, reserveBytes: diskReserveBytes })
 
+/** Loaded only where one is configured. */
+const layerObjectStore = ({ objectStore }: WorkerConfig, keys: ObjectStoreWiring | undefined) =>
+  Layer.unwrap(Effect.gen(function*() {
+    if (objectStore === undefined) return Layer.empty
+    if (keys === undefined) {
+      return yield* new HostError({
+        operation: "open the object store",
+        reason: "the configuration names one, and there are no keys for it",
+        remedy: "Give the worker `objectStore: { accessKey, secretKey }`."
+      })
+    }
+    const { layer } = yield* Effect.promise(() => import("./layers/objectstore/ObjectStoreS3.ts"))
+    return layer(objectStore, keys)
+  }))
+
 /** What an operator asks of a worker, and where: on the admin socket, and over TCP if that is wanted. */
 export interface OperatorWiring {
   readonly version: string
@@ -586,6 +609,7 @@ export const layerWorker = <
           cluster: config.classes.some(({ driver }) => isCluster(driver)) ? layerCluster : undefined
         }).pipe(Layer.provideMerge(Pools.layer(config.budget)))
       ),
+      Layer.provideMerge(layerObjectStore(config, options.objectStore)),
       Layer.provideMerge(layerDoors(options, options.doors ?? noDoors)),
       Layer.provideMerge(
         Layer.mergeAll(Direct.layer(options.direct ?? "direct"), Embedded.layer, layerBroker(options.amqp))

@@ -1,6 +1,7 @@
 /** A job's run: its bytes go to the log, its files to the artefacts, its facts to the teller, and its sandbox goes when it is over. */
 import { Cause, Deferred, Effect, Exit, Option, Scope, Stream } from "effect"
 import { Settings } from "../layers/config/Settings.ts"
+import { storeLog } from "../layers/executor/Buckets.ts"
 import { type Assignment, Executor, type Run, type StopRequest } from "../layers/executor/Executor.ts"
 import { Log, type LogError, type LogWriter } from "../layers/log/Log.ts"
 import { monotonicNanos, nowMs } from "../layers/Now.ts"
@@ -123,6 +124,6 @@ export const execute = Effect.fnUntraced(
     const ended: JobResult = { ...result, startedAtMs, ...(harvest === undefined ? {} : { harvest }) }
     return output._tag === "Failure"
       ? { ...ended, outcome: diskTrouble(output.failure) }
-      : { ...ended, output: output.success }
+      : { ...ended, outcome: yield* storeLog(job, assigned.program, ended.outcome, stop), output: output.success }
   }
 )

@@ -2,7 +2,7 @@
 import { Config, Effect, Option, Redacted, Result } from "effect"
 import { readFile } from "node:fs/promises"
 import { dirname, resolve } from "node:path"
-import type { DaemonConfig, FileSecret, FileWebhooks } from "../schemas/DaemonConfig.ts"
+import type { DaemonConfig, FileObjectStore, FileSecret, FileWebhooks } from "../schemas/DaemonConfig.ts"
 import { type CliFailure, usageFailure } from "./CliFailure.ts"
 
 /** Where a system service's file usually lies. It is read only when it is named, so that nobody gets it by accident. */
@@ -93,3 +93,14 @@ export const readWebhookSecret = (
   secretFile === undefined
     ? variable("api.webhooks.secretEnv", secretEnv)
     : firstLine(file, "api.webhooks.secretFile", secretFile)
+
+/** The two keys of the object store. */
+export const readStoreKeys = Effect.fnUntraced(function*(file: ConfigFile, store: FileObjectStore) {
+  const key = (name: "accessKey" | "secretKey") => {
+    const path = store[`${name}File`]
+    return path === undefined
+      ? variable(`objectStore.${name}Env`, store[`${name}Env`] ?? "")
+      : firstLine(file, `objectStore.${name}File`, path)
+  }
+  return { accessKey: yield* key("accessKey"), secretKey: yield* key("secretKey") }
+})

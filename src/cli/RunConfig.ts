@@ -63,6 +63,7 @@ export const checkConfig = Effect.fn("RunConfig.checkConfig")(
       `  slots      ${config.slots}`,
       `  classes    ${config.classes.map(({ driver, name }) => `${name} (${driver})`).join(", ")}`,
       `  broker     ${Option.isNone(amqp) ? "none" : options.connect ? "connected" : "not asked (--connect does)"}`,
+      ...(config.objectStore === undefined ? [] : [`  store      ${config.objectStore.endpoint}`]),
       ...Option.match(api, {
         onNone: () => [],
         onSome: ({ grpc, http }) => [
@@ -98,9 +99,13 @@ const shownApi = ({ tls, webhooks, ...api }: ApiWiring): NonNullable<DaemonConfi
 export const showConfig = Effect.fn("RunConfig.showConfig")(
   function*(flags: Pick<SetupFlags, "config" | "state" | "amqp">) {
     const { amqp, api, config, functions, http, log, stateDirectory } = yield* workerSetup({ ...noFlags, ...flags })
+    const file = fileOf(config)
     const effective: DaemonConfig = {
       stateDirectory,
-      ...fileOf(config),
+      ...file,
+      ...(file.objectStore === undefined
+        ? {}
+        : { objectStore: { ...file.objectStore, accessKeyFile: "****", secretKeyFile: "****" } }),
       ...(functions.length === 0 ? {} : { functions }),
       ...(Option.isSome(amqp) ? { amqp: { url: masked(Redacted.value(amqp.value)) } } : {}),
       ...(Option.isSome(http) ? { http: { listen: http.value } } : {}),

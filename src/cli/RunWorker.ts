@@ -35,7 +35,7 @@ const QUEUES = {
 }
 
 const readConfigOf = (
-  { amqp, api, config, functions, http, journal, log, stateDirectory }: WorkerSetup
+  { amqp, api, config, functions, http, journal, log, objectStore, stateDirectory }: WorkerSetup
 ): ReadConfig => ({
   config,
   others: {
@@ -43,6 +43,10 @@ const readConfigOf = (
     amqp: Option.match(amqp, { onNone: () => "", onSome: Redacted.value }),
     journal: Option.match(journal, { onNone: () => "", onSome: Redacted.value }),
     functions: functions.join(", "),
+    "objectStore.keys": Option.match(objectStore, {
+      onNone: () => "",
+      onSome: ({ accessKey, secretKey }) => JSON.stringify([Redacted.value(accessKey), Redacted.value(secretKey)])
+    }),
     "http.listen": Option.getOrElse(http, () => ""),
     api: Option.match(api, {
       onNone: () => "",
@@ -128,7 +132,7 @@ const life = Effect.fnUntraced(function*(
   levels: Loggers.LogLevels,
   signals: Signals.Signals
 ) {
-  const { amqp, api, config, functions, http, journal, stateDirectory } = setup
+  const { amqp, api, config, functions, http, journal, objectStore, stateDirectory } = setup
   if (config.classes.some(({ driver }) => driver === "process")) yield* Effect.logWarning(noIsolation)
 
   const telemetry = yield* OtlpOptions.read
@@ -145,6 +149,7 @@ const life = Effect.fnUntraced(function*(
     direct: "direct",
     doors: webhooks === undefined ? noDoors : webhookDoors(webhooks),
     ...(telemetry === undefined ? {} : { telemetry }),
+    ...(Option.isNone(objectStore) ? {} : { objectStore: objectStore.value }),
     ...(Option.isNone(journal) ? {} : {
       journal: layerPostgres(
         { postgres: journal.value, connections: Math.min(config.slots + 2, 10) },

@@ -2,9 +2,9 @@
 import { Effect, type LogLevel, Option, type Redacted } from "effect"
 import { resolve } from "node:path"
 import type { WorkerConfig } from "../schemas/WorkerConfig.ts"
-import type { ApiWiring } from "../wiring.ts"
+import type { ApiWiring, ObjectStoreWiring } from "../wiring.ts"
 import { type ApiFlags, apiSetup } from "./ApiSetup.ts"
-import { besideFile, configPath, readConfig, readSecret } from "./ConfigFile.ts"
+import { besideFile, configPath, readConfig, readSecret, readStoreKeys } from "./ConfigFile.ts"
 import * as Loggers from "./Loggers.ts"
 import { stateDirectory } from "./StateDirectory.ts"
 import { configForWorker, type WorkerFlags } from "./WorkerConfigs.ts"
@@ -32,6 +32,8 @@ export interface WorkerSetup {
   /** PostgreSQL, shared by several hosts. Absent: a file in the state directory. */
   readonly journal: Option.Option<Redacted.Redacted<string>>
   readonly http: Option.Option<string>
+  /** The keys of the store that `config` has. */
+  readonly objectStore: Option.Option<ObjectStoreWiring>
   /** The control plane. Absent: its doors stay closed. */
   readonly api: Option.Option<ApiWiring>
   /** Modules of functions, absolute: the file's and the flags'. */
@@ -43,7 +45,7 @@ export interface WorkerSetup {
 export const workerSetup = Effect.fnUntraced(function*(flags: SetupFlags) {
   const path = yield* configPath(flags.config)
   const file = Option.isSome(path) ? yield* readConfig(path.value) : { path: "", content: {} }
-  const { amqp, functions = [], http, journal, log = {}, stateDirectory: directory } = file.content
+  const { amqp, functions = [], http, journal, log = {}, objectStore, stateDirectory: directory } = file.content
   const setup: WorkerSetup = {
     file: path,
     stateDirectory: yield* stateDirectory(
@@ -62,6 +64,7 @@ export const workerSetup = Effect.fnUntraced(function*(flags: SetupFlags) {
       ...flags.functions.map((path) => resolve(path))
     ],
     http: Option.orElse(flags.http, () => Option.fromUndefinedOr(http?.listen)),
+    objectStore: objectStore === undefined ? Option.none() : Option.some(yield* readStoreKeys(file, objectStore)),
     api: yield* apiSetup(flags.api, file),
     log: {
       format: Option.getOrElse(flags.logFormat, () => log.format ?? "auto"),

@@ -99,6 +99,8 @@ export interface FileRequest {
   readonly path: string
   readonly data: Uint8Array
   readonly executable: boolean
+  /** Goes behind what the file has. Absent: the file is made, or emptied. */
+  readonly append?: boolean
 }
 
 /** A PUT: the parts to write in order (views of the data, so leave it unchanged until they are written). */
@@ -213,7 +215,7 @@ export const encodePut = (seq: number, file: FileRequest): Result.Result<PutFram
   do {
     const bytes = file.data.subarray(offset, offset + chunkBytes)
     const head = frame(hostType.put, seq, 5 + pathBytes + bytes.length, 5 + pathBytes)
-    head.writeUInt8((offset > 0 ? 1 : 0) | (file.executable ? 2 : 0), headerBytes)
+    head.writeUInt8((offset > 0 || file.append === true ? 1 : 0) | (file.executable ? 2 : 0), headerBytes)
     head.writeUInt32LE(pathBytes, headerBytes + 1)
     head.write(file.path, headerBytes + 5)
     parts.push(head)

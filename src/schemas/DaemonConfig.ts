@@ -7,6 +7,7 @@ import { CronExpression, MissedMs, ScheduleName, schedulesOf, TimeZone } from ".
 import { HttpListen } from "./HttpListen.ts"
 import { ClassName, FunctionName, Owner } from "./Ids.ts"
 import { Limits, OutputPolicy } from "./Limits.ts"
+import { ObjectStoreConfig } from "./ObjectStoreConfig.ts"
 import { PoolCharge, PoolConfig } from "./PoolConfig.ts"
 import { ClusterSetup, DriverName, SandboxClass } from "./SandboxClass.ts"
 import { PriorityWeights } from "./Terms.ts"
@@ -227,6 +228,28 @@ export const FileWebhooks = Schema.Struct({
 )
 export type FileWebhooks = typeof FileWebhooks.Type
 
+/** An S3-compatible store, and where its keys are. */
+export const FileObjectStore = Schema.Struct({
+  endpoint: ObjectStoreConfig.fields.endpoint.pipe(
+    Schema.annotateKey({ description: "its address without a path, such as https://store.example:9000" })
+  ),
+  region: field(ObjectStoreConfig.fields.region, "as the store has it (default: us-east-1)"),
+  pathStyle: field(
+    ObjectStoreConfig.fields.pathStyle,
+    "buckets are in the path (default), not in the host's name as AWS would have it"
+  ),
+  accessKeyFile: field(path, "a file with the access key in its first line"),
+  accessKeyEnv: field(Schema.NonEmptyString, "the environment variable that has it"),
+  secretKeyFile: field(path, "a file with the secret key in its first line, readable by the worker's user only"),
+  secretKeyEnv: field(Schema.NonEmptyString, "the environment variable that has it"),
+  timeout: field(time(ObjectStoreConfig.fields.timeoutMs), "a store silent for so long does not answer (default: 30s)"),
+  patience: field(
+    time(ObjectStoreConfig.fields.patienceMs),
+    "what may pass, such as a store that starts again, is tried for so long (default: 1m)"
+  )
+})
+export type FileObjectStore = typeof FileObjectStore.Type
+
 /** The control plane's doors. */
 export const FileApi = Schema.Struct({
   grpc: field(HttpListen, "HOST:PORT of the gRPC services"),
@@ -315,6 +338,10 @@ export const DaemonConfig = Schema.Struct({
       listen: field(HttpListen, "HOST:PORT of the old REST, which knows no callers: keep it on a trusted network")
     }),
     "serve the clients of the MSTC cloud worker, at the broker and by its REST (default: no)"
+  ),
+  objectStore: field(
+    FileObjectStore,
+    "the S3-compatible store of container jobs' buckets (default: none; pods of a cluster have access of their own)"
   ),
   amqp: field(FileSecret, "RabbitMQ, amqp://user:password@host:port/vhost (default: AMQP_URL; without: none)"),
   journal: field(FileSecret, "PostgreSQL as the journal of several hosts (default: a file in the state directory)"),

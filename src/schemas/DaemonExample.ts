@@ -74,6 +74,15 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ["classes.pool.charge", { memory: "256M", cpus: 0.5 }],
   ["functions", ["my-functions.ts"]],
   ["mstc", { class: standardConfig.defaultClass, listen: "127.0.0.1:8080" }],
+  ["objectStore", {
+    endpoint: "https://store.example:9000",
+    region: "us-east-1",
+    pathStyle: true,
+    accessKeyFile: "/etc/stoker/store-access-key",
+    secretKeyFile: "/etc/stoker/store-secret-key",
+    timeout: "30s",
+    patience: "1m"
+  }],
   ["amqp", { urlFile: "/etc/stoker/amqp-url" }],
   ["journal", { urlEnv: "STOKER_JOURNAL" }],
   ["http", { listen: "127.0.0.1:9464" }],

@@ -130,6 +130,17 @@ const rules: ReadonlyArray<Rule> = [
     }
   },
   {
+    needs: ["objectStore"],
+    faults: ({ objectStore }) =>
+      objectStore === undefined ?
+        [] :
+        (["accessKey", "secretKey"] as const).flatMap((name) =>
+          (objectStore[`${name}File`] === undefined) === (objectStore[`${name}Env`] === undefined)
+            ? [{ path: "objectStore", problem: `expected exactly one of ${name}File and ${name}Env` }]
+            : []
+        )
+  },
+  {
     needs: ["slots", "ownerSlots"],
     faults: (config) =>
       config.ownerSlots !== undefined && config.ownerSlots > slotsOf(config)

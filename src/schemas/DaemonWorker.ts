@@ -1,8 +1,17 @@
 /** A worker as its configuration file means it, and a configuration file as it would be written for a worker. */
 import { Schema } from "effect"
 import { Schedule } from "./Cron.ts"
-import type { DaemonConfig, FileClass, FileCluster, FileLimits, FilePool, FileSchedule } from "./DaemonConfig.ts"
+import type {
+  DaemonConfig,
+  FileClass,
+  FileCluster,
+  FileLimits,
+  FileObjectStore,
+  FilePool,
+  FileSchedule
+} from "./DaemonConfig.ts"
 import { Limits, standardCeiling, standardDefaults } from "./Limits.ts"
+import { type ObjectStoreConfig, standardObjectStore } from "./ObjectStoreConfig.ts"
 import { type HostBudget, PoolConfig, standardPool } from "./PoolConfig.ts"
 import { type ClusterSetup, isCluster, type SandboxClass } from "./SandboxClass.ts"
 import { standardClass, standardConfig, type WorkerConfig } from "./WorkerConfig.ts"
@@ -160,6 +169,21 @@ const scheduleOf = ({ limits = {}, missed, ...file }: FileSchedule): Schedule =>
     ...(missed === undefined ? {} : { missedMs: missed })
   })
 
+const objectStoreOf = ({ endpoint, patience, pathStyle, region, timeout }: FileObjectStore): ObjectStoreConfig => ({
+  endpoint,
+  region: region ?? standardObjectStore.region,
+  pathStyle: pathStyle ?? standardObjectStore.pathStyle,
+  timeoutMs: timeout ?? standardObjectStore.timeoutMs,
+  patienceMs: patience ?? standardObjectStore.patienceMs
+})
+
+/** Without where its keys are. */
+const fileObjectStoreOf = ({ patienceMs, timeoutMs, ...rest }: ObjectStoreConfig): FileObjectStore => ({
+  ...rest,
+  timeout: timeoutMs,
+  patience: patienceMs
+})
+
 /** The worker that a checked file describes. */
 export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
   const slots = file.slots ?? standardConfig.slots
@@ -188,6 +212,7 @@ export const workerConfigOf = (file: DaemonConfig): WorkerConfig => {
     ownLongJobs: file.ownLongJobs ?? standardConfig.ownLongJobs,
     ...(file.cron === undefined ? {} : { cron: file.cron.map(scheduleOf) }),
     ...(file.mstc === undefined ? {} : { mstc: file.mstc }),
+    ...(file.objectStore === undefined ? {} : { objectStore: objectStoreOf(file.objectStore) }),
     classes: [classOf(first, slots), ...others.map((other) => classOf(other, slots))],
     defaultClass: file.defaultClass ?? first.name
   }
@@ -234,6 +259,7 @@ export const fileOf = (config: WorkerConfig): DaemonConfig => {
     ownLongJobs: config.ownLongJobs,
     ...(config.cron === undefined ? {} : { cron: config.cron.map(fileScheduleOf) }),
     ...(config.mstc === undefined ? {} : { mstc: config.mstc }),
+    ...(config.objectStore === undefined ? {} : { objectStore: fileObjectStoreOf(config.objectStore) }),
     classes: [fileClassOf(first), ...others.map(fileClassOf)],
     defaultClass: config.defaultClass
   }

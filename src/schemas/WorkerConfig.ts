@@ -4,6 +4,7 @@ import { Schedules } from "./Cron.ts"
 import { HttpListen } from "./HttpListen.ts"
 import { ClassName } from "./Ids.ts"
 import { standardCeiling, standardDefaults } from "./Limits.ts"
+import { ObjectStoreConfig } from "./ObjectStoreConfig.ts"
 import { HostBudget } from "./PoolConfig.ts"
 import { SandboxClass } from "./SandboxClass.ts"
 import { PriorityWeights, standardWeights } from "./Terms.ts"
@@ -60,6 +61,8 @@ export const WorkerConfig = Schema.Struct({
   classes: Schema.NonEmptyArray(SandboxClass),
   /** Serve the MSTC worker's clients, at the broker and, with `listen` (HOST:PORT), over its REST. Absent: no. */
   mstc: Schema.optionalKey(Schema.Struct({ class: ClassName, listen: Schema.optionalKey(HttpListen) })),
+  /** Where container jobs' files come from and go to, and their logs. Absent: no store is known. */
+  objectStore: Schema.optionalKey(ObjectStoreConfig),
   /** What a job without a class gets. */
   defaultClass: ClassName
 })

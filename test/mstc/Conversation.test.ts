@@ -9,8 +9,10 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { request } from "node:http"
 import { join } from "node:path"
 import { ClassName } from "../../src/schemas/Ids.ts"
+import { standardObjectStore } from "../../src/schemas/ObjectStoreConfig.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerMstcRest, layerWorker } from "../../src/wiring.ts"
+import { StrictS3 } from "../objectstore/StrictS3.ts"
 import * as Make from "../oci/ImageMaker.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
 import { Broker } from "../support/Broker.ts"
@@ -64,17 +66,21 @@ const place = ClassName.make("containers")
 
 describe("clients of the MSTC worker", { timeout: 60_000 }, () => {
   let broker: Broker
+  const store = new StrictS3()
   const scopes: Array<Scope.Closeable> = []
   const states: Array<string> = []
 
   beforeAll(async () => {
     broker = await Broker.acquire()
+    store.bucket("in-put")
+    await store.start()
   }, Broker.startMillis)
   afterEach(async () => {
     for (const scope of scopes.splice(0)) await Effect.runPromise(Scope.close(scope, Exit.void))
   })
   afterAll(async () => {
     for (const state of states) Jobs.remove(state)
+    await store.stop()
     await broker.release()
   })
 
@@ -87,11 +93,13 @@ describe("clients of the MSTC worker", { timeout: 60_000 }, () => {
     const worker = layerWorker({
       stateDirectory: state,
       amqp: { url: Redacted.make(broker.url) },
+      objectStore: { accessKey: Redacted.make(store.accessKey), secretKey: Redacted.make(store.secretKey) },
       config: {
         ...standardConfig,
         slots: 2,
         classes: [{ ...usual, ceiling: { ...limits, wallMs }, images: { allow: [`oci:${files}/`] } }],
         defaultClass: place,
+        objectStore: { ...standardObjectStore, endpoint: store.endpoint },
         mstc: { class: place }
       }
     })
@@ -126,6 +134,8 @@ describe("clients of the MSTC worker", { timeout: 60_000 }, () => {
     const complete = await send({ ...buckets, image: well, prefix: "run1" })
     assert.match(complete?.result ?? "", /^Job test-job-[0-9a-f-]{36} complete\.$/)
     assert.deepInclude(complete, { status: "complete", exitCode: 0 })
+    const [, id] = /^Job (test-job-\S+) complete/.exec(complete?.result ?? "") ?? []
+    assert.include(store.content("in-put", `run1-${id}.log`)?.toString() ?? "", "FILE_PREFIX=run1")
     const output = await send({ ...urls, image: well })
     assert.strictEqual(
       output?.result,

@@ -71,8 +71,8 @@ describe("container jobs in oci sandboxes", () => {
           assert.strictEqual(yield* text({ args: [] }), "/tool entry of image in none\n")
           assert.strictEqual(yield* text({ command: ["/tool"], args: ["a b"] }), "/tool a b of image in none\n")
           assert.strictEqual(
-            yield* text({ command: ["/tool"], env: { WHOSE: "job" }, buckets: { input: "files" } }),
-            "/tool of job in files\n"
+            yield* text({ command: ["/tool"], env: { WHOSE: "job" } }),
+            "/tool of job in none\n"
           )
         }),
       60_000

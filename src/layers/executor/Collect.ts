@@ -13,7 +13,8 @@ const EINVAL = 22
 const EFBIG = 27
 const ELOOP = 40
 
-const reasonOf = ({ errno, reason }: SandboxRefused, left: number, maximum: number): string => {
+/** Why a file that was asked for is not brought back. */
+export const whyMissing = ({ errno, reason }: SandboxRefused): string => {
   switch (errno) {
     case ENOENT:
     case ENOTDIR:
@@ -26,8 +27,6 @@ const reasonOf = ({ errno, reason }: SandboxRefused, left: number, maximum: numb
       return "it is not a regular file"
     case ELOOP:
       return "it is a symbolic link, or lies behind one: links are not followed"
-    case EFBIG:
-      return `it is too large: ${reason} (${left} left of the ${maximum} that one job may bring back)`
     default:
       return reason
   }
@@ -54,7 +53,10 @@ export const collect = Effect.fnUntraced(function*(
       left -= got.success.length
       yield* emit({ _tag: "Artefact", path, content: got.success })
     } else if (got.failure._tag === "SandboxRefused") {
-      yield* emit({ _tag: "ArtefactMissing", path, reason: reasonOf(got.failure, left, maximum) })
+      const reason = got.failure.errno === EFBIG
+        ? `it is too large: ${got.failure.reason} (${left} left of the ${maximum} that one job may bring back)`
+        : whyMissing(got.failure)
+      yield* emit({ _tag: "ArtefactMissing", path, reason })
     } else {
       gone = `its sandbox is gone: ${got.failure.reason}`
       yield* emit({ _tag: "ArtefactMissing", path, reason: gone })

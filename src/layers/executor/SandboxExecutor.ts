@@ -5,6 +5,7 @@ import { Outcome, type StreamName } from "../../schemas/Outcome.ts"
 import type { Phase, PhaseName } from "../../schemas/Program.ts"
 import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 import { monotonicNanos } from "../Now.ts"
+import { ObjectStore } from "../objectstore/ObjectStore.ts"
 import type {
   PhaseEvent,
   PhaseExit,
@@ -14,6 +15,7 @@ import type {
   SandboxRefused
 } from "../sandbox/Sandbox.ts"
 import { Sandboxes } from "../sandbox/Sandboxes.ts"
+import * as Buckets from "./Buckets.ts"
 import { collect } from "./Collect.ts"
 import * as CompileOnce from "./CompileOnce.ts"
 import * as ContainerRun from "./ContainerRun.ts"
@@ -247,6 +249,9 @@ const carry = Effect.fnUntraced(
     const placed = ContainerRun.placed(assignment)
     if (Result.isFailure(placed)) return yield* finish(placed.failure)
     const sandboxClass = placed.success
+    const store = yield* Effect.serviceOption(ObjectStore)
+    const unstored = Buckets.refusal(assignment.program, store)
+    if (unstored !== undefined) return yield* finish(unstored)
     for (const { limits } of phases) {
       const held = yield* Effect.result(sandboxes.accepts(sandboxClass, limits))
       if (held._tag === "Success") continue
@@ -286,6 +291,8 @@ const carry = Effect.fnUntraced(
     if (put._tag === "Failure") {
       return yield* finish(put.failure._tag === "SandboxLost" ? lost(put.failure) : refused(put.failure))
     }
+    const brought = yield* Effect.result(Buckets.bringIn(assignment.program, store, sandbox, stop, lost))
+    if (brought._tag === "Failure") return yield* finish(brought.failure)
     const replayed = yield* compiled.replay(sandbox, emit)
     if (replayed !== undefined) used.push(replayed)
     for (const [index, planned] of phases.entries()) {
@@ -302,6 +309,8 @@ const carry = Effect.fnUntraced(
       used.push(usage)
       if (outcome !== undefined) {
         // However it ended: what a job had written when its time was up is wanted most.
+        const carried = yield* Buckets.takeOut(assignment.program, store, sandbox, outcome, stop, emit)
+        if (carried !== undefined) return yield* finish(carried)
         yield* collect(sandbox, assignment, emit)
         return yield* finish(outcome)
       }

@@ -3,7 +3,7 @@
  * not the protocol loses the sandbox. While nobody takes a phase's output the stream is paused, so that a flood waits
  * in the sandbox and not in the worker's memory.
  */
-import { Cause, Deferred, Effect, Exit, Queue, Result, Stream } from "effect"
+import { Cause, Deferred, Effect, Exit, Option, Queue, Result, Stream } from "effect"
 import type { Readable, Writable } from "node:stream"
 import * as Protocol from "../../guest/Protocol.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
@@ -22,6 +22,9 @@ const weight = (bytes: Uint8Array) => bytes.length + PIECE_BYTES
 const ANSWER_LIMIT = "10 seconds"
 
 const EFAULT = 14
+
+/** Of a file that comes as a stream: so many bytes are sent before an answer is waited for. */
+const PUT_BYTES = 4 * Protocol.chunkBytes
 
 export type LinkEvent =
   | { readonly _tag: "Started" }
@@ -46,6 +49,10 @@ export interface GuestLink {
   /** The guest is up and speaks our version. */
   readonly ready: Effect.Effect<void, SandboxLost>
   readonly put: (file: ProgramFile) => Effect.Effect<void, SandboxLost | SandboxRefused>
+  readonly putStream: <E>(
+    path: string,
+    bytes: Stream.Stream<Uint8Array, E>
+  ) => Effect.Effect<void, SandboxLost | SandboxRefused | E>
   readonly run: (
     request: Protocol.RunRequest,
     stdin: Uint8Array
@@ -64,6 +71,7 @@ export interface GuestLink {
   /** What the phases since the last `limit` used. */
   readonly measure: Effect.Effect<Protocol.MeasuredFrame, SandboxLost | SandboxRefused>
   readonly get: (path: string, maximum: number) => Effect.Effect<Uint8Array, SandboxLost | SandboxRefused>
+  readonly getStream: (path: string) => Stream.Stream<Uint8Array, SandboxLost | SandboxRefused>
   /** Ends with the reason when the other side is gone. */
   readonly lost: Effect.Effect<SandboxLost>
   /** Says farewell: the guest kills what is left inside and ends. */
@@ -302,15 +310,51 @@ export const make = (driver: string, input: Writable, output: Readable, options:
       }))
     )
 
+  const put = Effect.fnUntraced(function*(file: Protocol.FileRequest) {
+    const seq = ++lastSeq
+    const { parts, replies } = yield* encoded("put", Protocol.encodePut(seq, file))
+    yield* ask("put", seq, parts, replies)
+  })
+
+  const read = Effect.fnUntraced(function*(path: string, offset: number) {
+    const seq = ++lastSeq
+    const frame = yield* encoded("get", Protocol.encodeGet(seq, path, offset, Protocol.maxGetBytes))
+    const data = yield* ask("get", seq, [frame], 1)
+    if (data._tag === "Data") return data
+    lose("its guest answered a get without data")
+    return yield* new SandboxLost({ driver, reason: "a get without data", remedy })
+  })
+
   return {
     ready: Deferred.await(ready),
     lost: Deferred.await(gone),
-    put: Effect.fnUntraced(function*(file) {
-      const seq = ++lastSeq
-      const data = { path: file.path, data: file.content, executable: file.executable }
-      const { parts, replies } = yield* encoded("put", Protocol.encodePut(seq, data))
-      yield* ask("put", seq, parts, replies)
-    }),
+    put: ({ content, executable, path }) => put({ path, data: content, executable }),
+    putStream: (path, bytes) =>
+      Effect.gen(function*() {
+        const buffer = Buffer.allocUnsafe(PUT_BYTES)
+        let length = 0
+        let isBegun = false
+        const flush = Effect.suspend(() => {
+          const file = { path, data: buffer.subarray(0, length), executable: false, append: isBegun }
+          isBegun = true
+          length = 0
+          // Answered before the buffer is filled again.
+          return put(file)
+        })
+        yield* Stream.runForEachArray(bytes, (pieces) =>
+          Effect.gen(function*() {
+            for (const piece of pieces) {
+              for (let rest = piece; rest.length > 0;) {
+                const taken = rest.subarray(0, buffer.length - length)
+                buffer.set(taken, length)
+                length += taken.length
+                rest = rest.subarray(taken.length)
+                if (length === buffer.length) yield* flush
+              }
+            }
+          }))
+        if (length > 0 || !isBegun) yield* flush
+      }),
     run: (request, stdin) =>
       Stream.unwrap(Effect.gen(function*() {
         const seq = ++lastSeq
@@ -359,13 +403,7 @@ export const make = (driver: string, input: Writable, output: Readable, options:
       let content: Buffer | undefined
       let offset = 0
       while (true) {
-        const seq = ++lastSeq
-        const frame = yield* encoded("get", Protocol.encodeGet(seq, path, offset, Protocol.maxGetBytes))
-        const data = yield* ask("get", seq, [frame], 1)
-        if (data._tag !== "Data") {
-          lose("its guest answered a get without data")
-          return yield* new SandboxLost({ driver, reason: "a get without data", remedy })
-        }
+        const data = yield* read(path, offset)
         if (data.fileSize > maximum) {
           const reason = `${path} has ${data.fileSize} bytes, ${maximum} are allowed`
           return yield* new SandboxRefused({ operation: "get", errno: 27, reason })
@@ -378,6 +416,13 @@ export const make = (driver: string, input: Writable, output: Readable, options:
         if (piece.length === 0 || offset >= content.length) return content.subarray(0, offset)
       }
     }),
+    getStream: (path) =>
+      Stream.paginate(0, (offset) =>
+        Effect.map(read(path, offset), ({ bytes, fileSize }) => {
+          const next = offset + bytes.length
+          const isLast = bytes.length === 0 || next >= fileSize
+          return [bytes.length === 0 ? [] : [bytes], isLast ? Option.none() : Option.some(next)] as const
+        })),
     close: Effect.sync(() => {
       closing = true
       if (lost === undefined && !input.destroyed) input.end()

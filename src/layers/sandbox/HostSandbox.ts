@@ -480,13 +480,15 @@ export const make = Effect.gen(function*() {
       ...outsideOf(recipe, row.id, cgroup, standing),
       ...(recipe.imageRun === undefined ? {} : { imageRun: recipe.imageRun }),
       put: (files) => Effect.forEach(files, link.put, { discard: true }),
+      putStream: link.putStream,
       run: (phase) => Stream.unwrap(Effect.as(dismiss, Stream.suspend(() => run(phase)))),
       ...(seen === undefined
         ? {}
         : { call: (phase: Phase, invocation: Uint8Array) => call(phase, invocation, seen) }),
       signal: link.signal,
       lost: warm === undefined ? link.lost : Effect.raceFirst(link.lost, warm.lost),
-      get: link.get
+      get: link.get,
+      getStream: link.getStream
     }
     return sandbox
   })

@@ -78,6 +78,11 @@ export interface Sandbox {
   readonly imageRun?: ImageRun
   /** Writes files into the workspace, as the job's user. */
   readonly put: (files: ReadonlyArray<ProgramFile>) => Effect.Effect<void, SandboxLost | SandboxRefused>
+  /** Writes one file as its bytes come, a mebibyte in memory at most, as the job's user. Absent: there are only whole ones. */
+  readonly putStream?: <E>(
+    path: WorkPath,
+    bytes: Stream.Stream<Uint8Array, E>
+  ) => Effect.Effect<void, SandboxLost | SandboxRefused | E>
   /**
    * Runs one phase under its limits; ends with exactly one `Ended`, sent when none of the phase's processes is alive
    * and every byte they wrote has been given. Wall time, CPU time and output are the executor's to watch.
@@ -109,6 +114,8 @@ export interface Sandbox {
   readonly observe?: Effect.Effect<Observation>
   /** Reads one regular file of the workspace after the phases, up to `maximum` bytes. */
   readonly get: (path: WorkPath, maximum: number) => Effect.Effect<Uint8Array, SandboxLost | SandboxRefused>
+  /** One regular file of the workspace after the phases, piece by piece. Absent: there are only whole ones. */
+  readonly getStream?: (path: WorkPath) => Stream.Stream<Uint8Array, SandboxLost | SandboxRefused>
 }
 
 /** What a job may need of a driver. A job that needs what a driver lacks is rejected, never weakened. */
