@@ -34,7 +34,7 @@ const plain = (spec: MachineSpec, memory: Argv.Memory, tscKhz: number, template:
     [Argv.MEMORY]: join(template, "memory")
   }
   const args = Argv.argv(spec, { program: PROGRAM, accelerator, memory, tscKhz })
-    .filter((arg, index, all) => arg !== "-sandbox" && all[index - 1] !== "-sandbox")
+    .filter((arg, index, all) => arg !== "-S" && arg !== "-sandbox" && all[index - 1] !== "-sandbox")
     .map((arg) => arg.replace("net,fd=3", "net,ifname=tap0,script=no,downscript=no"))
     .map((arg) =>
       names[arg] ?? arg.replace(/(file|mem-path)=(\/[a-z0-9.]+)/, (_, key, at) => `${key}=${names[at] ?? at}`)

@@ -27,7 +27,7 @@ const mayImport = {
 }
 
 /** Files that implement a driver; the group is the driver. Only wiring ("*" above) and the driver itself may name them. */
-const driver = /^layers\/sandbox\/(process|oci|microvm)/i
+const driver = /^layers\/sandbox\/(process|oci|firecracker|qemu|microvm)/i
 /** Other implementations, which actors reach through their tag. */
 const implementation = /^layers\/.*Live\.ts$/
 /** The one file outside src that wiring reads: for the version. */

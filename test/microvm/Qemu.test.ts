@@ -202,12 +202,14 @@ describe.skipIf(Rig.lacking() !== undefined)(`QEMU, emulated (${Rig.lacking() ??
             assert.isBelow(took, 5000)
           }
           // Its head is a kernel's, its code is undefined instructions.
-          const broken = yield* Rig.spec(place, {
-            kernel: file("broken", poke(2 * 1024 ** 2, Buffer.alloc(12 * 1024 ** 2, Uint8Array.of(0x0f, 0x0b))))
-          })
-          const dead = yield* timed(Effect.flatMap(vmm.boot(broken), ({ ended }) => ended))
-          assert.include(dead.result, "the guest ended")
-          assert.isBelow(dead.took, vmm.deadlines.bootMs / 2)
+          const kernel = file("broken", poke(2 * 1024 ** 2, Buffer.alloc(12 * 1024 ** 2, Uint8Array.of(0x0f, 0x0b))))
+          // It dies with its first instruction, which once nobody heard who was not quick.
+          for (let n = 0; n < 4; n++) {
+            const broken = yield* Rig.spec(place, { kernel })
+            const dead = yield* timed(Effect.flatMap(vmm.boot(broken), ({ ended }) => ended))
+            assert.include(dead.result, "the guest ended")
+            assert.isBelow(dead.took, vmm.deadlines.bootMs / 2)
+          }
 
           const rates = yield* Effect.flip(vmm.boot(yield* Rig.spec(place, { networkRates: { bytesPerSec: 1 } })))
           assert.include(rates.remedy, "networkRates")

@@ -8,7 +8,7 @@ const size = { vcpus: 2, memoryMib: 256, bootArgs: ["quiet", "stoker.wire=7070"]
 const program = "/usr/bin/qemu-system-x86_64"
 
 const common = [
-  ..."-nodefaults -no-user-config -display none -action reboot=shutdown,shutdown=pause,panic=pause".split(" "),
+  ..."-nodefaults -no-user-config -display none -S -action reboot=shutdown,shutdown=pause,panic=pause".split(" "),
   ..."-kernel /kernel -initrd /initrd -append".split(" ")
 ]
 const disks = (more: string) =>

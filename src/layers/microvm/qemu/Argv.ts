@@ -93,6 +93,8 @@ export const argv = (
     "-no-user-config",
     "-display",
     "none",
+    // Not before we hear it: the end of a guest that dies at once would be told to nobody.
+    "-S",
     // At its end it stays, so that its console can be read.
     "-action",
     "reboot=shutdown,shutdown=pause,panic=pause",

@@ -287,7 +287,9 @@ export const make = Effect.fnUntraced(function*(
     function*(spec: MachineSpec, options?: BootOptions): Effect.fn.Return<Machine, VmmError, Scope.Scope> {
       yield* preflight(spec, "boot")
       if (options?.forTemplate === undefined) {
-        return machineOf(yield* start(spec, "boot", "none", {}), notForTemplate)
+        const vm = yield* start(spec, "boot", "none", {})
+        yield* asked(vm, "boot", vm.qmp.execute("cont"))
+        return machineOf(vm, notForTemplate)
       }
       const folder = options.forTemplate
       const socket = yield* StateSocket.listen(spec.directory, spec).pipe(
@@ -295,6 +297,7 @@ export const make = Effect.fnUntraced(function*(
       )
       const path = yield* memoryFile(spec, folder)
       const vm = yield* start(spec, "boot", "template", { memory: { path, writable: true }, stateSocket: socket.path })
+      yield* asked(vm, "boot", vm.qmp.execute("cont"))
       return machineOf(vm, save(vm, folder, socket))
     },
     inTime("boot", limits.bootMs)
