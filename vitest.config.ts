@@ -13,7 +13,9 @@ export default defineConfig({
     // Minutes of emulated machines, and images that have to be built before: scripts/test-microvm asks for them.
     exclude: [
       ...configDefaults.exclude,
-      ...(process.env["STOKER_TEST_MICROVM"] === "1" ? [] : ["test/microvmlong/**"])
+      ...(process.env["STOKER_TEST_MICROVM"] === "1" ? [] : ["test/microvmlong/**"]),
+      // A real control plane: scripts/test-kubernetes has one.
+      ...(process.env["STOKER_TEST_KUBECONFIG"] === undefined ? ["test/controlplane/**"] : [])
     ],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",

@@ -10,22 +10,23 @@ import { projectRoot } from "../support/Tree.ts"
 export const programs = join(projectRoot, "build/kubernetes/current")
 
 /** What it is made of, one package a line. */
-export const versions = (): ReadonlyArray<string> =>
-  [
-    ...readFileSync(join(programs, "packages"), "utf8").trim().split("\n"),
-    readFileSync(join(programs, "compiler"), "utf8").trim()
-  ]
+export const versions = (): ReadonlyArray<string> => [
+  ...readFileSync(join(programs, "packages"), "utf8").trim().split("\n"),
+  readFileSync(join(programs, "compiler"), "utf8").trim()
+]
 
 const freePorts = async (count: number): Promise<ReadonlyArray<number>> => {
   const servers = Array.from({ length: count }, () => createServer())
-  const ports = await Promise.all(servers.map((server) =>
-    new Promise<number>((resolve) =>
-      server.listen(0, "127.0.0.1", () => {
-        const address = server.address()
-        resolve(typeof address === "object" && address !== null ? address.port : 0)
-      })
+  const ports = await Promise.all(
+    servers.map((server) =>
+      new Promise<number>((resolve) =>
+        server.listen(0, "127.0.0.1", () => {
+          const address = server.address()
+          resolve(typeof address === "object" && address !== null ? address.port : 0)
+        })
+      )
     )
-  ))
+  )
   await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))))
   return ports
 }
@@ -150,7 +151,9 @@ export class ControlPlane {
       `--etcd-servers=${clientUrl}`,
       "--bind-address=127.0.0.1",
       `--secure-port=${api}`,
-      "--insecure-port=0",
+      // A network of our own has no default route to find one by; nobody asks for it.
+      "--advertise-address=192.0.2.1",
+      "--endpoint-reconciler-type=none",
       `--cert-dir=${join(this.folder, "certs")}`,
       "--service-cluster-ip-range=10.0.0.0/24",
       "--service-account-issuer=https://kubernetes.default.svc",
@@ -185,12 +188,20 @@ export class ControlPlane {
       `--secure-port=${manager}`,
       "--bind-address=127.0.0.1"
     ])
-    await this.#until("has accounts", async () =>
-      (await this.ask("GET", "/api/v1/namespaces/default/serviceaccounts/default")).code === 200)
+    await this.#until(
+      "has accounts",
+      async () => (await this.ask("GET", "/api/v1/namespaces/default/serviceaccounts/default")).code === 200
+    )
   }
 
   /** One request, by the administrator unless another token is given. */
-  ask(method: string, path: string, body?: object, token = this.adminToken, type = "application/json"): Promise<Answer> {
+  ask(
+    method: string,
+    path: string,
+    body?: object,
+    token = this.adminToken,
+    type = "application/json"
+  ): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const bytes = body === undefined ? undefined : Buffer.from(JSON.stringify(body))
       const asked = request(new URL(path, this.server), {
@@ -204,8 +215,7 @@ export class ControlPlane {
         const parts: Array<Buffer> = []
         response.on("data", (part: Buffer) => parts.push(part))
         response.on("error", reject)
-        response.on("end", () =>
-          resolve({ code: response.statusCode ?? 0, text: Buffer.concat(parts).toString() }))
+        response.on("end", () => resolve({ code: response.statusCode ?? 0, text: Buffer.concat(parts).toString() }))
       })
       asked.on("error", reject)
       asked.end(bytes)
