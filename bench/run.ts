@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process"
 import { join } from "node:path"
 
 /** Needs packages of others, or a host with KVM, so only when it is named. */
-const more = ["peers", "microvm", "microvm-kvm"]
+const more = ["peers", "microvm", "microvmWarm", "microvm-kvm", "kubernetes"]
 const all = [
   "cold",
   "warm",

@@ -9,7 +9,8 @@ import { patience } from "../support/Slowness.ts"
 const MiB = 1024 * 1024
 
 /** What scripts/machine-image has made: a folder, so that any state directory may use it. */
-export const image = (): string => realpathSync(resolve("build/machine-images/names/minimal"))
+export const image = (): string =>
+  realpathSync(resolve("build/machine-images/names", process.env["STOKER_TEST_IMAGE"] ?? "minimal"))
 
 /** Small machines that start quickly, with limits that a slow one keeps. */
 export const machineClass = (machine: MachineSetup = {}, pool?: PoolConfig): SandboxClass => {

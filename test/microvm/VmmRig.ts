@@ -32,7 +32,8 @@ import * as GuestLink from "../../src/layers/sandbox/GuestLink.ts"
 import { SandboxId } from "../../src/schemas/Ids.ts"
 import { projectRoot } from "../support/Tree.ts"
 
-const image = join(projectRoot, "build", "machine-images", "names", "minimal")
+/** Another one of build/machine-images, for measuring with another kernel. */
+const image = join(projectRoot, "build", "machine-images", "names", process.env["STOKER_TEST_IMAGE"] ?? "minimal")
 const native = join(projectRoot, "build", "native")
 
 /** Why there are no machines here; undefined if there are. */

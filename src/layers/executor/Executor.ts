@@ -10,7 +10,7 @@ import type { Observation, PhaseUsage, Usage } from "../../schemas/Usage.ts"
 export interface Assignment {
   readonly job: Job
   readonly attempt: number
-  /** The first attempt of this try: what earlier ones left has been told as what it was, and is not gone on with. Absent: 1. */
+  /** The first attempt of this try: what earlier ones came to may have been told already. Absent: 1. */
   readonly firstAttempt?: number
   readonly program: Program
   readonly class: SandboxClass

@@ -39,7 +39,7 @@ const REMOVAL_MS = 30_000
 /** How long the rest of the output may take once the program has ended and the API server is there. */
 const LOG_MS = 300_000
 /** Between an outcome and the word that it is accounted for: it is written down meanwhile. */
-const SETTLE_MS = 5000
+const SETTLE_MS = 2000
 
 /** Limits a pod can be held to; a job that asks for others is told so. */
 const unheld = ["cpuMs", "pids", "fileBytes", "diskInodes", "openFiles"] as const
@@ -161,19 +161,21 @@ const carry = Effect.fnUntraced(function*(
   const isOurs = (job: Job) => isOf(job.metadata.labels, key) && !isAccounted(job)
   const isLeaving = ({ metadata }: Job) => (metadata.deletionTimestamp ?? undefined) !== undefined
 
-  /** What an earlier attempt began; waits for what is being removed. */
+  const attemptOf = ({ metadata }: Job) => Number(metadata.labels?.[ATTEMPT_LABEL] ?? 0)
+
+  /**
+   * What an earlier attempt began and nobody has accounted for; waits for what is being removed. What ended in an earlier
+   * try has most often been told by a worker that is about to say so; if it does not, it died first.
+   */
   const find = Effect.fnUntraced(function*() {
-    const first = assignment.firstAttempt ?? 1
+    const asked = yield* monotonicMs
     while (true) {
-      const found = (yield* patiently(cluster.listJobs(labelsOf(key)))).filter((job) =>
-        isOurs(job) && Number(job.metadata.labels?.[ATTEMPT_LABEL] ?? 0) >= first
-      )
-      const staying = found.filter((job) => !isLeaving(job))
-      if (staying.length > 0 || found.length === 0) {
-        return staying.toSorted((a, b) =>
-          Number(b.metadata.labels?.[ATTEMPT_LABEL] ?? 0) - Number(a.metadata.labels?.[ATTEMPT_LABEL] ?? 0)
-        )[0]
-      }
+      const found = (yield* patiently(cluster.listJobs(labelsOf(key)))).filter(isOurs)
+      const mayBeTold = (yield* monotonicMs) - asked > 3 * SETTLE_MS
+        ? () => false
+        : (job: Job) => isEnded(job) && attemptOf(job) < (assignment.firstAttempt ?? 1)
+      const staying = found.filter((job) => !isLeaving(job) && !mayBeTold(job))
+      if (staying.length > 0 || found.length === 0) return staying.toSorted((a, b) => attemptOf(b) - attemptOf(a))[0]
       yield* Effect.sleep(500)
     }
   })
@@ -425,7 +427,7 @@ const make = Effect.gen(function*() {
     const last = within("the word that a Job is accounted for", "5 seconds")(say)
     yield* Effect.uninterruptibleMask((restore) =>
       restore(Effect.andThen(Effect.sleep(SETTLE_MS), say)).pipe(Effect.onInterrupt(() => last))
-    ).pipe(Effect.forkIn(layerScope))
+    ).pipe(Effect.forkIn(layerScope, { startImmediately: true }))
   })
 
   const begin = Effect.fnUntraced(function*(assignment: Assignment) {

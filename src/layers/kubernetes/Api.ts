@@ -2,6 +2,7 @@
 import { Effect, Schema, type Scope, Stream } from "effect"
 import * as http from "node:http"
 import * as https from "node:https"
+import { createSecureContext, type SecureContext, type SecureContextOptions } from "node:tls"
 import type { ApiAccess } from "./ApiAccess.ts"
 import { KubernetesError, type Trouble } from "./Kubernetes.ts"
 import { Status } from "./Objects.ts"
@@ -86,6 +87,14 @@ export const make = Effect.fnUntraced(function*(access: ApiAccess) {
     })
   )
 
+  // Made once for all connections: each would read authority and key again, and hold them.
+  let secured: { readonly by: string; readonly context: SecureContext } | undefined
+  const secureContext = (tls: SecureContextOptions) => {
+    const by = [tls.ca, tls.cert, tls.key].map(String).join("\n")
+    if (secured?.by !== by) secured = { by, context: createSecureContext({ ...tls, minVersion: "TLSv1.2" }) }
+    return secured.context
+  }
+
   const failure = (request: Ask, trouble: Trouble, reason: string, code?: number) => {
     const operation = `${request.verb} ${request.resource} in namespace ${namespace}`
     return new KubernetesError({
@@ -127,7 +136,11 @@ export const make = Effect.fnUntraced(function*(access: ApiAccess) {
               ? {}
               : { "content-type": request.contentType ?? "application/json", "content-length": body.length })
           },
-          ...(isPlain ? {} : { ...tls, rejectUnauthorized, ...(servername === undefined ? {} : { servername }) })
+          ...(isPlain ? {} : {
+            ...(own === undefined ? { secureContext: secureContext(tls) } : {}),
+            rejectUnauthorized,
+            ...(servername === undefined ? {} : { servername })
+          })
         }
         sent = (isPlain ? http : https).request(options)
         sent.once("response", (response) => resume(Effect.succeed(response)))
