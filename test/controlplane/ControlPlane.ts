@@ -183,6 +183,9 @@ export class ControlPlane {
       "--feature-gates=TTLAfterFinished=true",
       `--service-account-private-key-file=${accountKey}`,
       `--root-ca-file=${certificate}`,
+      // As a cluster of some size has them; the defaults make 200 Jobs wait for ten seconds each.
+      "--kube-api-qps=1000",
+      "--kube-api-burst=2000",
       "--leader-elect=false",
       "--port=0",
       `--secure-port=${manager}`,
