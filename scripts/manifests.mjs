@@ -16,7 +16,7 @@ const values = join(place, "values.yaml")
 /** Of all they are made of; a test without helm sees by it that they are stale. */
 export const sourceHash = () => {
   const files = globSync("**/*", { cwd: chart, withFileTypes: true }).filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name)).concat(values).sort()
+    .map((entry) => join(entry.parentPath, entry.name)).concat(values).toSorted()
   const hash = createHash("sha256")
   for (const file of files) hash.update(`${file.slice(root.length)}\0`).update(readFileSync(file)).update("\0")
   return hash.digest("hex").slice(0, 16)

@@ -59,7 +59,7 @@ const refusals = async (objects: ReadonlyArray<KubernetesObject>): Promise<Reado
   return found
 }
 
-const manifestFiles = readdirSync(plain).filter((name) => /^\d/.test(name)).sort()
+const manifestFiles = readdirSync(plain).filter((name) => /^\d/.test(name)).toSorted()
 
 beforeAll(async () => {
   for (const name of ["stoker-jobs", "elsewhere"]) {
@@ -243,7 +243,7 @@ describe("the worker's account", () => {
 
   it("may exactly what the executor does, in the jobs' namespace and nowhere else", async () => {
     const needed = new Set(rights.map(({ group, resource, verb }) => named(verb, group, resource)))
-    assert.deepStrictEqual([...await rulesIn("jobs")].sort(), [...needed].sort())
+    assert.deepStrictEqual([...await rulesIn("jobs")].toSorted(), [...needed].toSorted())
     for (const namespace of ["default", "kube-system", "stoker", "stoker-jobs"]) {
       assert.deepStrictEqual([...await rulesIn(namespace)], [], namespace)
     }
