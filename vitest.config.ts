@@ -15,7 +15,9 @@ export default defineConfig({
       ...configDefaults.exclude,
       ...(process.env["STOKER_TEST_MICROVM"] === "1" ? [] : ["test/microvmlong/**"]),
       // Real object stores: scripts/test-objectstore unpacks and asks for them.
-      ...(process.env["STOKER_TEST_OBJECTSTORE"] === "1" ? [] : ["test/objectstorelong/**"])
+      ...(process.env["STOKER_TEST_OBJECTSTORE"] === "1" ? [] : ["test/objectstorelong/**"]),
+      // A real control plane: scripts/test-kubernetes has one.
+      ...(process.env["STOKER_TEST_KUBECONFIG"] === undefined ? ["test/controlplane/**"] : [])
     ],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",

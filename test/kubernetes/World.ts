@@ -20,8 +20,11 @@ export const namespace = "jobs"
 /** Set by `npm run test:kubernetes`: a kubeconfig of a control plane that is no stand-in, with all rights. */
 export const realKubeconfig = process.env["STOKER_TEST_KUBECONFIG"]
 
+/** And one of an account that has our Role and nothing else: what executors are given there. */
+const workerKubeconfig = process.env["STOKER_TEST_WORKER_KUBECONFIG"]
+
 export interface World {
-  /** Of an account with all rights. */
+  /** What executors are given: of an account with all rights, on a real control plane with our Role's alone. */
   readonly kubeconfig: string
   readonly folder: string
   readonly kubelet: Kubelet
@@ -76,6 +79,19 @@ const standIn = async (folder: string): Promise<World> => {
   return { kubeconfig, folder, kubelet, api }
 }
 
+/** What the test before left in the namespace goes: nodes that are gone end no pods. */
+const emptied = async (kubelet: Kubelet): Promise<void> => {
+  const [jobs, pods] = [`/apis/batch/v1/namespaces/${namespace}/jobs`, `/api/v1/namespaces/${namespace}/pods`]
+  for (let round = 0; round < 300; round++) {
+    await kubelet.call("DELETE", jobs, { propagationPolicy: "Background" })
+    await kubelet.call("DELETE", pods, { gracePeriodSeconds: 0 })
+    const lists = await Promise.all([jobs, pods].map((path) => kubelet.call("GET", path)))
+    if (lists.every((list) => (list["items"] as ReadonlyArray<unknown> | undefined)?.length === 0)) return
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  throw new Error("the namespace does not become empty")
+}
+
 const real = async (folder: string, kubeconfig: string): Promise<World> => {
   const { server: tls } = await certificates()
   const config = parse(readFileSync(kubeconfig, "utf8")) as {
@@ -97,8 +113,9 @@ const real = async (folder: string, kubeconfig: string): Promise<World> => {
     metadata: { name: namespace }
   })
     .catch(() => undefined)
+  await emptied(kubelet)
   await kubelet.start()
-  return { kubeconfig, folder, kubelet, api: undefined }
+  return { kubeconfig: workerKubeconfig ?? kubeconfig, folder, kubelet, api: undefined }
 }
 
 /** The cluster, until the scope closes. */

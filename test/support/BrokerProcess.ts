@@ -95,13 +95,13 @@ export class BrokerProcess {
     process.once("exit", this.atExit)
   }
 
-  /** A new broker, ready for connections (about 7 s). Rejects with the end of its log. */
-  static async start(): Promise<BrokerProcess> {
+  /** A new broker, ready for connections (about 7 s), with the plugins and lines of rabbitmq.conf it is given. Rejects with the end of its log. */
+  static async start(options: { readonly plugins?: string; readonly settings?: string } = {}): Promise<BrokerProcess> {
     const [port, distribution, epmd] = [await freePort(), await freePort(), await freePort()]
     const folder = mkdtempSync(join(tmpdir(), "stoker-broker-"))
     for (const name of ["home", "data", "log", "generated"]) mkdirSync(join(folder, name))
-    writeFileSync(join(folder, "rabbitmq.conf"), settings(port))
-    writeFileSync(join(folder, "plugins"), "[].\n")
+    writeFileSync(join(folder, "rabbitmq.conf"), settings(port) + (options.settings ?? ""))
+    writeFileSync(join(folder, "plugins"), `[${options.plugins ?? ""}].\n`)
     writeFileSync(join(folder, "control.erl"), controlScript(join(folder, "control")))
     const broker = new BrokerProcess(port, folder, {
       PATH: process.env["PATH"],
