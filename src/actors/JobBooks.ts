@@ -93,7 +93,7 @@ export const putOff = Effect.fnUntraced(function*(delivery: Delivery, held: Clai
   const journal = yield* Journal
   yield* persist("a retry", journal.postpone(held))
   ;(yield* JobTelemetry).putOff(outcome)
-  yield* Effect.logInfo(`job ${describe(outcome)}, and is tried again`)
+  yield* Effect.logInfo(`job is tried again: it ${describe(outcome)}`)
   return true
 }, attempting)
 

@@ -44,7 +44,7 @@ export const plan = Effect.fnUntraced(function*(job: Job) {
   const { ceiling, defaults } = sandboxClass
   const run = yield* Effect.mapError(
     resolve(ceiling, defaults, job.limits),
-    (error) => rejected(error.message, "`stoker doctor` shows the classes and their limits.")
+    (error) => rejected(error.message, "What a class allows is its ceiling in the worker's configuration.")
   )
   const functions = yield* Functions
   const definition = functions.definitions.find(({ name }) => name === job.function)

@@ -68,7 +68,9 @@ export const make = (name: string, config: PoolConfig): PoolFault => {
       }
       if (before !== undefined) return
       yield* Effect.logWarning(
-        `${name}: ${error.message} Tries again in ${Math.round(pauseMs)} ms, then less and less often`
+        `${name}: ${error.message.replace(/[^.!?]$/, "$&.")} Tries again in ${
+          Math.round(pauseMs)
+        } ms, then less and less often`
       )
     }),
     recovered: Effect.suspend(() => {

@@ -136,6 +136,17 @@ const selfTest = (driver: Driver, sandboxClass: SandboxClass) =>
     Effect.catchCause((cause) => Effect.succeed(failing("self-test")(cause)))
   )
 
+/** A worker does not start with a class whose every job would be refused. */
+const byDefault = (driver: Driver, { ceiling, defaults, name, ...rest }: SandboxClass) =>
+  (driver.accepts?.({ ...rest, name, ceiling, defaults }, defaults) ?? Effect.void).pipe(
+    Effect.as<ReadonlyArray<Check>>([]),
+    Effect.catch(({ message, remedy }) =>
+      Effect.succeed([
+        { name: `limits of ${name}`, status: "missing", detail: `its defaults: ${message}`, remedy } satisfies Check
+      ])
+    )
+  )
+
 /** Building the drivers' layers makes the state directory, the cgroups and the watchdog: it is a check by itself. */
 const drivers = (
   stateDirectory: string,
@@ -166,7 +177,11 @@ const drivers = (
         )
         const ofClasses = yield* Effect.forEach(
           classes.filter((one) => one.driver === driver.name),
-          (one) => driver.checkClass?.(one) ?? Effect.succeed([])
+          (one) =>
+            Effect.map(
+              Effect.all([driver.checkClass?.(one) ?? Effect.succeed([]), byDefault(driver, one)]),
+              (found) => found.flat()
+            )
         )
         const isHopeless = [...checks, ...ofClasses.flat()].some(({ status }) => status === "missing")
         const own = classes.filter((one) => one.driver === driver.name)

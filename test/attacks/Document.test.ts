@@ -8,6 +8,7 @@ import { limitNeeds } from "../../src/schemas/Limits.ts"
 import { layerDrivers } from "../../src/wiring.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
 import { projectRoot } from "../support/Tree.ts"
+import * as Machines from "./Machines.ts"
 import { document, drivers, groups } from "./Table.ts"
 
 const path = join(projectRoot, "docs", "attacks.md")
@@ -27,6 +28,12 @@ it("every attack has a name of its own, and every group runs", () => {
   assert.strictEqual(new Set(names).size, names.length)
   const tests = readdirSync(import.meta.dirname).map((name) => /^(\w+)\.test\.ts$/.exec(name)?.[1]?.toLowerCase())
   assert.includeMembers(tests, Object.keys(groups))
+})
+
+it("what is said of machines is tried by a test", () => {
+  for (const { test: [file, title] } of Machines.attacks) {
+    assert.include(readFileSync(join(projectRoot, "test", file), "utf8"), title)
+  }
 })
 
 it.live("the drivers promise what the tables say", () => {

@@ -3,6 +3,7 @@ import type { Capability } from "../../src/layers/sandbox/Sandbox.ts"
 import type { Attack } from "./Attack.ts"
 import * as Files from "./Files.ts"
 import * as Kernel from "./Kernel.ts"
+import * as Machines from "./Machines.ts"
 import * as Memory from "./Memory.ts"
 import * as Neighbours from "./Neighbours.ts"
 import * as Processes from "./Processes.ts"
@@ -36,10 +37,25 @@ const table = (attacks: ReadonlyArray<Attack>) => [
   )
 ]
 
+/** Machines are another kind of neighbour: what is asked of them is asked of their root. */
+const machines = [
+  "### Machines",
+  "",
+  "Of a QEMU machine, whose root is the enemy's; emulated here. In the guest's place, those of networks have a program behind the real tap. [test/attacks/Machines.ts](../test/attacks/Machines.ts) has the test of each.",
+  "",
+  row(["attack", "machine", "by what"]),
+  row(["---", "---", "---"]),
+  ...Machines.attacks.map(({ heldBy, name, result: found = "held" }) => row([name, found, heldBy])),
+  ""
+]
+
 export const document = () =>
-  Object.entries(groups).flatMap(([name, attacks]) => [
-    `### ${name[0]?.toUpperCase()}${name.slice(1)}`,
-    "",
-    ...table(attacks),
-    ""
-  ]).join("\n")
+  [
+    ...Object.entries(groups).flatMap(([name, attacks]) => [
+      `### ${name[0]?.toUpperCase()}${name.slice(1)}`,
+      "",
+      ...table(attacks),
+      ""
+    ]),
+    ...machines
+  ].join("\n")

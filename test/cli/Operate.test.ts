@@ -104,6 +104,24 @@ describe("stoker config", () => {
     assert.match(stderr, /stoker: host: limits of has: memoryHigh/)
   })
 
+  it("check tells of classes of machines what keeps a worker from its start, or the host from having them", async () => {
+    const machine = { driver: "qemu", machine: { accelerator: "tcg" } }
+    const path = writeConfig({
+      classes: [
+        { name: "swaps", ...machine, ceiling: { swap: "1G" }, defaults: { swap: "1G" } },
+        { name: "huge", ...machine, ceiling: { memory: "4T" } }
+      ]
+    })
+    const { code, stderr } = await stoker.run(["config", "check", path])
+    assert.strictEqual(code, 1)
+    assert.match(stderr, /limits of swaps: its defaults: swapBytes cannot be held: .*\n +Leave it out/)
+    assert.match(
+      stderr,
+      /memory: class huge: a machine takes up to \d{7} MiB .* this host has \d+ MiB\n +Lower the class/
+    )
+    assert.notInclude(stderr, "class swaps: a machine takes")
+  })
+
   it("check tells everything that is wrong, and ends with 1", async () => {
     const path = writeConfig({ slot: 3, drain: "soon" })
     const { code, stderr, stdout } = await stoker.run(["config", "check", path])

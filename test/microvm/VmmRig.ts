@@ -46,8 +46,8 @@ export const lacking = (): string | undefined => {
 export const kernel = join(image, "vmlinux")
 export const root = join(image, "root.ext4")
 
-/** For a folder of a test: our own programs and the image's modules. */
-export const writeInitrd = (path: string): string => {
+/** For a folder of a test: our own programs, or another first one, and the image's modules. */
+export const writeInitrd = (path: string, init = readFileSync(join(native, "init"))): string => {
   const { modules } = JSON.parse(readFileSync(join(image, "manifest.json"), "utf8")) as {
     readonly modules: ReadonlyArray<{ readonly file: string }>
   }
@@ -56,7 +56,8 @@ export const writeInitrd = (path: string): string => {
   writeFileSync(
     path,
     initramfs([
-      ...["init", "guest", "agent"].map(read(native)),
+      { name: "init", bytes: init },
+      ...["guest", "agent"].map(read(native)),
       ...modules.map(({ file }) => file).map(read(image)),
       { name: "modules.list", bytes: Buffer.from(list) }
     ])

@@ -63,7 +63,8 @@ const refused = (error: SandboxRefused, phase?: Phase): Outcome => {
   if (error.operation === "run" && (error.errno === ENOENT || error.errno === EACCES || error.errno === ENOEXEC)) {
     return Outcome.cases.Rejected.make({
       reason: `the program cannot be started: ${error.reason}`,
-      remedy: "Check its name; `stoker doctor` lists the languages and tools the sandbox has."
+      remedy:
+        "Check its name; `stoker doctor` lists the languages and tools of this host, and `stoker image show` what a machine has."
     })
   }
   return Outcome.cases.Rejected.make({

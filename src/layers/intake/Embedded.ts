@@ -91,7 +91,7 @@ const make = Effect.gen(function*() {
       if (!retry.on.includes(outcome._tag)) return false
       if (tries < retry.maxAttempts) {
         const delayMs = backoffOf(retry, tries)
-        yield* Effect.logInfo(`job ${nameOf(queued)} ${describe(outcome)}; try ${tries + 1} in ${delayMs} ms`)
+        yield* Effect.logInfo(`job ${nameOf(queued)}, try ${tries + 1} in ${delayMs} ms: it ${describe(outcome)}`)
         yield* persist("a retry", journal.postpone(claim, (yield* nowMs) + delayMs))
         return true
       }

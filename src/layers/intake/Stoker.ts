@@ -149,7 +149,9 @@ export const make = Effect.fnUntraced(function*(
       }
       if (attempt < retry.maxAttempts) {
         const delayMs = backoffOf(retry, attempt)
-        yield* Effect.logInfo(`job ${keyText(keyOf(job))} ${describe(outcome)}; try ${attempt + 1} in ${delayMs} ms`)
+        yield* Effect.logInfo(
+          `job ${keyText(keyOf(job))}, try ${attempt + 1} in ${delayMs} ms: it ${describe(outcome)}`
+        )
         yield* putAside(raw, submission, { attempt: attempt + 1 }, delayMs)
         return true
       }

@@ -56,12 +56,18 @@ const vmmsOf = Effect.fnUntraced(function*(driver: MachineDriver) {
 
 /** Runs a program among the rows and cgroups, so that it never outlives the worker for long. */
 const runIn =
-  (hosted: HostSandbox.HostSandbox, plain: () => HostSandbox.Recipe, launch: string) =>
+  (hosted: HostSandbox.HostSandbox, plain: () => HostSandbox.Recipe, launch: string, path: string) =>
   (argv: readonly [string, ...ReadonlyArray<string>]) =>
     hosted.aside(plain(), (_, procsFiles) =>
       Effect.callback<string, Scratch.ScratchError>((resume) => {
         const groups = procsFiles.flatMap((file) => ["-g", file])
-        const options = { timeout: TOOL_LIMIT_MS, killSignal: "SIGKILL", cwd: "/", encoding: "utf8" } as const
+        const options = {
+          timeout: TOOL_LIMIT_MS,
+          killSignal: "SIGKILL",
+          cwd: "/",
+          encoding: "utf8",
+          env: { PATH: path }
+        } as const
         const child = execFile(launch, [...groups, "--", ...argv], options, (cause, stdout, stderr) =>
           resume(
             cause === null ? Effect.succeed(stdout) : Effect.fail(
@@ -107,7 +113,8 @@ export const make = Effect.fnUntraced(function*(driver: MachineDriver) {
   const plain = (): HostSandbox.Recipe => ({ ...bare, network })
   const scratch = Scratch.make({
     folder: hosted.instancePath(host.instance, "scratch"),
-    run: runIn(hosted, () => bare, native.launch)
+    // A shell that is not a login's has no /usr/sbin in its path, also root's.
+    run: runIn(hosted, () => bare, native.launch, [...path.split(":"), "/usr/sbin", "/sbin"].join(":"))
   })
   const initrds = yield* Initrd.make
   const isVmm = (program: string) => driver === "qemu" ? program.startsWith("qemu-") : program.startsWith("firecracker")

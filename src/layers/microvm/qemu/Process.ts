@@ -44,7 +44,7 @@ const beganAt = (pid: number) => {
 
 /** What a terminal would act upon is left out, and all but the end. */
 // eslint-disable-next-line no-control-regex
-const printable = (text: string) => text.replace(/\u001b\[[0-9;?]*[A-Za-z]|[^\n\t\x20-\x7e\u00a0-\uffff]/gu, "").trim()
+const printable = (text: string) => text.replace(/\u001b\[[0-9;?]*[A-Za-z]|[^\n\t\x20-\x7e\u00a0-\uffff]/gu, "")
 
 const panicOf = (console: string) => /^.*Kernel panic - not syncing: *(.*)$/m.exec(console)?.[1]?.trim()
 
@@ -56,8 +56,8 @@ const wordsOf = (process: LaunchedProcess, of: { readonly reason: string; readon
     const panic = panicOf(of.console)
     return [
       panic === undefined ? of.reason : `the guest's kernel panicked: ${panic}`,
-      ...said === "" ? [] : [`QEMU said: ${printable(said)}`],
-      ...of.console === "" ? [] : [`the end of its console: ${of.console.slice(-MOST_WORDS)}`]
+      ...said === "" ? [] : [`QEMU said: ${printable(said).trim()}`],
+      ...of.console.trim() === "" ? [] : [`the end of its console: ${of.console.trim().slice(-MOST_WORDS)}`]
     ].filter((part) => part !== "").join("; ")
   })
 
@@ -94,12 +94,12 @@ export const start = Effect.fnUntraced(function*(
 
   const console = qmp.execute("ringbuf-read", { device: "console", size: Argv.CONSOLE_BYTES }).pipe(
     Effect.map((read) => {
-      // Reading takes it out of the buffer.
+      // Reading takes it out of the buffer. Its ends are kept: a line may go on with the next piece, or end with this one.
       if (typeof read === "string") known.console = printable(known.console + read).slice(-Argv.CONSOLE_BYTES)
     }),
     Effect.timeout(CONSOLE_LIMIT),
     Effect.ignore,
-    Effect.map(() => known.console.slice(-MOST_WORDS))
+    Effect.map(() => known.console.trim().slice(-MOST_WORDS))
   )
 
   // Of a guest that has ended QEMU is still there, and of no use but for its console.

@@ -5,6 +5,7 @@
 import { Effect, Exit, Metric, Option, Scope, Semaphore, Stream } from "effect"
 import { existsSync } from "node:fs"
 import * as fs from "node:fs/promises"
+import { totalmem } from "node:os"
 import { join } from "node:path"
 import type { InstanceId, SandboxId } from "../../../schemas/Ids.ts"
 import { LimitNotHeld, type Limits, needsOf } from "../../../schemas/Limits.ts"
@@ -593,8 +594,27 @@ const checkClass = Effect.fnUntraced(function*(parts: Parts, sandboxClass: Sandb
     : [{ name: "vmm", status: "missing", detail: vmm.failure.reason, remedy: vmm.failure.remedy } satisfies Check]
   const known = new Set((yield* parts.check).map(({ detail }) => detail))
   const others = checks.filter(({ detail }) => !known.has(detail))
-  return [...others, found, ...(yield* parts.network.checkMachine(sandboxClass))]
+  return [
+    ...others,
+    found,
+    ...tooLarge(parts.driver, sandboxClass),
+    ...(yield* parts.network.checkMachine(sandboxClass))
+  ]
 })
+
+/** A machine that this host can never hold would be booted until it gives up. */
+const tooLarge = (driver: Parts["driver"], sandboxClass: SandboxClass): ReadonlyArray<Check> => {
+  const MiB = 1024 * 1024
+  const needed = cgroupLimitsOf(driver, sandboxClass).memoryBytes ?? 0
+  return needed <= totalmem() ? [] : [{
+    name: "memory",
+    status: "missing",
+    detail: `class ${sandboxClass.name}: a machine takes up to ${
+      Math.ceil(needed / MiB)
+    } MiB with its VMM, and this host has ${Math.floor(totalmem() / MiB)} MiB`,
+    remedy: "Lower the class's ceiling.memory."
+  }]
+}
 
 /** Disks are made by it. */
 const formatter = (path: string): Check => {
