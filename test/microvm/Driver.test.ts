@@ -3,6 +3,7 @@ import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
+import { cpSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import * as Pools from "../../src/actors/Pools.ts"
@@ -183,6 +184,38 @@ describe("machines of QEMU", () => {
           const error = yield* Effect.flip(Effect.scoped(driver.provision(without, { bytes: MiB, inodes: 100 })))
           assert.deepStrictEqual([error.step, error.driver], ["image", "qemu"])
           assert.match(error.remedy, /stoker image build/)
+        }),
+      LIMIT
+    )
+
+    it.effect(
+      "of an image that is damaged, or of another architecture's, are refused in its words, at once",
+      () =>
+        Effect.gen(function*() {
+          const [driver] = yield* Drivers
+          const folder = join(state, "image")
+          cpSync(Rig.image(), folder, { recursive: true })
+          const refusal = Effect.fnUntraced(function*() {
+            const began = performance.now()
+            const of = { ...pooled, machine: { ...pooled.machine, image: folder } }
+            const error = yield* Effect.flip(
+              Effect.scoped(driver?.provision(of, { bytes: MiB, inodes: 100 }) ?? Effect.die("no driver"))
+            )
+            assert.isBelow(performance.now() - began, patience(5000))
+            assert.strictEqual(error.step, "image")
+            return error.reason
+          })
+          const [root, manifest] = [join(folder, "root.ext4"), join(folder, "manifest.json")]
+          const [whole, words] = [readFileSync(root), readFileSync(manifest, "utf8")]
+          const damaged = Buffer.from(whole)
+          damaged[4096] = (damaged[4096] ?? 0) ^ 1
+          writeFileSync(root, damaged)
+          assert.match(yield* refusal(), /root\.ext4 is corrupt: its SHA-256 is/)
+          writeFileSync(root, whole.subarray(0, 4096))
+          assert.match(yield* refusal(), /root\.ext4 is cut off: it has 4096 bytes/)
+          writeFileSync(root, whole)
+          writeFileSync(manifest, words.replace(`"${process.arch}"`, "\"mips\""))
+          assert.match(yield* refusal(), /it was made for mips, and this machine is/)
         }),
       LIMIT
     )
