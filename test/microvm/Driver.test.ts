@@ -1,12 +1,15 @@
 /** Jobs in real machines, through the executor and its pools. The machines are copies of one that was booted once. */
 import { afterAll, assert, describe, layer } from "@effect/vitest"
-import { Effect, Schedule } from "effect"
+import { Effect, Metric, Schedule } from "effect"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
+import { cpSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import * as Pools from "../../src/actors/Pools.ts"
+import { states } from "../../src/layers/sandbox/microvm/Lifecycle.ts"
 import { Drivers } from "../../src/layers/sandbox/Sandbox.ts"
+import { metrics } from "../../src/layers/telemetry/Metrics.ts"
 import { standardPool } from "../../src/schemas/PoolConfig.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
 import { patience } from "../support/Slowness.ts"
@@ -52,12 +55,31 @@ describe("machines of QEMU", () => {
       schedule: Schedule.spaced("50 millis")
     })
 
+    /** What `stoker_machines` says, without zeros. */
+    const counted = Effect.map(
+      Effect.forEach(states, (state) =>
+        Effect.map(
+          Metric.value(metrics.machines.series({ driver: "qemu", state })),
+          ({ value }) => [state, Number(value)] as const
+        )),
+      (counts) => Object.fromEntries(counts.filter(([, count]) => count !== 0))
+    )
+
     it.effect("run a job each, under the job's own user, and are replaced", () =>
       Effect.gen(function*() {
         yield* twoReady
         yield* note
         const before = yield* stats
-        const ran = yield* Jobs.runIn(pooled, shell("id -u; printf 'a\\000b' >&2; cat"))
+        assert.deepStrictEqual(yield* counted, { ready: 2 })
+        let during: Readonly<Record<string, number>> = {}
+        const ran = yield* Jobs.runIn(pooled, {
+          ...shell("id -u; printf 'a\\000b' >&2; cat; sleep 0.5"),
+          onOutput: () =>
+            Effect.map(counted, (found) => {
+              during = found
+            })
+        })
+        assert.strictEqual(during["leased"], 1)
         assert.deepStrictEqual(ran.outcome, { _tag: "Exited", phase: "run", code: 0 })
         assert.strictEqual(ran.stdout.toString(), "1000\n")
         assert.deepStrictEqual([...ran.stderr], [97, 0, 98])
@@ -69,6 +91,11 @@ describe("machines of QEMU", () => {
         yield* note
         assert.strictEqual((after?.hits ?? 0) - (before?.hits ?? 0), 1)
         assert.strictEqual(after?.failures, 0)
+        // The one that was used is gone for good a moment after its successor is ready.
+        yield* Effect.repeat(counted, {
+          until: (found) => found["ready"] === 2 && Object.keys(found).length === 1,
+          schedule: Schedule.spaced("50 millis")
+        })
       }), LIMIT)
 
     it.effect("share no random bytes, ids or names, and know the time", () =>
@@ -183,6 +210,38 @@ describe("machines of QEMU", () => {
           const error = yield* Effect.flip(Effect.scoped(driver.provision(without, { bytes: MiB, inodes: 100 })))
           assert.deepStrictEqual([error.step, error.driver], ["image", "qemu"])
           assert.match(error.remedy, /stoker image build/)
+        }),
+      LIMIT
+    )
+
+    it.effect(
+      "of an image that is damaged, or of another architecture's, are refused in its words, at once",
+      () =>
+        Effect.gen(function*() {
+          const [driver] = yield* Drivers
+          const folder = join(state, "image")
+          cpSync(Rig.image(), folder, { recursive: true })
+          const refusal = Effect.fnUntraced(function*() {
+            const began = performance.now()
+            const of = { ...pooled, machine: { ...pooled.machine, image: folder } }
+            const error = yield* Effect.flip(
+              Effect.scoped(driver?.provision(of, { bytes: MiB, inodes: 100 }) ?? Effect.die("no driver"))
+            )
+            assert.isBelow(performance.now() - began, patience(5000))
+            assert.strictEqual(error.step, "image")
+            return error.reason
+          })
+          const [root, manifest] = [join(folder, "root.ext4"), join(folder, "manifest.json")]
+          const [whole, words] = [readFileSync(root), readFileSync(manifest, "utf8")]
+          const damaged = Buffer.from(whole)
+          damaged[4096] = (damaged[4096] ?? 0) ^ 1
+          writeFileSync(root, damaged)
+          assert.match(yield* refusal(), /root\.ext4 is corrupt: its SHA-256 is/)
+          writeFileSync(root, whole.subarray(0, 4096))
+          assert.match(yield* refusal(), /root\.ext4 is cut off: it has 4096 bytes/)
+          writeFileSync(root, whole)
+          writeFileSync(manifest, words.replace(`"${process.arch}"`, "\"mips\""))
+          assert.match(yield* refusal(), /it was made for mips, and this machine is/)
         }),
       LIMIT
     )

@@ -52,7 +52,7 @@ describe("a class of machines with a CodeBench agent and languages", () => {
 
     it.effect("runs Python", () =>
       Effect.gen(function*() {
-        const ran = yield* code("python", "import os\nprint(os.getuid())\nos.kill(os.getpid(), 11)")
+        const ran = yield* code("python", "import os\nprint(os.getuid(), flush=True)\nos.kill(os.getpid(), 11)")
         assert.deepStrictEqual(ran.outcome, { _tag: "Signalled", phase: "run", signal: 11 })
         assert.strictEqual(ran.stdout.toString(), "1000\n")
       }), LIMIT)

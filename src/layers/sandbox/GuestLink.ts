@@ -7,7 +7,7 @@ import { Cause, Deferred, Effect, Exit, Option, Queue, Result, Stream } from "ef
 import type { Readable, Writable } from "node:stream"
 import * as Protocol from "../../guest/Protocol.ts"
 import type { StreamName } from "../../schemas/Outcome.ts"
-import type { ProgramFile } from "../../schemas/Program.ts"
+import type { PhaseName, ProgramFile } from "../../schemas/Program.ts"
 import * as Prelude from "./Prelude.ts"
 import { type PhaseExit, SandboxLost, SandboxRefused } from "./Sandbox.ts"
 
@@ -27,10 +27,11 @@ const EFAULT = 14
 const PUT_BYTES = 4 * Protocol.chunkBytes
 
 export type LinkEvent =
-  | { readonly _tag: "Started" }
+  /** `phase`, also of an exit: which part of a source it is of. */
+  | { readonly _tag: "Started"; readonly phase?: PhaseName }
   | { readonly _tag: "Output"; readonly stream: StreamName; readonly bytes: Uint8Array }
   /** `maxRssBytes`: the largest process, in the guest's words. */
-  | { readonly _tag: "Exited"; readonly exit: PhaseExit; readonly maxRssBytes: number }
+  | { readonly _tag: "Exited"; readonly exit: PhaseExit; readonly phase?: PhaseName; readonly maxRssBytes: number }
 
 /** A phase that has been started and waits for its standard input. */
 export interface Waiting {

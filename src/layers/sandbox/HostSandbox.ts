@@ -3,7 +3,7 @@
  * instruction, a guest on a child's stdio, measures from the host, and a teardown that is proven. A driver adds only
  * what is to be launched, and what else it has to remove.
  */
-import { Effect, Option, type Scope, Stream } from "effect"
+import { Effect, type Scope, Stream } from "effect"
 import { existsSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import type { RunRequest } from "../../guest/Protocol.ts"
@@ -23,7 +23,6 @@ import * as HostLimits from "./HostLimits.ts"
 import * as HostUsage from "./HostUsage.ts"
 import * as MachineMeter from "./MachineMeter.ts"
 import * as Meter from "./Meter.ts"
-import type { AgentEvent } from "./microvm/CodeBenchAgent.ts"
 import { removeTree } from "./RemoveTree.ts"
 import {
   type ImageRun,
@@ -59,9 +58,7 @@ export interface MachineRecipe {
   readonly limits: CgroupLimits
   /** The guest's first words to hear, made when it listens because the time is in them, and what is to be said of its answer. */
   readonly greeting: Effect.Effect<GuestLink.LinkOptions, ProvisionFailed>
-  /** From the launch of the wire to the guest's own word that it is ready, in milliseconds. */
-  readonly readyMs: number
-  /** Ends when the VMM has, with its last words: the link itself hears nothing of that. */
+  /** Ends when the VMM has, with its last words: the link itself hears nothing of that. How long to wait is its maker's affair. */
   readonly ended: Effect.Effect<string>
 }
 
@@ -70,7 +67,7 @@ export interface AgentRecipe {
   readonly limits: CgroupLimits
   /** Ends when its agent takes jobs. */
   readonly ready: Effect.Effect<void, ProvisionFailed>
-  readonly source: (source: Source) => Stream.Stream<AgentEvent, SandboxLost | SandboxRefused>
+  readonly source: (source: Source) => Stream.Stream<GuestLink.LinkEvent, SandboxLost | SandboxRefused>
   /** As a `MachineRecipe`'s. */
   readonly ended: Effect.Effect<string>
 }
@@ -126,12 +123,8 @@ interface Standing {
   host: WarmHost.WarmHost | undefined
 }
 
-/** Of a VMM that has just been killed. */
-const lastWords = ({ ended }: MachineRecipe) =>
-  Effect.map(Effect.timeoutOption(ended, FAREWELL), Option.getOrElse(() => ""))
-
 /** How a phase's program begins. */
-type Begin = (request: RunRequest) => Stream.Stream<GuestLink.LinkEvent | AgentEvent, SandboxLost | SandboxRefused>
+type Begin = (request: RunRequest) => Stream.Stream<GuestLink.LinkEvent, SandboxLost | SandboxRefused>
 
 export const make = Effect.gen(function*() {
   const host = yield* Host
@@ -283,7 +276,7 @@ export const make = Effect.gen(function*() {
             case "Exited":
               return Effect.map(
                 ended(event.exit, event.maxRssBytes),
-                (last) => "phase" in event ? { ...last, usage: { ...last.usage, phase: event.phase } } : last
+                (last) => event.phase !== undefined ? { ...last, usage: { ...last.usage, phase: event.phase } } : last
               )
           }
         }),
@@ -416,26 +409,23 @@ export const make = Effect.gen(function*() {
     const { ended, link, said } = yield* Effect.uninterruptible(launch(recipe, row.id, cgroup)).pipe(
       Effect.mapError(failed(recipe, "start"))
     )
-    const readyMs = machine?.readyMs ?? READY_MS
-    yield* link.ready.pipe(
-      Effect.timeoutOrElse({
-        duration: readyMs,
-        orElse: () =>
-          // What it has said is told at its end.
-          Effect.ignore(cgroup.kill).pipe(
-            Effect.andThen(Effect.timeoutOption(ended, FAREWELL)),
-            Effect.andThen(machine === undefined ? said : lastWords(machine)),
-            Effect.flatMap((words) =>
-              new SandboxLost({
-                driver: recipe.driver,
-                reason: `its guest was not ready within ${readyMs} ms. ${words}`,
-                remedy: "Is the host overloaded? Run `stoker doctor`."
-              })
-            )
+    const inTime = Effect.timeoutOrElse(link.ready, {
+      duration: READY_MS,
+      orElse: () =>
+        // What it has said is told at its end.
+        Effect.ignore(cgroup.kill).pipe(
+          Effect.andThen(Effect.timeoutOption(ended, FAREWELL)),
+          Effect.andThen(said),
+          Effect.flatMap((words) =>
+            new SandboxLost({
+              driver: recipe.driver,
+              reason: `its guest was not ready within ${READY_MS} ms. ${words}`,
+              remedy: "Is the host overloaded? Run `stoker doctor`."
+            })
           )
-      }),
-      Effect.mapError(failed(recipe, "start"))
-    )
+        )
+    })
+    yield* Effect.mapError(machine === undefined ? inTime : link.ready, failed(recipe, "start"))
     yield* recipe.verify(cgroup)
     // What most phases ask for, so that they find it done.
     const limits = limitsOf(defaults)

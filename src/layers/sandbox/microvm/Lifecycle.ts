@@ -1,6 +1,8 @@
 /**
- * The life of one machine, as data: which state follows which, what each is waited for, and how what it made is taken back. All
- * that happens to a machine goes through `next`, so that no state can be left out or entered twice.
+ * The life of one machine, as data: which state follows which, and how long each is waited for. All that happens to a machine
+ * goes through `next`, so that no state can be left out or entered twice. What takes it back is the same from any state and
+ * follows from the row alone (`HostSandbox`'s clearing): it is known before the first thing is made, run by the worker's own
+ * finalizers, by the janitor for a dead worker's row, and does nothing where there is nothing.
  */
 import type { Deadlines } from "../../microvm/Vmm.ts"
 
@@ -51,17 +53,6 @@ export const deadlineMs = (state: Working, deadlines: Deadlines, isRestored: boo
     case "stopping":
       return 15_000
   }
-}
-
-/**
- * What takes back what a state makes. Each follows from the row alone, does nothing where there is nothing, and is known before
- * the first thing is made: by the worker's own finalizers, by its row in the ledger after that, and the watchdog in between.
- */
-export const undoOf: Readonly<Record<Working, ReadonlyArray<"cgroup" | "network" | "files" | "processes" | "row">>> = {
-  reserving: ["cgroup", "row"],
-  network: ["network", "files"],
-  booting: ["processes", "files"],
-  stopping: []
 }
 
 /** What one machine has come to, and for how long it was in each state. Times are milliseconds of a monotonic clock. */

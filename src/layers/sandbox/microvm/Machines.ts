@@ -2,7 +2,7 @@
  * Sandboxes that are machines, whichever VMM runs them: row, cgroup, network, disk, boot or restore, wire, personalise, verify; and
  * all of it back. What a VMM or an image is comes from outside (`Parts`), so that the same life is tested without one.
  */
-import { Effect, Exit, Metric, Option, Scope, Semaphore, Stream } from "effect"
+import { Effect, Exit, Metric, Option, Schedule, Scope, Semaphore, Stream } from "effect"
 import { existsSync } from "node:fs"
 import * as fs from "node:fs/promises"
 import { totalmem } from "node:os"
@@ -79,6 +79,9 @@ interface Plan {
 
 /** `TAP_PREFIX` as the kernel's command line has it. */
 const TAP_MASK = "255.255.255.252"
+
+/** For the end of a guest's console. */
+const CONSOLE_MS = 2000
 
 /** For one connection to an agent that listens. */
 const CONNECT_MS = 2000
@@ -300,51 +303,59 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     const isRestored = snapshot !== undefined
     let id: SandboxId | undefined
     const tracked = yield* census.begin(() => id ?? "without a row")
-    // Last of all: is anything left?
+    // Last of all: is anything left? What the clearing has not managed by then goes on for a while.
+    const isGone = () => id === undefined || !(parts.network.isHeld(host.instance, id) || existsSync(folderOf(id)))
+    const awaitGone = Effect.sync(isGone).pipe(
+      Effect.repeat({ until: (gone) => gone, schedule: Schedule.spaced("100 millis") }),
+      Effect.timeoutOption(deadlineMs("stopping", vmm.deadlines, isRestored)),
+      Effect.flatMap((gone) =>
+        Option.isSome(gone)
+          ? tracked.happens("cleared")
+          : Effect.logWarning(`machine ${id} is still not gone, and stays in the ledger for the janitor`)
+      )
+    )
     yield* Effect.addFinalizer(() =>
-      id !== undefined && (parts.network.isHeld(host.instance, id) || existsSync(folderOf(id)))
-        ? Effect.void
-        : Effect.andThen(tracked.happens("stop"), tracked.happens("cleared"))
+      Effect.andThen(
+        tracked.happens("stop"),
+        Effect.suspend(() => isGone() ? tracked.happens("cleared") : Effect.asVoid(Effect.forkDetach(awaitGone)))
+      )
     )
     const uid = yield* uids.take
     let machine: Machine | undefined
     let spec: MachineSpec | undefined
     let attachment: MachineAttachment | undefined
 
-    /** One state's work, within the state's time. */
-    const during = (state: Working) => <A, R>(work: Effect.Effect<A, ProvisionFailed, R>) => {
+    /** Fails when the machine is in this state for longer than it may be, with where its guest stands. */
+    const inTime = Effect.fnUntraced(function*(state: Working) {
       const limitMs = deadlineMs(state, vmm.deadlines, isRestored)
-      return Effect.timeoutOrElse(work, {
-        duration: limitMs,
-        orElse: () =>
-          Effect.fail(
-            new ProvisionFailed({
-              driver,
-              step: state === "network" ? "network" : "start",
-              reason: `it was in state ${state} for more than ${limitMs} ms`,
-              remedy: "Is the host overloaded? Run `stoker doctor`."
-            })
-          )
-      }).pipe(Effect.withSpan(`machine.${state}`, { attributes: { driver, isRestored } }))
-    }
+      const left = yield* Effect.timeoutOption(tracked.leaves(state), limitMs)
+      if (Option.isSome(left)) return
+      const words = yield* Effect.timeoutOption(machine?.console ?? Effect.succeed(""), CONSOLE_MS)
+      return yield* new ProvisionFailed({
+        driver,
+        step: state === "reserving" ? "ledger" : state === "network" ? "network" : "start",
+        reason: `it was in state ${state} for more than ${limitMs} ms. ${Option.getOrElse(words, () => "")}`.trim(),
+        remedy: "Is the host overloaded? Run `stoker doctor`."
+      })
+    })
+    const overdue = Effect.forEach(["reserving", "network", "booting"] as const, inTime, { discard: true }).pipe(
+      Effect.andThen(Effect.never)
+    )
 
     const prepare: Recipe["prepare"] = Effect.fnUntraced(function*(row, procsFiles) {
       id = row
       yield* tracked.happens("reserved")
-      const made = yield* Effect.gen(function*() {
-        attachment = yield* Effect.mapError(
-          parts.network.acquireMachine(row, sandboxClass, { uid, gid: uid }),
-          failed("network")
-        )
-        yield* makeFolder(row, uid)
-        const whole = specOf(plan, row, uid, attachment, procsFiles)
-        yield* snapshot === undefined ? freshDisk(whole, disk) : templateDisk(whole, snapshot)
-        return whole
-      }).pipe(during("network"))
+      attachment = yield* Effect.mapError(
+        parts.network.acquireMachine(row, sandboxClass, { uid, gid: uid }),
+        failed("network")
+      )
+      yield* makeFolder(row, uid)
+      const made = specOf(plan, row, uid, attachment, procsFiles)
+      yield* snapshot === undefined ? freshDisk(made, disk) : templateDisk(made, snapshot)
       spec = made
       yield* tracked.happens("connected")
       const starting = snapshot === undefined ? vmm.boot(made) : vmm.restore(made, snapshot)
-      machine = yield* during("booting")(Effect.mapError(starting, failed("start")))
+      machine = yield* Effect.mapError(starting, failed("start"))
     })
 
     const { personaliseMs } = vmm.deadlines
@@ -383,12 +394,12 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
             resolvConf: attachment?.resolvConf ?? ""
           })
         ),
-        readyMs: reachMs + personaliseMs,
         ended
       }
     }
-    const sandbox = yield* hasAgent(sandboxClass) ? provideAgent : hosted.provision(recipe, sandboxClass)
-    yield* tracked.happens("confirmed")
+    const provided = hasAgent(sandboxClass) ? provideAgent : hosted.provision(recipe, sandboxClass)
+    const confirmed = Effect.tap(provided, () => tracked.happens("confirmed"))
+    const sandbox = yield* Effect.raceFirst(confirmed, overdue)
     yield* Metric.update(metrics.machineStarts.series({ driver, kind: isRestored ? "restored" : "booted" }), 1)
     yield* Effect.addFinalizer(() => tracked.happens("stop"))
     const taken = Effect.suspend(() => tracked.state() === "ready" ? tracked.happens("taken") : Effect.void)
@@ -478,7 +489,6 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
   const asideOf = (plan: Plan): NonNullable<Recipe["machine"]> => ({
     limits: cgroupLimitsOf(driver, plan.sandboxClass),
     greeting: Effect.die("a template's machine is not greeted"),
-    readyMs: 0,
     ended: Effect.never
   })
 
