@@ -35,6 +35,9 @@ const foldersIn = (path: string): ReadonlyArray<string> =>
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => join(path, name))
 
+const rowsOf = (state: string, own: InstanceId) =>
+  list(join(state, "ledger")).filter((id) => ifThere(() => readlinkSync(join(state, "ledger", id)), "").includes(own))
+
 /** All that is there of the sandboxes of a state directory, in words. A dead worker's rows are its janitor's to strike. */
 const leftoversOf = (state: string, own: InstanceId): ReadonlyArray<string> => {
   const instances = list(join(state, "instances"))
@@ -43,9 +46,7 @@ const leftoversOf = (state: string, own: InstanceId): ReadonlyArray<string> => {
       const folder = join(state, "instances", instance, ...parts)
       return list(folder).map((name) => join(folder, name))
     })
-  const rows = list(join(state, "ledger")).filter((id) =>
-    ifThere(() => readlinkSync(join(state, "ledger", id)), "").includes(own)
-  )
+  const rows = rowsOf(state, own)
   const processes = list("/proc").filter((pid) => {
     const groups = /^\d+$/.test(pid) ? read(`/proc/${pid}/cgroup`) : ""
     return instances.some((instance) => new RegExp(`/stoker-${instance}/[a-z0-9]+$`, "m").test(groups))
@@ -116,10 +117,15 @@ export const layer = (name: DriverName, state: string, options: Options = {}) =>
   const host = Layer.effect(
     ConformanceHost,
     Effect.gen(function*() {
-      const { capabilities } = yield* ConformanceDriver
+      const made = yield* ConformanceDriver
+      const { capabilities } = made
       const { instance } = yield* Host
       const services = yield* Effect.context<Host | Ledger | Cgroups | ConformanceDriver>()
       const orphans: Array<LedgerRow> = []
+      // What a driver needs once it keeps to its end: a row for the programs that make networks.
+      yield* Effect.orDie(made.prepare?.(sandboxClass) ?? Effect.void)
+      const standing = rowsOf(state, instance)
+      const isStanding = (line: string) => standing.some((id) => line.includes(id))
       yield* Effect.addFinalizer(() =>
         Effect.forEach(orphans, forget, { discard: true }).pipe(Effect.provideContext(services), Effect.orDie)
       )
@@ -128,7 +134,7 @@ export const layer = (name: DriverName, state: string, options: Options = {}) =>
         sandboxClass,
         unmakeable: impossible,
         programs: options.programs ?? { shell: "/bin/sh", python: "python3" },
-        leftovers: Effect.sync(() => leftoversOf(state, instance)),
+        leftovers: Effect.sync(() => leftoversOf(state, instance).filter((line) => !isStanding(line))),
         orphan: Effect.promise(async () => {
           const row = await (options.orphan ?? orphanOf(name))(state)
           orphans.push(row)
