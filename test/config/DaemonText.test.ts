@@ -245,7 +245,7 @@ describe("the example", () => {
     }
     collect(DaemonConfig.ast)
     // A secret's other forms, and what this version does not have.
-    for (const name of ["url", "urlEnv", "journal", "secretFile"]) names.delete(name)
+    for (const name of ["url", "urlEnv", "journal", "secretFile", "accessKeyEnv", "secretKeyEnv"]) names.delete(name)
     assert.isAbove(names.size, 60)
     for (const name of names) assert.include(uncommented, `"${name}":`)
     assert.notMatch(example, /\/\/ *\n/)

@@ -9,7 +9,7 @@ import { byBoto, Servers, startRadosgw, startSwift } from "./servers.ts"
 const stores = [["Swift", startSwift], ["radosgw", startRadosgw]] as const
 
 for (const [name, start] of stores) {
-  describe(name, () => {
+  describe(`${name}`, () => {
     const servers = new Servers()
     let server: Server | undefined
     const there = () => {
