@@ -8,14 +8,14 @@ import { freePort } from "../support/Ports.ts"
 
 const root = resolve(import.meta.dirname, "../../build/objectstore/root")
 
-/** Sees the unpacked packages as if they were installed, alone: a mount namespace of its own, with an overlay over /usr. */
-const seen = (command: ReadonlyArray<string>): readonly [string, ReadonlyArray<string>] => [
+/** Sees the unpacked packages as if they were installed, alone: a mount namespace of its own, with overlays over /usr and /etc. */
+const seen = (place: string, command: ReadonlyArray<string>): readonly [string, ReadonlyArray<string>] => [
   "unshare",
   [
     "--mount",
     "sh",
     "-c",
-    `mount -t overlay overlay -o lowerdir=${root}/usr:/usr /usr && exec setpriv --pdeathsig KILL "$@"`,
+    `mount -t overlay overlay -o lowerdir=${root}/usr:/usr /usr && mount -t overlay overlay -o lowerdir=${place}/etc:/etc /etc && exec setpriv --pdeathsig KILL "$@"`,
     "sh",
     ...command
   ]
@@ -25,13 +25,17 @@ export class Servers {
   readonly #children: Array<ChildProcess> = []
   readonly place = mkdtempSync(join(tmpdir(), "stoker-stores-"))
 
+  constructor() {
+    mkdirSync(join(this.place, "etc/swift"), { recursive: true })
+  }
+
   write(name: string, text: string): string {
     const path = join(this.place, name)
     writeFileSync(path, text)
     return path
   }
   run(...command: ReadonlyArray<string>): string {
-    const [file, args] = seen(command)
+    const [file, args] = seen(this.place, command)
     return execFileSync(file, [...args], {
       cwd: this.place,
       encoding: "utf8",
@@ -40,7 +44,7 @@ export class Servers {
     })
   }
   start(name: string, ...command: ReadonlyArray<string>): void {
-    const [file, args] = seen(command)
+    const [file, args] = seen(this.place, command)
     const log = openSync(join(this.place, `${name}.log`), "w")
     const child = spawn(file, [...args], {
       cwd: this.place,
@@ -85,7 +89,7 @@ export const startSwift = async (servers: Servers): Promise<Server> => {
   const { place } = servers
   mkdirSync(join(place, "node/sda"), { recursive: true })
   servers.write(
-    "swift.conf",
+    "etc/swift/swift.conf",
     "[swift-hash]\nswift_hash_path_suffix = a\nswift_hash_path_prefix = b\n[storage-policy:0]\nname = p0\ndefault = yes\n"
   )
   const common = (port: number) =>
@@ -124,7 +128,7 @@ export const startSwift = async (servers: Servers): Promise<Server> => {
       ).join("")
   )
   for (const name of ["account", "container", "object", "proxy"]) {
-    servers.start(name, "python3", `/usr/bin/swift-${name}-server`, `${place}/${name}.conf`, "-v")
+    servers.start(name, "/usr/bin/python3", `/usr/bin/swift-${name}-server`, `${place}/${name}.conf`, "-v")
   }
   const endpoint = `http://127.0.0.1:${ports.proxy}`
   await servers.answers(`${endpoint}/info`)
@@ -235,7 +239,7 @@ rgw_data = ${place}/rgw
 /** What a client of another maker says of an object: boto3, through a presigned address and its own download. */
 export const byBoto = (servers: Servers, server: Server, bucket: string, key: string): string =>
   servers.run(
-    "python3",
+    "/usr/bin/python3",
     "-c",
     `import boto3, hashlib, sys
 from botocore.config import Config

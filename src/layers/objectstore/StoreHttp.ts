@@ -78,7 +78,13 @@ const readerOf = (response: http.IncomingMessage, timeoutMs: number): StoreReply
 
   const wait = Effect.callback<readonly [Uint8Array, ...Array<Uint8Array>] | undefined, Trouble>((resume) => {
     const events = ["readable", "end", "error", "close"] as const
+    // Plain, because there is one for each piece of an object.
+    const timer = setTimeout(() => {
+      leave()
+      resume(Effect.fail(silent(timeoutMs)))
+    }, timeoutMs)
     const leave = () => {
+      clearTimeout(timer)
       for (const name of events) response.off(name, heed)
     }
     const heed = () => {
@@ -96,10 +102,7 @@ const readerOf = (response: http.IncomingMessage, timeoutMs: number): StoreReply
     const there = look()
     if (there !== undefined) return yield* there
     const before = yield* monotonicMs
-    const got = yield* Effect.timeoutOrElse(wait, {
-      duration: timeoutMs,
-      orElse: () => Effect.fail(silent(timeoutMs))
-    })
+    const got = yield* wait
     waitedMs += (yield* monotonicMs) - before
     return waitedMs > timeoutMs + heard / SLOWEST * 1000 ? yield* Effect.fail(slow) : got
   })
