@@ -41,7 +41,7 @@ interface Schema {
 const schema = JSON.parse(text(chart, "values.schema.json")) as Schema & {
   definitions: Readonly<Record<string, Schema>>
 }
-const validate = new Ajv({ allErrors: true }).compile(schema)
+const validate = new Ajv({ allErrors: true, allowUnionTypes: true }).compile(schema)
 
 /** The value at a path replaced. */
 const changed = (path: string, value: unknown): Values => {

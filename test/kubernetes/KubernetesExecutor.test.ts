@@ -250,7 +250,9 @@ describe("a container job in a cluster", () => {
       assert.match(reasonOf(evicted), /^SandboxFailed: the pod was evicted: The node was low on resource: memory/)
       assert.match(reasonOf(job), /^SandboxFailed: the Job test-\S+ was deleted by somebody else/)
       assert.match(reasonOf(pod), /^SandboxFailed: the pod was deleted by somebody else/)
-      assert.isTrue([...kubelet.starts.values()].every((times) => times === 1))
+      // The lane's control plane is of a time when a deleted pod was replaced at once: that one may begin before it goes.
+      const most = realKubeconfig === undefined ? 1 : 2
+      assert.isTrue([...kubelet.starts.values()].every((times) => times <= most))
       yield* eventually("nothing runs", Effect.sync(() => kubelet.running === 0))
     }).pipe(Effect.scoped), patience(90_000))
 

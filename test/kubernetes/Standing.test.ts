@@ -200,3 +200,25 @@ describe("what a Job and its pod amount to", () => {
     assert.strictEqual(look(podOf(statusOf(terminated(1, "Error")))).pod, "pod")
   })
 })
+
+describe("a pod that a cluster before 1.26 put in place of one that was deleted", () => {
+  const running = (name: string, startedAt: string, more: object = {}): Pod => ({
+    metadata: meta(name, more),
+    spec: { nodeName: "node" },
+    status: statusOf({ running: { startedAt } }, { phase: "Running" })
+  })
+  const job: Job = { metadata: meta("job"), status: { conditions: [] } }
+  const leaving = { deletionTimestamp: "2026-01-01T00:00:09Z" }
+  const first = running("z-first", "2026-01-01T00:00:00Z", leaving)
+  const second = running("a-second", "2026-01-01T00:00:09Z")
+
+  it("is not the job's run: the first one's end is told at once", () => {
+    for (const isGone of [false, true]) {
+      const seen: Seen = { job, isJobGone: false, pods: [{ pod: second, isGone: false }, { pod: first, isGone }] }
+      const { end, pod } = standingOf(seen, phase, "image:1", 300_000)
+      assert.strictEqual(pod, "z-first")
+      assert.strictEqual(end?.afterMs, 0)
+      assert.deepInclude(end?.outcome, { _tag: "SandboxFailed", reason: "the pod was deleted by somebody else" })
+    }
+  })
+})

@@ -163,14 +163,18 @@ const startOf = (pod: Pod) => {
   return state?.running ?? state?.terminated
 }
 
-/** The pod that counts: one that has begun before one that has not, the newest of those that are there. */
+/**
+ * The pod that counts: the first that has begun; clusters before 1.26 make another in place of one that was deleted, which
+ * would be a second run. Before any has begun the newest of those that are there.
+ */
 const chosen = ({ pods }: Seen) => {
-  const begun = pods.filter(({ pod }) => {
-    const start = startOf(pod)
-    return start !== null && start !== undefined
-  })
-  const those = begun.length > 0 ? begun : pods
-  return those.findLast(({ isGone }) => !isGone) ?? those.at(-1)
+  const beganMs = ({ pod }: Seen["pods"][number]) => {
+    const start = startOf(pod) ?? undefined
+    return start === undefined ? Number.POSITIVE_INFINITY : millisOf(start.startedAt) ?? 0
+  }
+  const begun = pods.filter((one) => beganMs(one) < Number.POSITIVE_INFINITY)
+  const [first] = begun.toSorted((one, other) => beganMs(one) - beganMs(other))
+  return first ?? pods.findLast(({ isGone }) => !isGone) ?? pods.at(-1)
 }
 
 const jobGone = (name: string) => at("job gone", failed(`the Job ${name} was deleted by somebody else`, DELETED))
@@ -245,13 +249,15 @@ const ofPod = (seen: Seen, phase: Phase, image: string, unschedulableMs: number)
     const why = disrupted === undefined
       ? "the pod was deleted by somebody else"
       : said(`the pod was taken away (${disrupted.reason ?? "disruption"})`, disrupted.message)
-    const isOver = isGone === true || ended !== undefined
+    const isReplaced = seen.pods.some((other) => !other.isGone && other.pod.metadata.uid !== pod.metadata.uid)
+    const isOver = isGone === true || ended !== undefined || isReplaced
     return at(
       "taken away",
       isOver
         ? failed(why, disrupted === undefined ? DELETED : AGAIN)
         : failed(said(why, "its node does not answer"), AGAIN),
-      isOver ? OTHER_WATCH_MS : SILENT_NODE_MS
+      // The one in its place must not run.
+      isReplaced ? 0 : isOver ? OTHER_WATCH_MS : SILENT_NODE_MS
     )
   }
   if (status?.phase === "Failed") {
