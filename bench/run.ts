@@ -16,7 +16,8 @@ const all = [
   "start",
   "compileCache",
   "functions",
-  "grpc"
+  "grpc",
+  "objectstore"
 ]
 const words = process.argv.slice(2)
 const firstFlag = words.findIndex((word) => word.startsWith("--"))
