@@ -18,7 +18,17 @@ export const groups: Readonly<Record<string, ReadonlyArray<Attack>>> = {
 
 /** The drivers of the table, and what they promise; the test of the document asks the drivers themselves. */
 export const drivers: Readonly<Record<string, ReadonlyArray<Capability>>> = {
-  oci: ["isolation", "memory-limit", "cpu-limit", "pids-limit", "disk-limit", "usage", "own-cpu", "memory-workspace"],
+  oci: [
+    "isolation",
+    "memory-limit",
+    "cpu-limit",
+    "pids-limit",
+    "disk-limit",
+    "usage",
+    "own-cpu",
+    "memory-workspace",
+    "loopback-only"
+  ],
   process: ["memory-limit", "cpu-limit", "pids-limit", "usage", "own-cpu"]
 }
 

@@ -8,5 +8,6 @@ await suite("oci", [
   "disk-limit",
   "usage",
   "own-cpu",
-  "memory-workspace"
+  "memory-workspace",
+  "loopback-only"
 ])

@@ -277,6 +277,7 @@ export const make = Effect.gen(function*() {
       "usage",
       "own-cpu",
       "memory-workspace",
+      "loopback-only",
       ...hosted.holds
     ]),
     prepare: (sandboxClass) => sandboxClass.root === undefined ? Effect.void : Effect.asVoid(roots.of(sandboxClass)),

@@ -130,6 +130,8 @@ export type Capability =
   | "own-cpu"
   /** The workspace lies in memory, and counts as such. */
   | "memory-workspace"
+  /** Where its class has no network, a sandbox has no device but a loopback: not even one that leads nowhere. */
+  | "loopback-only"
   | LimitNeed
 
 /** One line of `stoker doctor`. */
