@@ -96,8 +96,12 @@ export interface Options {
 const forget = Effect.fnUntraced(function*(row: LedgerRow) {
   const host = yield* Host
   const { reap } = yield* ConformanceDriver
-  yield* Effect.repeat(reap(row), { until: (gone) => gone, schedule: Schedule.spaced("100 millis") })
-  yield* (yield* Ledger).strike(row)
+  const ledger = yield* Ledger
+  // With a machine goes the row of the programs that made its network.
+  for (const left of [row, ...(yield* ledger.rows(row.instance)).filter(({ id }) => id !== row.id)]) {
+    yield* Effect.repeat(reap(left), { until: (gone) => gone, schedule: Schedule.spaced("100 millis") })
+    yield* ledger.strike(left)
+  }
   yield* (yield* Cgroups).forInstance(row.instance, yield* host.cgroupsOf(row.instance)).remove
   yield* host.forget(row.instance)
 })

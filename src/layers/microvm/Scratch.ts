@@ -9,9 +9,15 @@ const MiB = 1024 * 1024
 
 /** ext4's, of each file or directory. */
 const INODE_BYTES = 256
-/** The machine's own directories on it, and its logs. */
-const OWN_INODES = 512
-const OWN_BYTES = 8 * MiB
+/** Of a block of the file system, in bytes. */
+const BLOCK = 4096
+/** Room for what the file system rounds up, before the rest is taken away from jobs. */
+const SPARE_INODES = 64
+const SPARE_BYTES = MiB
+/** The directories that a machine's init and its overlay make. */
+const INIT_INODES = 8
+/** Of the root alone, so that no job gets more inodes than it may have. */
+const REST = "rest"
 
 /** More is not read through to find its holes. */
 export const MOST_BYTES = 16 * 1024 * MiB
@@ -25,10 +31,8 @@ const OPTIONS = [
   "ext4",
   "-L",
   "scratch",
-  "-m",
-  "0",
   "-b",
-  "4096",
+  String(BLOCK),
   "-O",
   "^has_journal,^resize_inode",
   "-E",
@@ -58,8 +62,15 @@ export interface Disk {
 
 /** The whole device, so that a workspace has its size with all that the file system needs for itself. */
 export const deviceBytes = ({ bytes, inodes }: Disk): number => {
-  const tables = (inodes + OWN_INODES) * INODE_BYTES
-  return Math.ceil((bytes * 1.02 + tables + OWN_BYTES) / MiB) * MiB
+  const tables = (inodes + SPARE_INODES) * INODE_BYTES
+  return Math.ceil((bytes * 1.02 + tables + SPARE_BYTES) / MiB) * MiB
+}
+
+/** Of an ext4's superblock (ext4 disk layout, "The Super Block"). */
+const countsOf = async (path: string) => {
+  await using file = await fs.open(path)
+  const { buffer } = await file.read({ buffer: Buffer.alloc(1024), position: 1024 })
+  return { blocks: buffer.readUInt32LE(4), freeBlocks: buffer.readUInt32LE(12), freeInodes: buffer.readUInt32LE(16) }
 }
 
 export interface ScratchOptions {
@@ -87,20 +98,39 @@ export const make = ({ folder, run }: ScratchOptions) => {
     const path = join(folder, `scratch-${++made}.img`)
     return yield* Effect.gen(function*() {
       yield* attempt(() => fs.mkdir(folder, { recursive: true, mode: 0o711 }))
-      yield* run([
-        "mke2fs",
-        ...OPTIONS,
-        "-N",
-        String(disk.inodes + OWN_INODES),
-        path,
-        `${deviceBytes(disk) / 1024}k`
-      ])
+      const filled = `${path}.files`
+      const make = (...more: ReadonlyArray<string>) =>
+        Effect.andThen(
+          run([
+            "mke2fs",
+            ...OPTIONS,
+            ...more,
+            "-N",
+            String(disk.inodes + SPARE_INODES),
+            path,
+            `${deviceBytes(disk) / 1024}k`
+          ]),
+          attempt(() => countsOf(path))
+        )
+      // What is over goes to nobody: inodes to files of the root's, blocks to the root's reserve.
+      const { freeInodes } = yield* make("-m", "0")
+      const rest = Math.max(0, freeInodes - INIT_INODES - disk.inodes - 1)
+      yield* attempt(async () => {
+        await fs.mkdir(join(filled, REST), { recursive: true, mode: 0o700 })
+        for (let n = 0; n < rest; n++) await fs.writeFile(join(filled, REST, `${n}`), "")
+      })
+      const { blocks, freeBlocks } = yield* make("-m", "0", "-d", filled)
+      const reserve = Math.max(0, freeBlocks - Math.ceil(disk.bytes / BLOCK))
+      yield* make("-m", (100 * (reserve + 0.5) / blocks).toFixed(6), "-d", filled)
       const found = yield* attempt(() => SparseFile.load(path, MOST_CONTENT))
       return found ?? (yield* new ScratchError({
         reason: `an empty disk of ${disk.bytes} bytes and ${disk.inodes} inodes is not empty enough`,
         remedy: "Lower diskInodes."
       }))
-    }).pipe(Effect.ensuring(Effect.promise(() => fs.rm(path, { force: true }))))
+    }).pipe(Effect.ensuring(Effect.promise(async () => {
+      await fs.rm(path, { force: true })
+      await fs.rm(`${path}.files`, { recursive: true, force: true })
+    })))
   })
 
   /** An empty one of this size, to be written wherever it is needed. */
