@@ -34,8 +34,8 @@ const base = (image, root) => {
   if (suite === undefined) throw new Error(`no base for ${image}: debian:12-slim and debian:13-slim are known`)
   const tar = join(work, `${suite}.tar`)
   if (!existsSync(tar)) {
-    // The least that apt, tar and coreutils need; no manuals, as in the slim images.
-    run("mmdebstrap", ["--quiet", "--variant=essential", "--dpkgopt=path-exclude=/usr/share/man/*",
+    // What those images are: essential packages and apt, which brings the libraries Node needs; no manuals.
+    run("mmdebstrap", ["--quiet", "--variant=minbase", "--dpkgopt=path-exclude=/usr/share/man/*",
       "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/locale/*", suite, tar])
   }
   mkdirSync(root)

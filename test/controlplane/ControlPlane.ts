@@ -40,6 +40,7 @@ export interface Answer {
 export class ControlPlane {
   readonly folder: string
   readonly #children: Array<{ readonly name: string; readonly child: ChildProcess }> = []
+  #isStopped = false
   server = ""
   /** PEM of the authority of the API server's certificate. */
   ca = ""
@@ -83,6 +84,7 @@ export class ControlPlane {
   }
 
   #spawn(name: string, args: ReadonlyArray<string>): void {
+    if (this.#isStopped) throw new Error("stopped while it started")
     const log = openSync(join(this.folder, `${name}.log`), "a")
     // Should we be killed, the kernel ends it too.
     const child = spawn("setpriv", ["--pdeathsig", "KILL", join(programs, name), ...args], {
@@ -239,6 +241,7 @@ export class ControlPlane {
 
   /** The last one started ends first. */
   async stop(): Promise<void> {
+    this.#isStopped = true
     for (const { child } of this.#children.splice(0).toReversed()) {
       if (child.exitCode !== null || child.signalCode !== null) continue
       const ended = new Promise((resolve) => child.once("exit", resolve))

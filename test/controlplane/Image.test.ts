@@ -39,7 +39,7 @@ mount -t tmpfs tmpfs "$root/tmp"
 chmod 1777 "$root/tmp"
 mount --rbind /proc "$root/proc"
 mount --rbind /dev "$root/dev"
-exec chroot "$root" /usr/bin/setpriv --reuid "$uid" --regid "$gid" --clear-groups --bounding-set -all --inh-caps -all \\
+exec /usr/sbin/chroot "$root" /usr/bin/setpriv --reuid "$uid" --regid "$gid" --clear-groups --bounding-set -all --inh-caps -all \\
   --no-new-privs --pdeathsig KILL "$@"
 `
 

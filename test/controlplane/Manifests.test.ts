@@ -132,7 +132,8 @@ describe.skipIf(helm === undefined)("the chart", () => {
       ["state.type=claim,replicas=2", /claim is for one worker/],
       ["autoscaling.enabled=true", /autoscaling needs a broker/],
       ["mstc.enabled=true", /mstc needs a broker/],
-      ["objectstore.enabled=true", /accessKey is needed/]
+      ["objectstore.enabled=true", /accessKey is needed/],
+      ["store.endpoint=https://store.example", /store.endpoint needs store.workerSecret/]
     ] as const
   )("%s is refused, and said why", async ([value, why]) => {
     const { code, stderr } = await it1.run(["template", "one", chart, "--set", value])

@@ -70,8 +70,8 @@ const main = async (args: ReadonlyArray<string>): Promise<{ readonly code: numbe
   const plane = new ControlPlane(folder)
   const undo = async () => {
     await plane.stop()
-    rmSync(folder, { recursive: true, force: true })
-    rmSync(scratch, { recursive: true, force: true })
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+    rmSync(scratch, { recursive: true, force: true, maxRetries: 5 })
   }
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     process.once(signal, () => {

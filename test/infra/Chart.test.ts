@@ -196,6 +196,7 @@ describe("the plain manifests", () => {
     const [made] = config.classes
     assert.strictEqual(made.driver, "kubernetes")
     assert.deepInclude(made.cluster, { namespace: "stoker-jobs", runAsUser: 65_532, storeSecret: "stoker-store" })
+    assert.strictEqual(config.objectStore?.endpoint, "http://stoker-objectstore.stoker.svc:9000")
     const grace = of("Deployment", "stoker").spec?.template?.spec.terminationGracePeriodSeconds ?? 0
     assert.isAtLeast(grace * 1000, config.drainMs + 30_000)
   })

@@ -49,6 +49,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{- define "stoker.storeEndpoint" -}}
+{{- if .Values.store.endpoint -}}
+{{ .Values.store.endpoint }}
+{{- else if .Values.objectstore.enabled -}}
+{{ printf "http://%s-objectstore.%s.svc:9000" .Release.Name .Release.Namespace }}
+{{- end -}}
+{{- end -}}
+
+{{- define "stoker.workerStoreSecret" -}}
+{{- if .Values.store.workerSecret -}}
+{{ .Values.store.workerSecret }}
+{{- else if .Values.objectstore.enabled -}}
+{{ .Values.objectstore.existingSecret | default (printf "%s-objectstore" .Release.Name) }}
+{{- end -}}
+{{- end -}}
+
 {{/* The worker's configuration file. */}}
 {{- define "stoker.config" -}}
 {{- $cluster := dict "namespace" (include "stoker.jobsNamespace" .) "runAsUser" (int .Values.jobs.runAsUser) "unschedulable" .Values.jobs.unschedulable -}}
@@ -71,6 +87,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   "log" (dict "format" "json" "level" .Values.worker.logLevel) -}}
 {{- if include "stoker.amqpSecret" . }}{{ $_ := set $config "amqp" (dict "urlEnv" "AMQP_URL") }}{{ end -}}
 {{- if .Values.journal.existingSecret }}{{ $_ := set $config "journal" (dict "urlEnv" "STOKER_JOURNAL") }}{{ end -}}
+{{- with include "stoker.storeEndpoint" . -}}
+{{- $_ := set $config "objectStore" (dict "endpoint" . "region" $.Values.store.region "accessKeyEnv" "STORE_ACCESS_KEY" "secretKeyEnv" "STORE_SECRET_KEY") -}}
+{{- end -}}
 {{- if .Values.mstc.enabled -}}
 {{- $mstc := dict "class" .Values.jobs.class -}}
 {{- if .Values.mstc.rest.enabled }}{{ $_ := set $mstc "listen" (printf "0.0.0.0:%d" (int .Values.mstc.rest.port)) }}{{ end -}}
