@@ -7,18 +7,33 @@ const summary = process.env["STOKER_TEST_SUMMARY"]
 // Set in the guest VM, whose host reads it.
 const report = process.env["STOKER_TEST_REPORT"]
 
+/** Minutes together, and nothing else is at fault when they fail: scripts/test-long runs them, also by their names. */
+const long = [
+  "test/guestvm/**",
+  "test/image/Command.test.ts",
+  "test/kubernetes/Faults.test.ts",
+  "test/kubernetes/Worker.test.ts",
+  "test/microvm/AgentClass.test.ts",
+  "test/microvm/Init.test.ts",
+  "test/microvm/Qemu.test.ts",
+  "test/attacks/Machine.test.ts"
+]
+
+/** What only a lane of its own runs, unless that lane says that it does. */
+const lanes: ReadonlyArray<readonly [isRun: boolean, files: ReadonlyArray<string>]> = [
+  [process.env["STOKER_TEST_LONG"] === "1", long],
+  // Emulated machines with whole distributions, and the leak test: scripts/test-microvm makes their images.
+  [process.env["STOKER_TEST_MICROVM"] === "1", ["test/microvmlong/**"]],
+  // Real object stores: scripts/test-objectstore unpacks them.
+  [process.env["STOKER_TEST_OBJECTSTORE"] === "1", ["test/objectstorelong/**"]],
+  // A real control plane: scripts/test-kubernetes has one.
+  [process.env["STOKER_TEST_KUBECONFIG"] !== undefined, ["test/controlplane/**"]]
+]
+
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    // Minutes of emulated machines, and images that have to be built before: scripts/test-microvm asks for them.
-    exclude: [
-      ...configDefaults.exclude,
-      ...(process.env["STOKER_TEST_MICROVM"] === "1" ? [] : ["test/microvmlong/**"]),
-      // Real object stores: scripts/test-objectstore unpacks and asks for them.
-      ...(process.env["STOKER_TEST_OBJECTSTORE"] === "1" ? [] : ["test/objectstorelong/**"]),
-      // A real control plane: scripts/test-kubernetes has one.
-      ...(process.env["STOKER_TEST_KUBECONFIG"] === undefined ? ["test/controlplane/**"] : [])
-    ],
+    exclude: [...configDefaults.exclude, ...lanes.flatMap(([isRun, files]) => isRun ? [] : files)],
     globalSetup: ["test/support/globalSetup.ts"],
     pool: "forks",
     maxWorkers: 2,

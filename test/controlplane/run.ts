@@ -97,6 +97,7 @@ const main = async (args: ReadonlyArray<string>): Promise<{ readonly code: numbe
       STOKER_TEST_SUMMARY: summaryFile,
       STOKER_TEST_REPORT: results,
       STOKER_TEST_KUBECONFIG: plane.adminConfig,
+      STOKER_TEST_LONG: "1",
       STOKER_TEST_WORKER_KUBECONFIG: plane.config("worker.kubeconfig", token, jobs),
       STOKER_TEST_KUBECTL: join(programs, "kubectl")
     })
