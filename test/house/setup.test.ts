@@ -131,6 +131,7 @@ case $* in *install*) for name in python3 g++ ip; do printf '#!/bin/sh\\n' >"$ST
         "docker-registry",
         "openssl",
         "kubectl",
+        "curl",
         "protoc",
         "grpc_python_plugin"
       ]
