@@ -5,7 +5,7 @@ import { make } from "../schemas/Function.ts"
 import { ArtefactPaths, baseEnv } from "../schemas/Program.ts"
 import { field, optional } from "./Inputs.ts"
 
-const { args, buckets, command, env, image, nodeSelector, pullSecret, secrets, ttlSeconds } = Container.fields
+const { args, buckets, command, env, image, nodeSelector, pullSecret, secrets, store, ttlSeconds } = Container.fields
 
 /** The arguments of `container`. */
 export const ContainerArgs = Schema.Struct({
@@ -16,6 +16,11 @@ export const ContainerArgs = Schema.Struct({
   env: optional(env, "Environment", "variables, on top of the image's"),
   secrets: optional(secrets, "Secrets", "variables whose values are in secrets of the cluster: {NAME: {secret, key}}"),
   buckets: field(buckets, "Buckets", "where its files come from and go to: {input, output, prefix}"),
+  store: field(
+    store,
+    "Store",
+    "its program reaches the object store by itself, with what the cluster's class has for that"
+  ),
   pullSecret: field(pullSecret, "Pull secret", "a secret of the cluster with the registry's credentials"),
   nodeSelector: field(nodeSelector, "Node selector", "labels its node must have"),
   ttlSeconds: field(

@@ -61,6 +61,8 @@ export const Container = Schema.Struct({
   /** Variables whose values the runtime takes from secrets; no worker reads them where a cluster runs the job. */
   secrets: Schema.Record(VariableName, SecretReference),
   buckets: Schema.optionalKey(Buckets),
+  /** Its program reaches the store by itself: it sees the class's `storeSecret`, as those with buckets do. Absent: no. */
+  store: Schema.optionalKey(Schema.Boolean),
   /** A secret with the registry's credentials. */
   pullSecret: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(253))),
   nodeSelector: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),

@@ -39,6 +39,7 @@ describe("MSTC requests", () => {
       args: {
         image: "mstc/python-test:latest",
         name: "test-job",
+        store: true,
         env: {
           MSTC_JOB: "true",
           INPUT_BUCKET_URL: "http://hostname:9000/bucket",

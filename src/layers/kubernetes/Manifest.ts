@@ -79,7 +79,7 @@ export const manifestOf = (options: {
   readonly namespace: string
 }): V1Job => {
   const { attempt, container, key, limits, namespace, requestHash, setup } = options
-  const { args, buckets, command, image, nodeSelector, pullSecret } = container
+  const { args, buckets, command, image, nodeSelector, pullSecret, store } = container
   const name = jobName(container, key, attempt)
   const labels = {
     "app.kubernetes.io/name": labelValue(container.name),
@@ -126,7 +126,7 @@ export const manifestOf = (options: {
             ...(command === undefined ? {} : { command: command.map(literal) }),
             ...(args === undefined ? {} : { args: args.map(literal) }),
             env: environment(container),
-            ...(buckets === undefined || setup.storeSecret === undefined
+            ...((buckets === undefined && store !== true) || setup.storeSecret === undefined
               ? {}
               : { envFrom: [{ secretRef: { name: setup.storeSecret } }] }),
             resources: {

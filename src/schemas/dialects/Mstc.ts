@@ -151,7 +151,8 @@ export const decode = (message: MstcMessage, options: MstcOptions): Result.Resul
         image: wire.image,
         name: wire.jobName,
         env: { MSTC_JOB: "true", ...env },
-        ...(buckets === undefined ? {} : { buckets })
+        // Whoever names addresses goes there by itself.
+        ...(buckets === undefined ? { store: true } : { buckets })
       },
       class: options.class,
       limits: { wallMs: (wire.timeOut || defaultMinutes) * 60_000 },
