@@ -221,6 +221,7 @@ describe.skipIf(Rig.lacking() !== undefined)(`QEMU, emulated (${Rig.lacking() ??
           // More than any disk has.
           const huge = { ...taken, memoryMib: 2 ** 40 }
           const full = yield* Effect.flip(vmm.boot(huge, { forTemplate: template }))
+          assert.strictEqual(full.step, "save")
           assert.match(full.reason, /does not fit on the disk of .*, \d+ MiB are free/)
           assert.deepStrictEqual(readdirSync(template), [])
         }),

@@ -261,21 +261,24 @@ export const make = Effect.fnUntraced(function*(
     save
   })
 
-  /** A file as large as the memory: pages that are written where there is no room left kill QEMU without a word. */
+  /**
+   * A file as large as the memory: pages that are written where there is no room left kill QEMU without a word. What fails
+   * here is the saving: machines can be booted without a snapshot.
+   */
   const memoryFile = Effect.fnUntraced(function*(spec: MachineSpec, folder: string) {
     const bytes = spec.memoryMib * 1024 ** 2
     const path = memoryOf(folder)
-    const { bavail, bsize } = yield* files("boot", folder, () => statfs(folder))
+    const { bavail, bsize } = yield* files("save", folder, () => statfs(folder))
     if (bavail * bsize < bytes + SPARE_BYTES) {
       return yield* failed(
-        "boot",
+        "save",
         `a template of ${spec.memoryMib} MiB does not fit on the disk of ${folder}, ${
           Math.floor(bavail * bsize / 1024 ** 2)
         } MiB are free`,
         "Free space there, or move the state directory to a larger disk."
       )
     }
-    yield* files("boot", path, async () => {
+    yield* files("save", path, async () => {
       await writeFile(path, "", { mode: 0o600, flag: "wx" })
       await truncate(path, bytes)
       await chown(path, spec.uid, spec.gid)
