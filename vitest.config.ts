@@ -10,7 +10,7 @@ const report = process.env["STOKER_TEST_REPORT"]
 /** Minutes together, and nothing else is at fault when they fail: scripts/test-long runs them, also by their names. */
 const long = [
   "test/guestvm/**",
-  "test/image/Command.test.ts",
+  "test/image/**",
   "test/kubernetes/Faults.test.ts",
   "test/kubernetes/Worker.test.ts",
   "test/microvm/AgentClass.test.ts",
