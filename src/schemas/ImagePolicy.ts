@@ -4,7 +4,13 @@ import { Schema } from "effect"
 /** A class's rule for the images of its container jobs. */
 export const ImagePolicy = Schema.Struct({
   /** What a reference may begin with (`registry.example/team/`). Absent: anything. */
-  allow: Schema.optionalKey(Schema.NonEmptyArray(Schema.NonEmptyString)),
+  allow: Schema.optionalKey(Schema.NonEmptyArray(
+    Schema.String.check(
+      Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9._:/@-]*$/, {
+        expected: "what a reference begins with, such as registry.example/team/ (a prefix: no '*')"
+      })
+    )
+  )),
   /** Only references with a digest, which mean one image for ever. Absent: false. */
   digests: Schema.optionalKey(Schema.Boolean)
 })

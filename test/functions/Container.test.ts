@@ -1,8 +1,8 @@
 /** `container`: what becomes of its arguments. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schema } from "effect"
 import { container } from "../../src/functions/Container.ts"
-import { imageRefusal } from "../../src/schemas/ImagePolicy.ts"
+import { ImagePolicy, imageRefusal } from "../../src/schemas/ImagePolicy.ts"
 import { standardCeiling, standardDefaults } from "../../src/schemas/Limits.ts"
 
 const limits = { compile: standardCeiling, run: standardDefaults }
@@ -65,5 +65,10 @@ describe("a policy for images", () => {
     }
     assert.isUndefined(imageRefusal({ allow: ["oci-archive:/images/"] }, "oci-archive:/images/tool.tar"))
     assert.include(imageRefusal(policy, "registry.example/team/tool:1")?.reason, "by digest only")
+  })
+
+  it("is made of prefixes: a pattern would match nothing, and is refused", () => {
+    assert.isTrue(Schema.is(ImagePolicy)({ allow: ["oci:/images/", "debian"] }))
+    for (const allow of [["*"], ["registry.example/*"], [""], []]) assert.isFalse(Schema.is(ImagePolicy)({ allow }))
   })
 })

@@ -1,10 +1,9 @@
 /** A worker whose jobs run in emulated machines with a way out. `node worker.ts STATE`; it says `up`, and ends in order at SIGTERM. */
-import { Effect, Layer, Logger } from "effect"
-import * as Worker from "../../src/actors/Worker.ts"
 import { standardPool } from "../../src/schemas/PoolConfig.ts"
 import { standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerWorker } from "../../src/wiring.ts"
 import { machineClass } from "../microvm/Rig.ts"
+import { serve } from "../worker/serve.ts"
 
 const [state = ""] = process.argv.slice(2)
 
@@ -24,20 +23,4 @@ const worker = layerWorker({
   }
 })
 
-const program = Effect.gen(function*() {
-  const { drain, failure } = yield* Worker.Worker
-  process.stdout.write("up\n")
-  const signalled = Effect.callback<void>((resume) => {
-    process.once("SIGTERM", () => resume(Effect.void))
-  })
-  yield* Effect.raceFirst(failure, signalled)
-  yield* drain
-}).pipe(Effect.provide(Layer.provideMerge(worker, Logger.layer([Logger.consoleLogFmt]))))
-
-Effect.runPromise(program).then(
-  () => process.exit(0),
-  (error: unknown) => {
-    process.stderr.write(`${String(error)}\n`)
-    process.exit(1)
-  }
-)
+serve(worker)

@@ -2,11 +2,11 @@
  * A worker as a program embeds it, for tests that kill it. `node program.ts STATE SLOTS LEASE_MS
  * [DISK_RESERVE_BYTES]`, AMQP_URL, STOKER_JOURNAL and TEST_NETWORK (of its sandboxes) in the environment.
  */
-import { Effect, Layer, Logger, Redacted } from "effect"
-import * as Worker from "../../src/actors/Worker.ts"
+import { Effect, Redacted } from "effect"
 import { standardPool } from "../../src/schemas/PoolConfig.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerPostgres, layerWorker } from "../../src/wiring.ts"
+import { serve } from "./serve.ts"
 
 const [state = "", slots = "2", leaseMs = "30000", diskReserveBytes] = process.argv.slice(2)
 const url = process.env["AMQP_URL"]
@@ -39,20 +39,4 @@ const worker = layerWorker({
   })
 })
 
-const program = Effect.gen(function*() {
-  const { drain, failure } = yield* Worker.Worker
-  process.stdout.write("up\n")
-  const signalled = Effect.callback<void>((resume) => {
-    process.once("SIGTERM", () => resume(Effect.void))
-  })
-  yield* Effect.raceFirst(failure, signalled)
-  yield* drain
-}).pipe(Effect.provide(Layer.provideMerge(worker, Logger.layer([Logger.consoleLogFmt]))))
-
-Effect.runPromise(program).then(
-  () => process.exit(0),
-  (error: unknown) => {
-    process.stderr.write(`${String(error)}\n`)
-    process.exit(1)
-  }
-)
+serve(worker)

@@ -1,5 +1,5 @@
 /** The door of the CodeBench worker: takes its clients' messages from RabbitMQ and hands them over as jobs. */
-import { Effect, FiberSet, Result, type Scope, Stream } from "effect"
+import { Effect, Result, type Scope, Stream } from "effect"
 import {
   type CodeBenchInvalid,
   type CodeBenchReply,
@@ -14,12 +14,11 @@ import { keyText } from "../../schemas/Ids.ts"
 import { Outcome } from "../../schemas/Outcome.ts"
 import { noUsage } from "../../schemas/Usage.ts"
 import { Amqp, type AmqpDelivery, type Topology } from "../amqp/Amqp.ts"
-import * as Keeping from "../deadletters/Keeping.ts"
 import { defaultTargets, statusMessage, type StatusTargets } from "../emitter/CodeBenchMessages.ts"
 import type { Emitter } from "../emitter/Emitter.ts"
+import * as AmqpDoor from "./AmqpDoor.ts"
 import * as AmqpHandOver from "./AmqpHandOver.ts"
-import type { Delivery, Intake } from "./Intake.ts"
-import { requestHash } from "./RequestHash.ts"
+import type { Intake } from "./Intake.ts"
 
 /** A queue that jobs come from, and the form their statuses take. */
 export interface CodeBenchQueue {
@@ -60,19 +59,12 @@ const topologyOf = ({ binding, queue }: CodeBenchQueue): Topology => ({
   bindings: binding === undefined ? [] : [{ ...binding, queue }]
 })
 
-const traceparentOf = ({ properties: { headers } }: AmqpDelivery) => {
-  const value = headers?.["traceparent"]
-  return typeof value === "string" ? value : undefined
-}
-
 /** The intake. What it has begun to settle goes on until the scope ends, whether or not anybody takes deliveries. */
 export const make = Effect.fnUntraced(function*(
   options: CodeBenchIntakeOptions
 ): Effect.fn.Return<Intake, never, Amqp | Scope.Scope> {
   const amqp = yield* Amqp
-  const deadQueue = options.deadQueue ?? Keeping.defaultDeadQueue
-  const dead = yield* Keeping.make(deadQueue)
-  const settling = yield* FiberSet.make<void>()
+  const door = yield* AmqpDoor.make(options.deadQueue)
   const targets = options.targets ?? defaultTargets
 
   const tell = Effect.fnUntraced(function*(form: StatusForm, delivery: AmqpDelivery, invalid: CodeBenchInvalid) {
@@ -84,39 +76,18 @@ export const make = Effect.fnUntraced(function*(
     yield* Effect.flatten(options.emitter.send(statusMessage(targets, form, status, `${key}#0.end.0`)))
   })
 
-  // Acked last: should we die before, it comes again, and is kept and told once more rather than not at all.
-  const refuse = (form: StatusForm, delivery: AmqpDelivery, invalid: CodeBenchInvalid) =>
-    Effect.logWarning(`a message of ${delivery.queue} is kept in ${deadQueue}: ${invalid.message}`).pipe(
-      Effect.andThen(dead.keep(delivery, invalid)),
-      Effect.andThen(tell(form, delivery, invalid)),
-      Effect.andThen(delivery.ack),
-      Effect.catchCause((cause) => Effect.logError("a message is not settled, it stays with the broker", cause))
-    )
-
   /** The message as a delivery, or nothing: then it is being refused, beside the ones that follow it. */
   const accept = Effect.fnUntraced(function*({ form }: CodeBenchQueue, delivery: AmqpDelivery) {
+    const { body, properties: { userId } } = delivery
     const decoded = decode(
-      { body: delivery.body, userId: delivery.properties.userId, traceparent: traceparentOf(delivery) },
+      { body, userId, traceparent: AmqpDoor.traceparentOf(delivery) },
       options.maximumBytes ?? defaultMaximumBytes
     )
-    if (Result.isFailure(decoded)) {
-      yield* FiberSet.run(settling, refuse(form, delivery, decoded.failure))
-      return undefined
+    if (Result.isSuccess(decoded)) {
+      return door.handOver(delivery, decoded.success, { dialect: "codebench", form } satisfies CodeBenchReply)
     }
-    const job = decoded.success
-    const accepted: Delivery = {
-      job,
-      hash: requestHash(job),
-      reply: { dialect: "codebench", form } satisfies CodeBenchReply,
-      redelivered: delivery.redelivered,
-      ack: delivery.ack,
-      reject: (reason) =>
-        dead.keep(delivery, { reason, remedy: "Send it again, corrected or under another id." }).pipe(
-          Effect.andThen(delivery.ack)
-        ),
-      giveBack: delivery.giveBack
-    }
-    return accepted
+    yield* door.refuse(delivery, decoded.failure, tell(form, delivery, decoded.failure))
+    return undefined
   })
 
   const deliveries = AmqpHandOver.merge(options.queues.map((queue) => ({
