@@ -14,6 +14,8 @@ const BLOCK = 4096
 /** Room for what the file system rounds up, before the rest is taken away from jobs. */
 const SPARE_INODES = 64
 const SPARE_BYTES = MiB
+/** Of making one that is too large or too small by a little less each time. */
+const ROUNDS = 5
 /** The directories that a machine's init and its overlay make. */
 const INIT_INODES = 8
 /** Of the root alone, so that no job gets more inodes than it may have. */
@@ -38,7 +40,9 @@ const OPTIONS = [
   "-E",
   "lazy_itable_init=1,nodiscard",
   "-I",
-  String(INODE_BYTES)
+  String(INODE_BYTES),
+  "-m",
+  "0"
 ]
 
 /** Sizes whose disks are kept in memory. */
@@ -60,11 +64,15 @@ export interface Disk {
   readonly inodes: number
 }
 
-/** The whole device, so that a workspace has its size with all that the file system needs for itself. */
-export const deviceBytes = ({ bytes, inodes }: Disk): number => {
+/** About the whole device, so that a workspace has its size with all that the file system needs for itself. */
+const deviceBytes = ({ bytes, inodes }: Disk): number => {
   const tables = (inodes + SPARE_INODES) * INODE_BYTES
   return Math.ceil((bytes * 1.02 + tables + SPARE_BYTES) / MiB) * MiB
 }
+
+/** Free ones, so that a job has its bytes: Linux keeps a fiftieth, and 4096 at most, for itself (`ext4_calculate_resv_clusters`). */
+const wantedBlocks = ({ bytes }: Disk, blocks: number) =>
+  Math.ceil(bytes / BLOCK) + Math.min(4096, Math.floor(blocks / 50))
 
 /** Of an ext4's superblock (ext4 disk layout, "The Super Block"). */
 const countsOf = async (path: string) => {
@@ -94,34 +102,40 @@ export const make = ({ folder, run }: ScratchOptions) => {
     })
   const attempt = <A>(run: () => Promise<A>) => Effect.tryPromise({ try: run, catch: failed })
 
+  /** With `rest` empty files and `over` blocks that are full already, in a directory of the root's. */
+  const makeIn = Effect.fnUntraced(function*(path: string, inodes: number, blocks: number, rest: number, over: number) {
+    const filled = `${path}.files`
+    yield* attempt(async () => {
+      await fs.rm(filled, { recursive: true, force: true })
+      await fs.mkdir(join(filled, REST), { recursive: true, mode: 0o700 })
+      for (let n = 0; n < rest; n++) await fs.writeFile(join(filled, REST, `${n}`), "")
+      if (over > 0) await fs.writeFile(join(filled, REST, "blocks"), Buffer.alloc(over * BLOCK, 1))
+      // What is there already keeps the size that it has.
+      await fs.rm(path, { force: true })
+    })
+    yield* run(["mke2fs", ...OPTIONS, "-N", `${inodes}`, "-d", filled, path, `${blocks * BLOCK / 1024}k`])
+    return yield* attempt(() => countsOf(path))
+  })
+
+  // A machine's root writes files of jobs too, and no reserve holds it: there are no more blocks and inodes than there may be.
   const format = Effect.fnUntraced(function*(disk: Disk) {
     const path = join(folder, `scratch-${++made}.img`)
     return yield* Effect.gen(function*() {
       yield* attempt(() => fs.mkdir(folder, { recursive: true, mode: 0o711 }))
-      const filled = `${path}.files`
-      const make = (...more: ReadonlyArray<string>) =>
-        Effect.andThen(
-          run([
-            "mke2fs",
-            ...OPTIONS,
-            ...more,
-            "-N",
-            String(disk.inodes + SPARE_INODES),
-            path,
-            `${deviceBytes(disk) / 1024}k`
-          ]),
-          attempt(() => countsOf(path))
-        )
-      // What is over goes to nobody: inodes to files of the root's, blocks to the root's reserve.
-      const { freeInodes } = yield* make("-m", "0")
-      const rest = Math.max(0, freeInodes - INIT_INODES - disk.inodes - 1)
-      yield* attempt(async () => {
-        await fs.mkdir(join(filled, REST), { recursive: true, mode: 0o700 })
-        for (let n = 0; n < rest; n++) await fs.writeFile(join(filled, REST, `${n}`), "")
-      })
-      const { blocks, freeBlocks } = yield* make("-m", "0", "-d", filled)
-      const reserve = Math.max(0, freeBlocks - Math.ceil(disk.bytes / BLOCK))
-      yield* make("-m", (100 * (reserve + 0.5) / blocks).toFixed(6), "-d", filled)
+      const make = (blocks: number, rest: number, over: number) =>
+        makeIn(path, disk.inodes + SPARE_INODES, blocks, rest, over)
+      let [blocks, rest, over] = [deviceBytes(disk) / BLOCK, 0, 0]
+      for (let round = 0; round < ROUNDS; round++) {
+        const found = yield* make(blocks, rest, 0)
+        const more = found.freeInodes - INIT_INODES - disk.inodes
+        over = found.freeBlocks - wantedBlocks(disk, found.blocks)
+        if (more === 0 && over === 0) break
+        rest = Math.max(0, rest + more)
+        // The last one fits: what is over is filled.
+        if (round < ROUNDS - 1) blocks -= over
+      }
+      // The file that fills them is one of those that take inodes.
+      if (over > 0) yield* make(blocks, Math.max(0, rest - 1), over)
       const found = yield* attempt(() => SparseFile.load(path, MOST_CONTENT))
       return found ?? (yield* new ScratchError({
         reason: `an empty disk of ${disk.bytes} bytes and ${disk.inodes} inodes is not empty enough`,
