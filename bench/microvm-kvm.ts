@@ -184,7 +184,7 @@ const program = Effect.gen(function*() {
 const minimal = (state: string) =>
   values.image !== undefined ? Effect.void : Effect.gen(function*() {
     const images = yield* MachineImages
-    yield* images.build({ name: "bench", base: "minimal", languages: [] }, (step) =>
+    yield* images.build({ name: "bench", root: { base: "minimal" } }, (step) =>
       Effect.sync(() => void process.stdout.write(`image: ${step}\n`)))
   }).pipe(
     Effect.provide(

@@ -7,7 +7,8 @@
  *   stoker.ip=ADDRESS/PREFIX,GATEWAY   its network; also the kernel's own ip=A::G:M:HOST:IF:off:DNS:DNS
  *   stoker.wire=PORT, stoker.vsock=PORT   waits there for its host, is made this machine and no other (init/personalise.c),
  *                                      and starts the guest on that connection, the only one there will ever be
- *   neither                            starts the agent of CodeBench
+ *   stoker.init=PATH                   becomes that: a root of somebody else's, which starts an agent by itself
+ *   none of these                      starts the agent of CodeBench
  *
  * It ends the machine, always by RB_AUTOBOOT, when the guest ends, when the host is gone, and when anything goes wrong:
  * a machine lives for one job and is never repaired. What it writes on the console is a few lines at most.
@@ -87,5 +88,7 @@ int main(void) {
   known_files();
   setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
   if (served) serve_wire(tcp, vsock);
+  const char *other = option("stoker.init=");
+  if (other != NULL) become_init(other);
   serve_agent();
 }

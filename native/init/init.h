@@ -53,5 +53,6 @@ void personalise(int fd);
 /* serve.c */
 _Noreturn void serve_wire(int tcp_port, int vsock_port);
 _Noreturn void serve_agent(void);
+_Noreturn void become_init(const char *path); /* the root's own */
 
 #endif

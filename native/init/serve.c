@@ -156,6 +156,13 @@ _Noreturn void serve_wire(int tcp_port, int vsock_port) {
   end_machine();
 }
 
+/* It finds what it would mount mounted, and its network up: kernels need no ip= of their own for that. */
+_Noreturn void become_init(const char *path) {
+  signal(SIGPIPE, SIG_DFL);
+  execl(path, path, (char *)NULL);
+  fatal("exec", path);
+}
+
 _Noreturn void serve_agent(void) {
   protect_from_oom();
   const char *path = program(OWN "/agent", "/usr/lib/stoker/agent");

@@ -41,30 +41,46 @@ const withImages = <A, E, R>({ state }: Common, act: Effect.Effect<A, E, R | Mac
 
 const facts = ({ directory, identity, manifest, name }: MachineImage) => ({ name, identity, directory, manifest })
 
+const all: ReadonlyArray<Language> = ["c", "cpp", "python", "go"]
+
 /** What a root is: `debian with c, cpp`. */
 const kindOf = ({ base, languages }: { readonly base: Base; readonly languages: ReadonlyArray<Language> }) =>
   languages.length === 0 ? base : `${base} with ${languages.join(", ")}`
 
+const rootOf = Effect.fnUntraced(function*({ base, languages, root }: {
+  readonly base: Option.Option<"minimal" | "debian">
+  readonly languages: Option.Option<ReadonlyArray<Language>>
+  readonly root: Option.Option<string>
+}) {
+  if (Option.isSome(root)) {
+    return Option.isSome(base) || Option.isSome(languages)
+      ? yield* usageFailure("a root that is given is taken as it is", "Leave --base and --languages out.")
+      : { base: "given", file: resolve(root.value) } as const
+  }
+  if (Option.contains(base, "minimal")) {
+    return Option.isSome(languages)
+      ? yield* usageFailure("a minimal root has no languages", "Leave --languages out, or build --base debian.")
+      : { base: "minimal" } as const
+  }
+  return { base: "debian", languages: Option.getOrElse(languages, (): ReadonlyArray<Language> => all) } as const
+})
+
 export const buildImage = Effect.fn("RunImage.build")((
   flags: Common & {
     readonly name: string
-    readonly base: Base
+    readonly base: Option.Option<"minimal" | "debian">
     readonly languages: Option.Option<ReadonlyArray<Language>>
+    readonly root: Option.Option<string>
     readonly kernel: Option.Option<string>
   }
 ) =>
   Effect.gen(function*() {
-    if (flags.base === "minimal" && Option.isSome(flags.languages)) {
-      return yield* usageFailure("a minimal root has no languages", "Leave --languages out, or build --base debian.")
-    }
+    const root = yield* rootOf(flags)
     const images = yield* MachineImages
     const began = yield* monotonicMs
     const image = yield* images.build({
       name: flags.name,
-      base: flags.base,
-      languages: flags.base === "minimal"
-        ? []
-        : Option.getOrElse(flags.languages, (): ReadonlyArray<Language> => ["c", "cpp", "python", "go"]),
+      root,
       ...(Option.isSome(flags.kernel) ? { kernel: resolve(flags.kernel.value) } : {})
     }, (step) => say(`stoker: ${flags.name}: ${step}`))
     const took = formatMicros(Math.round(((yield* monotonicMs) - began) * 1000))

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Logger, References } from "effect"
 import { TestClock } from "effect/testing"
+import { ProvisionFailed } from "../../src/layers/sandbox/Sandbox.ts"
 import * as SandboxTest from "../../src/layers/sandbox/SandboxTest.ts"
 import type { PoolConfig } from "../../src/schemas/PoolConfig.ts"
 import { begin, diskOf, hasEnded, open, pooled, settled } from "../pool/Fixture.ts"
@@ -224,14 +225,22 @@ describe("a pool", () => {
       yield* take(a)
     }))
 
-  it.effect("answers at once when the driver itself is not there: waiting would not help", () =>
+  it.effect("answers at once when the driver itself is not there, or its image was never built: waiting would not help", () =>
     Effect.gen(function*() {
-      const absent = SandboxTest.failed("no crun", "oci", "driver")
-      const fake = SandboxTest.makeDriver({ provision: () => Effect.fail(absent) })
-      const a = pooled("a", { minimum: 1, maximum: 1, failFastMs: 60_000 })
-      const { take } = yield* open([fake], [a])
-      yield* settled
-      assert.include((yield* Effect.flip(take(a))).reason, "no crun")
+      const unbuilt = new ProvisionFailed({
+        driver: "qemu",
+        step: "image",
+        reason: "there is none of that name",
+        remedy: "Make one.",
+        isLasting: true
+      })
+      for (const absent of [SandboxTest.failed("no crun", "oci", "driver"), unbuilt]) {
+        const fake = SandboxTest.makeDriver({ provision: () => Effect.fail(absent) })
+        const a = pooled("a", { minimum: 1, maximum: 1, failFastMs: 60_000 })
+        const { take } = yield* open([fake], [a])
+        yield* settled
+        assert.strictEqual(yield* Effect.flip(take(a)), absent)
+      }
     }))
 
   it.effect("that keeps none warm finds out by itself too that a long trouble is over", () =>

@@ -9,7 +9,7 @@ import { projectEnv, run } from "../support/Run.ts"
 import { patience } from "../support/Slowness.ts"
 import { projectRoot } from "../support/Tree.ts"
 import { until } from "../worker/until.ts"
-import { file, kernel, lacking, seeded, sharedImage } from "./Make.ts"
+import { file, kernel, lacking, rootFile, seeded, sharedImage } from "./Make.ts"
 
 const missing = lacking()
 const stoker = new Stoker()
@@ -159,6 +159,34 @@ describe.skipIf(missing !== undefined)("stoker image", { timeout: patience(180_0
       assert.notInclude(ended.stdout.replace("first", ""), "default")
       assert.strictEqual(ended.stdout.trim().split("\n").filter((line) => /^[a-z0-9]{16}$/.test(line)).length, 0)
     }
+  })
+
+  it("takes a root that there is already, as it is, and changes nothing of it", async () => {
+    const state = fresh()
+    const folder = join(stoker.folder, `given-${++number}`)
+    const root = rootFile(folder, ["sbin/init"], { "etc/inittab": "::respawn:/bin/busybox sleep 1000\n" })
+    const before = readFileSync(root)
+    const given = ["--root", root, "--kernel", vmlinux]
+    const built = await image(state, "build", "theirs", ...given)
+    assert.strictEqual(built.code, 0, built.stderr)
+    assert.match(built.stderr, /copying the root file system\n.*\n.*theirs: given, kernel/)
+    assert.isTrue(before.equals(readFileSync(root)))
+    assert.strictEqual((await image(state, "build", "again", ...given)).stdout, built.stdout)
+    const shown: unknown = JSON.parse((await image(state, "show", "theirs", "--json")).stdout)
+    assert.deepNestedInclude(shown, { "manifest.recipe.base": "given", "manifest.recipe.init": "/sbin/init" })
+    const copy = join(state, "machine-images", built.stdout.trim(), "root.ext4")
+    assert.match(spawnSync("/sbin/dumpe2fs", ["-h", copy], { encoding: "utf8" }).stdout, /volume name: +rootfs/)
+    const wrong: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+      [["--root", vmlinux], /vmlinux is no ext4 file system\n {2}Give a file with one/],
+      [["--root", join(folder, "none")], /there is no .*none/],
+      [["--root", root, "--base", "debian"], /a root that is given is taken as it is\n {2}Leave --base/]
+    ]
+    for (const [args, said] of wrong) {
+      const { code, stderr } = await image(state, "build", "wrong", "--kernel", vmlinux, ...args)
+      assert.match(stderr, said)
+      assert.strictEqual(code, 1)
+    }
+    assert.deepStrictEqual(below(state, "building"), [])
   })
 
   it("builds from the bundle as well, and the same image whatever the umask is", async () => {

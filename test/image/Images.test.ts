@@ -53,8 +53,7 @@ const build = (state: string, recipe: Partial<Recipe>, told: (step: string) => v
   using(
     state,
     (images) =>
-      images.build({ name: "default", base: "minimal", languages: [], ...recipe }, (step) =>
-        Effect.sync(() => told(step)))
+      images.build({ name: "default", root: { base: "minimal" }, ...recipe }, (step) => Effect.sync(() => told(step)))
   )
 
 const open = (state: string, name: string) => using(state, (images) => images.open(name))
@@ -309,7 +308,7 @@ describe.skipIf(missing !== undefined)("machine images", { timeout: patience(180
         const there = yield* Deferred.make<void>()
         const building = yield* Effect.forkChild(
           using(state, (images) =>
-            images.build({ name: "default", base: "minimal", languages: [], kernel: path }, (told) =>
+            images.build({ name: "default", root: { base: "minimal" }, kernel: path }, (told) =>
               told === step ? Effect.andThen(Deferred.succeed(there, undefined), Effect.never) : Effect.void))
         )
         yield* Deferred.await(there)

@@ -1,5 +1,6 @@
 /** Kernels that are small enough to be made for a test, and stores of images with what a build takes from packages. */
-import { cpSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs"
+import { execFileSync } from "node:child_process"
+import { cpSync, existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { projectRoot } from "../support/Tree.ts"
 
@@ -10,6 +11,25 @@ export const sharedImage = join(shared, "names/minimal")
 /** Why no image can be built here, or nothing. */
 export const lacking = (): string | undefined =>
   existsSync(join(sharedImage, "manifest.json")) ? undefined : "scripts/machine-image could make none (build/setup.log)"
+
+/** A small file system: busybox under the names of `programs`, and `files` that can be run, by their paths. */
+export const rootFile = (
+  folder: string,
+  programs: ReadonlyArray<string>,
+  files: Readonly<Record<string, string>>
+): string => {
+  const tree = join(folder, "tree")
+  const [busybox = ""] = readdirSync(join(shared, "packages")).filter((name) => name.startsWith("busybox-static_"))
+  for (const name of ["bin", "sbin", "etc", "proc", "sys", "dev", "tmp"]) {
+    mkdirSync(join(tree, name), { recursive: true })
+  }
+  cpSync(join(shared, "packages", busybox, "busybox"), join(tree, "bin/busybox"))
+  for (const name of programs) symlinkSync("/bin/busybox", join(tree, name))
+  for (const [path, text] of Object.entries(files)) writeFileSync(join(tree, path), text, { mode: 0o755 })
+  const file = join(folder, "rootfs.ext4")
+  execFileSync("/sbin/mke2fs", ["-q", "-t", "ext4", "-L", "somebody's", "-d", tree, file, "16M"])
+  return file
+}
 
 /** A state directory whose store has busybox already: nothing is downloaded. */
 export const seeded = (state: string): string => {

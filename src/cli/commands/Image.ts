@@ -42,9 +42,17 @@ const build = Command.make(
       Flag.withDescription(
         "minimal: busybox, for static programs; debian: Debian with compilers, made as root (default)"
       ),
-      Flag.withDefault("debian")
+      Flag.optional
     ),
     languages,
+    root: Flag.String("root").pipe(
+      Flag.withDescription(
+        "A file with an ext4 file system to be its root, instead of --base: a copy is taken. Machines start from it with " +
+          "Stoker's guest; with an `agent`, by its own /sbin/init"
+      ),
+      Flag.withMetavar("FILE"),
+      Flag.optional
+    ),
     kernel: Flag.String("kernel").pipe(
       Flag.withDescription(
         "Its kernel: an ELF vmlinux or a bzImage with all drivers in it, a Debian kernel package, or the folder of another " +
@@ -66,7 +74,8 @@ const build = Command.make(
   Command.withShortDescription("Make an image"),
   Command.withExamples([
     { command: "stoker image build", description: "Debian with all languages, called default" },
-    { command: "stoker image build tiny --base minimal", description: "In seconds, for static programs" }
+    { command: "stoker image build tiny --base minimal", description: "In seconds, for static programs" },
+    { command: "stoker image build old --root rootfs.ext4", description: "Of a root that there is already" }
   ])
 )
 

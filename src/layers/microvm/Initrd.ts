@@ -78,7 +78,7 @@ export const make = Effect.gen(function*() {
     new MachineImageError({
       image: image.name,
       reason: `its initrd: ${path}: ${textOf(cause)}`,
-      remedy: `${remedyOf(cause, path)}.`,
+      remedy: remedyOf(cause, path),
       cause
     })
 

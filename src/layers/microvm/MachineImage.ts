@@ -15,8 +15,11 @@ export class MachineImageError extends Schema.TaggedError<MachineImageError>()("
 
 const Sha256 = Schema.String.check(Schema.isPattern(/^[0-9a-f]{64}$/, { expected: "a SHA-256 in hexadecimal" }))
 
-/** `minimal`: busybox, for static programs. `debian`: a small Debian, with compilers. */
-export const Base = Schema.Literals(["minimal", "debian"])
+/**
+ * `minimal`: busybox, for static programs. `debian`: a small Debian, with compilers. `given`: a file system that somebody else made,
+ * such as an original of the CodeBench worker's.
+ */
+export const Base = Schema.Literals(["minimal", "debian", "given"])
 export type Base = typeof Base.Type
 
 /** What can be compiled and run in a machine. */
@@ -41,6 +44,8 @@ export const Manifest = Schema.Struct({
   recipe: Schema.Struct({
     base: Base,
     languages: Schema.Array(Language),
+    /** Of `given`: its own first process, which machines with an agent start; absent: it has none. */
+    init: Schema.optionalKey(Schema.Literal("/sbin/init")),
     /** Debian packages in the root and of the kernel, by name, with their versions. */
     packages: Schema.Record(Schema.String, Schema.String),
     /** The worker's own programs that are in the root, by path, with their SHA-256. */

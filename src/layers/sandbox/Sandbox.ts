@@ -14,6 +14,8 @@ export class ProvisionFailed extends Schema.TaggedError<ProvisionFailed>()("Prov
   step: Schema.Literals(["driver", "ledger", "cgroup", "image", "network", "start", "ready"]),
   reason: Schema.String,
   remedy: Schema.String,
+  /** It will be so until somebody mends it, as with every failure of the step `driver`: jobs are told instead of waiting. */
+  isLasting: Schema.optionalKey(Schema.Boolean),
   cause: Schema.optionalKey(Schema.Defect())
 }) {
   override get message() {

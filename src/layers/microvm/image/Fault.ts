@@ -12,6 +12,6 @@ export const failedAt = (image: string, path: string) => (cause: unknown): Machi
     : fault(
       image,
       codeOf(cause) === "ENOSPC" ? `there is no room for it below ${path}` : `${path}: ${textOf(cause)}`,
-      `${remedyOf(cause, path)}.`,
+      remedyOf(cause, path),
       cause
     )

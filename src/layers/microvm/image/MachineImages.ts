@@ -1,14 +1,18 @@
 /** The contract of the store of machine images: they are made once, checked when they are opened, and never change. */
 import { Context, type Effect } from "effect"
-import type { Base, Language, MachineImage, MachineImageError, Manifest } from "../MachineImage.ts"
+import type { Language, MachineImage, MachineImageError, Manifest } from "../MachineImage.ts"
+
+/** What the root is made of. `given`: a copy of this ext4 file system; an absolute path. */
+export type Root =
+  | { readonly base: "minimal" }
+  | { readonly base: "debian"; readonly languages: ReadonlyArray<Language> }
+  | { readonly base: "given"; readonly file: string }
 
 /** What an image is to be made of. */
 export interface Recipe {
   /** What it can be opened by: 1 to 64 letters, digits, '.', '_' and '-'. One that had the name before keeps its identity only. */
   readonly name: string
-  readonly base: Base
-  /** Of `debian`. */
-  readonly languages: ReadonlyArray<Language>
+  readonly root: Root
   /**
    * Absolute path of the kernel: an ELF `vmlinux` or a bzImage that has all drivers built in, a Debian package of a kernel, or the
    * folder of an image, whose kernel and modules are taken. Absent: the newest cloud kernel that apt knows.

@@ -9,6 +9,7 @@ import type { ImageFile, Manifest } from "../MachineImage.ts"
 import * as Debian from "./Debian.ts"
 import * as Ext4 from "./Ext4.ts"
 import { failedAt, fault } from "./Fault.ts"
+import * as Given from "./Given.ts"
 import * as Kernel from "./Kernel.ts"
 import { type ListedImage, MachineImages, type Recipe } from "./MachineImages.ts"
 import * as Minimal from "./Minimal.ts"
@@ -18,7 +19,7 @@ import * as Store from "./Store.ts"
 import * as Verify from "./Verify.ts"
 
 /** For all of a build: a slow mirror, a slow disk. */
-const DEADLINES = { minimal: "15 minutes", debian: "90 minutes" } as const
+const DEADLINES = { minimal: "15 minutes", debian: "90 minutes", given: "15 minutes" } as const
 
 const ROOT = "root.ext4"
 
@@ -59,23 +60,44 @@ const make = Effect.fnUntraced(function*(options: { readonly stateDirectory: str
     return yield* Verify.open(nameOrFolder, folder, places.verified)
   })
 
-  /** Everything of an image but its name, in `ready`. */
-  const fill = Effect.fnUntraced(function*(shop: Workshop, recipe: Recipe, ready: string) {
+  /** Writes the root's file, and tells what is in it. */
+  const makeRoot = Effect.fnUntraced(function*(shop: Workshop, root: Recipe["root"], file: string) {
     const { image, staging, told } = shop
-    const io = <A>(path: string, work: (signal: AbortSignal) => Promise<A>) =>
-      Effect.tryPromise({ try: work, catch: failedAt(image, path) })
+    if (root.base === "given") {
+      yield* told("copying the root file system")
+      return {
+        base: root.base,
+        languages: [],
+        packages: {},
+        programs: {},
+        ...(yield* Given.take(shop, root.file, file))
+      }
+    }
     const tree = join(staging, "tree")
-    yield* io(tree, async () => {
-      await fs.mkdir(tree)
-      await fs.chmod(tree, 0o755)
+    yield* Effect.tryPromise({
+      try: async () => {
+        await fs.mkdir(tree)
+        await fs.chmod(tree, 0o755)
+      },
+      catch: failedAt(image, tree)
     })
-    const kernel = yield* Kernel.obtain(shop, recipe.kernel)
-    const packages = recipe.base === "minimal"
+    const languages = root.base === "minimal" ? [] : root.languages.toSorted()
+    const packages = root.base === "minimal"
       ? yield* Minimal.make(shop, tree)
-      : yield* Debian.make(shop, tree, recipe.languages)
+      : yield* Debian.make(shop, tree, languages)
     const { owners, programs } = yield* Root.complete(image, tree, dirname(native.guest))
     yield* told("making the root file system")
-    yield* Ext4.make(shop, tree, join(ready, ROOT), owners)
+    yield* Ext4.make(shop, tree, file, owners)
+    return { base: root.base, languages, packages, programs }
+  })
+
+  /** Everything of an image but its name, in `ready`. */
+  const fill = Effect.fnUntraced(function*(shop: Workshop, recipe: Recipe, ready: string) {
+    const { image, told } = shop
+    const io = <A>(path: string, work: (signal: AbortSignal) => Promise<A>) =>
+      Effect.tryPromise({ try: work, catch: failedAt(image, path) })
+    const kernel = yield* Kernel.obtain(shop, recipe.kernel)
+    const root = yield* makeRoot(shop, recipe.root, join(ready, ROOT))
     const files = [[kernel.file, Kernel.VMLINUX], ...kernel.modules.map((name) => [name, name])] as const
     for (const [source = "", target = ""] of files) {
       yield* io(ready, () => linkOrCopy(join(kernel.folder, source), join(ready, target)))
@@ -90,12 +112,7 @@ const make = Effect.fnUntraced(function*(options: { readonly stateDirectory: str
       version: 1,
       architecture: process.arch,
       madeAt: DateTime.formatIso(DateTime.makeUnsafe(yield* Clock.currentTimeMillis)),
-      recipe: {
-        base: recipe.base,
-        languages: recipe.base === "minimal" ? [] : recipe.languages.toSorted(),
-        packages: { ...packages, ...kernel.packages },
-        programs
-      },
+      recipe: { ...root, packages: { ...root.packages, ...kernel.packages } },
       root: yield* describe(ROOT),
       kernel: yield* describe(Kernel.VMLINUX),
       kernelRelease: kernel.release,
@@ -146,12 +163,12 @@ const make = Effect.fnUntraced(function*(options: { readonly stateDirectory: str
     Effect.scoped,
     (effect, recipe) =>
       Effect.timeoutOrElse(effect, {
-        duration: DEADLINES[recipe.base],
+        duration: DEADLINES[recipe.root.base],
         orElse: () =>
           Effect.fail(
             fault(
               recipe.name,
-              `it was not made within ${DEADLINES[recipe.base]}`,
+              `it was not made within ${DEADLINES[recipe.root.base]}`,
               "Is the network or the disk very slow? Try again: what was downloaded of the kernel is kept"
             )
           )

@@ -13,9 +13,11 @@ const packages = {
   "apt-config": "apt",
   "dpkg-deb": "dpkg",
   xz: "xz-utils",
+  cp: "coreutils",
   mke2fs: "e2fsprogs",
   debugfs: "e2fsprogs",
   dumpe2fs: "e2fsprogs",
+  tune2fs: "e2fsprogs",
   e2fsck: "e2fsprogs",
   mmdebstrap: "mmdebstrap",
   setpriv: "util-linux",
@@ -46,6 +48,8 @@ export interface Call {
   readonly argv: readonly [Tool, ...ReadonlyArray<string>]
   readonly cwd: string
   readonly stdin?: string
+  /** Exit codes that are no failure, beside 0. */
+  readonly fine?: ReadonlyArray<number>
   readonly env?: Readonly<Record<string, string>>
   /** Where it is, for people: lines it writes on stderr. */
   readonly heard?: (line: string) => void
@@ -119,7 +123,7 @@ const explain = (image: string, tool: string, said: string, ended: string): Mach
 }
 
 /** What it said on stdout. Interrupted, it and all it started is dead before this ends. */
-export const run = Effect.fnUntraced(function*({ argv, cwd, env, heard, image, stdin }: Call) {
+export const run = Effect.fnUntraced(function*({ argv, cwd, env, fine = [], heard, image, stdin }: Call) {
   const [tool] = argv
   yield* need(image, tool, "setpriv", "unshare")
   const shown = yield* proxies
@@ -154,7 +158,7 @@ export const run = Effect.fnUntraced(function*({ argv, cwd, env, heard, image, s
       child.on("close", (code, signal) => {
         done()
         resume(
-          code === 0
+          code === 0 || (code !== null && fine.includes(code))
             ? Effect.succeed(parts.stdout)
             : Effect.fail(
               explain(image, tool, `${parts.stdout}\n${parts.stderr}`, `it ended with ${signal ?? `status ${code}`}`)

@@ -13,7 +13,7 @@ import type { Phase, Source } from "../../../schemas/Program.ts"
 import type { SandboxClass } from "../../../schemas/SandboxClass.ts"
 import { textOf } from "../../host/Errno.ts"
 import { Launcher, saidOf } from "../../host/Launcher.ts"
-import type { MachineImage, MachineImageError } from "../../microvm/MachineImage.ts"
+import type { MachineImage, MachineImageError, Manifest } from "../../microvm/MachineImage.ts"
 import * as Scratch from "../../microvm/Scratch.ts"
 import * as SparseFile from "../../microvm/SparseFile.ts"
 import * as Templates from "../../microvm/Templates.ts"
@@ -99,13 +99,16 @@ const hasAgent = ({ machine }: SandboxClass) => machine?.agent === "codebench"
 const isTemplated = (sandboxClass: SandboxClass) => sandboxClass.machine?.snapshot !== false && !hasAgent(sandboxClass)
 
 /** The kernel's own words where the guest knows none of ours. */
-const bootArgsOf = (sandboxClass: SandboxClass): ReadonlyArray<string> => [
+const bootArgsOf = (sandboxClass: SandboxClass, { manifest }: MachineImage): ReadonlyArray<string> => [
   "quiet",
   "loglevel=3",
   ...hasAgent(sandboxClass)
-    ? [`ip=${GUEST_ADDRESS}::${HOST_ADDRESS}:${TAP_MASK}::eth0:off`]
+    ? [`ip=${GUEST_ADDRESS}::${HOST_ADDRESS}:${TAP_MASK}::eth0:off`, ...initArgsOf(manifest)]
     : wireArgsOf(sandboxClass)
 ]
+
+/** A root of somebody else's starts its agent by itself. */
+const initArgsOf = ({ recipe: { init } }: Manifest) => init === undefined ? [] : [`stoker.init=${init}`]
 
 const wireArgsOf = ({ machine }: SandboxClass): ReadonlyArray<string> => [
   `stoker.ip=${GUEST_ADDRESS}/${TAP_PREFIX},${HOST_ADDRESS}`,
@@ -118,8 +121,9 @@ const acceleratorOf = ({ machine }: SandboxClass) => machine?.accelerator ?? "kv
 const noGuest = (driver: MachineDriver, sandboxClass: SandboxClass, { reason }: { readonly reason: string }) =>
   new ProvisionFailed({
     driver,
-    // Not `driver`, which would fail jobs at once: who kills VMMs may stop.
     step: "start",
+    // A guest that does not boot may be one whose VMM somebody killed, and who kills VMMs may stop.
+    isLasting: acceleratorOf(sandboxClass) === "kvm" && !existsSync("/dev/kvm"),
     reason: `no guest boots here with ${acceleratorOf(sandboxClass)}: ${reason}`,
     remedy: acceleratorOf(sandboxClass) === "tcg"
       ? "Look at the guest's last words above; `stoker doctor` looks at QEMU, images and this host."
@@ -139,6 +143,12 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
   const proven = new Set<string>()
   const disks = new Map<string, SparseFile.SparseFile>()
   const folderOf = (id: SandboxId) => hosted.instancePath(host.instance, MACHINES, id)
+
+  const openImage = (sandboxClass: SandboxClass) =>
+    Effect.mapError(
+      parts.openImage(sandboxClass),
+      ({ reason, remedy }) => new ProvisionFailed({ driver, step: "image", reason, remedy, isLasting: true })
+    )
 
   const failed = (step: ProvisionFailed["step"]) => (error: { readonly reason: string; readonly remedy: string }) =>
     error instanceof ProvisionFailed
@@ -160,9 +170,9 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
 
   const planOf = Effect.fnUntraced(function*(sandboxClass: SandboxClass) {
     const vmm = yield* parts.vmmOf(sandboxClass)
-    const image = yield* Effect.mapError(parts.openImage(sandboxClass), failed("image"))
+    const image = yield* openImage(sandboxClass)
     const initrd = yield* Effect.mapError(parts.initrdOf(image), failed("image"))
-    const plan: Plan = { sandboxClass, vmm, image, initrd, bootArgs: bootArgsOf(sandboxClass) }
+    const plan: Plan = { sandboxClass, vmm, image, initrd, bootArgs: bootArgsOf(sandboxClass, image) }
     return plan
   })
 
@@ -571,7 +581,7 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
     accepts,
     reap: (row) => hosted.reap(plain(), row),
     rootIdentity: Effect.fnUntraced(function*(sandboxClass) {
-      const { identity } = yield* Effect.mapError(parts.openImage(sandboxClass), failed("image"))
+      const { identity } = yield* openImage(sandboxClass)
       if (!hasAgent(sandboxClass)) return `machine image ${identity}`
       return yield* new ProvisionFailed({
         driver,
