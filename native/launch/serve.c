@@ -88,6 +88,7 @@ static _Noreturn void launch(int connection, int said, struct request *request) 
   if (said < 0) said = open("/dev/null", O_WRONLY | O_CLOEXEC);
   if (said < 0 || dup2(said, STDERR_FILENO) < 0) _exit(EXIT_LAUNCH);
   if (dup2(connection, STDIN_FILENO) < 0 || dup2(connection, STDOUT_FILENO) < 0) fail("take", "the connection");
+  setsid(); /* a terminal's Ctrl-C is for the worker: it drains, and its sandboxes live on meanwhile */
   for (size_t i = 0; i < sizeof deaf_to / sizeof *deaf_to; i++) signal(deaf_to[i], SIG_DFL);
   sigset_t none;
   sigemptyset(&none);

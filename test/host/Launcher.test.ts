@@ -56,6 +56,14 @@ const pidOf = (launch: (...command: ReadonlyArray<string>) => Effect.Effect<Laun
   Effect.map(Effect.flatMap(launch("sh", "-c", "echo $PPID"), words), Number)
 
 describe("Launcher", () => {
+  it.live("what it runs is of no terminal: the Ctrl-C that lets a worker drain ends none of its sandboxes", () =>
+    Effect.gen(function*() {
+      const { launch } = yield* start(yield* folder)
+      const [pid, group, session] =
+        (yield* Effect.flatMap(launch("sh", "-c", "cut -d' ' -f1,5,6 /proc/$$/stat"), words)).trim().split(" ")
+      assert.deepStrictEqual([group, session], [pid, pid])
+    }))
+
   it.live("runs a sealed program from memory, the new one when its file is replaced, a script as it is", () =>
     Effect.gen(function*() {
       const path = yield* folder
