@@ -1,7 +1,7 @@
 /** Flags that several commands have. Bounds are those of the schemas; a wrong value is told with the flag's name. */
 import { Config, Effect, Option, Result, Schema } from "effect"
 import { Argument, CliError, Flag } from "effect/cli"
-import { BucketName, Buckets, Container, ImageReference, SecretReference } from "../schemas/Container.ts"
+import { BucketName, Buckets, Container, ImageReference, SecretName, SecretReference } from "../schemas/Container.ts"
 import { type JobKey, JobKey as JobKeySchema } from "../schemas/Ids.ts"
 import { LimitsRequest, OutputPolicy, standardDefaults } from "../schemas/Limits.ts"
 import { ArtefactPath, mostArtefacts } from "../schemas/Program.ts"
@@ -297,7 +297,7 @@ export const container = {
   secret,
   pullSecret: checked(
     "pull-secret",
-    (text) => Schema.is(Container.fields.pullSecret.schema)(text) && text !== "",
+    Schema.is(SecretName),
     "a secret's name",
     "SECRET",
     "A secret of the cluster with the registry's credentials"

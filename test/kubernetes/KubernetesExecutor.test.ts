@@ -74,7 +74,7 @@ describe("a container job in a cluster", () => {
       )
       const ran = yield* run(
         containerOf(script, { env: { A: "a $(B) $$" }, secrets: { B: { secret: "store", key: "B" } } }),
-        { limits: { cpus: 0.5 } }
+        { limits: { cpus: 0.5 }, class: classOf(world.kubeconfig, { cluster: { secrets: ["store"] } }) }
       )
       assert.strictEqual(ran.stdout, "a $(B) $$|secret\n$(A) $$\n")
       const [job] = (yield* jobsOf(world)).filter(({ metadata }) => metadata.name === ran.job)
@@ -108,6 +108,30 @@ describe("a container job in a cluster", () => {
         "app.kubernetes.io/instance": ran.job,
         "stoker.dev/attempt": "1"
       })
+    }).pipe(Effect.scoped))
+
+  it.live("names no secret that its class does not list, neither for a variable nor for its image", () =>
+    Effect.gen(function*() {
+      const { run, world } = yield* runs
+      const listed = classOf(world.kubeconfig, { cluster: { secrets: ["mine", "absent"], storeSecret: "own" } })
+      const token = { A: { secret: "default-token-abcde", key: "token" } }
+      const own = { A: { secret: "own", key: "A" } }
+      const [bare, variable, pull] = yield* Effect.all([
+        run(containerOf("true", { secrets: token })),
+        run(containerOf("true", { secrets: token }), { class: listed }),
+        run(containerOf("true", { secrets: own, pullSecret: "theirs" }), { class: listed })
+      ])
+      assert.match(reasonOf(bare), /^Rejected: the class lets no job name the secret default-token-abcde/)
+      assert.match(bare.outcome._tag === "Rejected" ? bare.outcome.remedy : "", /cluster\.secrets/)
+      assert.match(reasonOf(variable), /^Rejected: .*default-token-abcde/)
+      assert.match(variable.outcome._tag === "Rejected" ? variable.outcome.remedy : "", /^Use one of mine, absent/)
+      assert.match(reasonOf(pull), /^Rejected: .*theirs/)
+      assert.deepStrictEqual(yield* jobNames(world), [])
+      const fine = yield* run(containerOf("true", { pullSecret: "mine" }), { class: listed })
+      const any = yield* run(containerOf("true", { pullSecret: "x" }), {
+        class: classOf(world.kubeconfig, { cluster: { secrets: "any" } })
+      })
+      assert.deepStrictEqual([fine.outcome, any.outcome], [exited(0), exited(0)])
     }).pipe(Effect.scoped))
 
   it.live("ends as its container did: statuses, signals, memory, a program that is not there", () =>
