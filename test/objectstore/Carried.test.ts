@@ -10,6 +10,7 @@ import type { LimitsRequest } from "../../src/schemas/Limits.ts"
 import { standardObjectStore } from "../../src/schemas/ObjectStoreConfig.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerWorker } from "../../src/wiring.ts"
+import { Stoker } from "../cli/Stoker.ts"
 import * as Make from "../oci/ImageMaker.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
 import { type Seen, StrictS3 } from "./StrictS3.ts"
@@ -52,6 +53,7 @@ int main(int argc, char **argv) {
 })()
 
 const server = new StrictS3()
+const stoker = new Stoker()
 const state = Jobs.stateDirectory()
 const bare = Jobs.stateDirectory()
 
@@ -91,8 +93,9 @@ const ran = Effect.fnUntraced(function*(job: Job.Job) {
   const parted = yield* (yield* Direct).submit({ job, hash: requestHash(job), reply: null })
   yield* parted
   const { settlement } = yield* (yield* Control).status(job)
-  const { artefactsMissing = [], outcome } = settlement ?? (yield* Effect.die("it is not settled"))
-  return { outcome, said: new Map(artefactsMissing.map(({ path, reason }) => [path, reason])) }
+  const { artefactsMissing = [], artefactsStored = [], outcome } = settlement ??
+    (yield* Effect.die("it is not settled"))
+  return { outcome, stored: artefactsStored, said: new Map(artefactsMissing.map(({ path, reason }) => [path, reason])) }
 })
 
 describe("container jobs with buckets", { timeout: 60_000 }, () => {
@@ -114,6 +117,7 @@ describe("container jobs with buckets", { timeout: 60_000 }, () => {
   afterAll(async () => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
     await server.stop()
+    await stoker.dispose()
     for (const path of [state, bare, files]) Jobs.remove(path)
   }, 60_000)
 
@@ -131,12 +135,25 @@ describe("container jobs with buckets", { timeout: 60_000 }, () => {
         buckets: { input: "in-put", output: "out-put", prefix: "run1" },
         artefacts: ["made", "none"]
       })
-      const { outcome, said } = yield* ran(job)
+      const { outcome, said, stored } = yield* ran(job)
       assert.deepStrictEqual(outcome, exited(0))
       const made = yield* Effect.promise(() => other(server, ["get", "out-put", "run1-made"]))
       assert.isTrue(made.equals(content))
-      assert.strictEqual(said.get("made"), `it is in bucket out-put as run1-made, ${content.length} bytes`)
-      assert.strictEqual(said.get("none"), "there is no such file")
+      assert.deepStrictEqual(stored, [{ path: "made", bucket: "out-put", key: "run1-made", bytes: content.length }])
+      assert.deepStrictEqual([...said], [["none", "there is no such file"]])
+      const told = yield* Effect.promise(() =>
+        Promise.all(
+          [["status", job.id], ["artefacts", job.id], ["artefacts", job.id, "made"]].map((words) =>
+            stoker.run([...words, "--state", state])
+          )
+        )
+      )
+      assert.match(told[0]?.stdout ?? "", /artefact +made, .*, in bucket out-put as run1-made\n.*no artefact +none/)
+      assert.match(
+        told[1]?.stdout ?? "",
+        /made .* it is in bucket out-put as run1-made\nnone +- +there is no such file/
+      )
+      assert.match(told[2]?.stderr ?? "", /made is not kept here: it is in bucket out-put as run1-made[^]*object store/)
       const log = yield* Effect.promise(() => other(server, ["get", "out-put", `run1-tool-${job.id}.log`]))
       assert.strictEqual(log.toString(), `copied ${content.length} bytes of in-put\n`)
 

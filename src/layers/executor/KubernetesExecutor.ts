@@ -126,8 +126,11 @@ const carry = Effect.fnUntraced(function*(
   const provision: { provisionMicros?: number } = {}
 
   const finish = Effect.fnUntraced(function*(outcome: Outcome) {
+    const reason = program.container?.buckets === undefined
+      ? "pods bring no files back: name a bucket for them"
+      : "pods bring no files back: its program has to put them into the bucket"
     for (const path of program.artefacts) {
-      yield* emit({ _tag: "ArtefactMissing", path, reason: "pods bring no files back: name a bucket for them" })
+      yield* emit({ _tag: "ArtefactMissing", path, reason })
     }
     const usage: Usage = { ...provision, phases: used }
     yield* emit({ _tag: "Finished", outcome, usage })
