@@ -1,57 +1,22 @@
 /** Container jobs with buckets in oci sandboxes, through whole workers: files in, artefacts and the log out. */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Logger, Redacted, Scope } from "effect"
-import { execFileSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
-import { readFileSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
 import { Control, Direct, Ids, type Job, Outcome, requestHash, type WorkerServices } from "../../src/index.ts"
 import type { LimitsRequest } from "../../src/schemas/Limits.ts"
 import { standardObjectStore } from "../../src/schemas/ObjectStoreConfig.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerWorker } from "../../src/wiring.ts"
 import { Stoker } from "../cli/Stoker.ts"
-import * as Make from "../oci/ImageMaker.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
 import { type Seen, StrictS3 } from "./StrictS3.ts"
 import { listed, other } from "./suite.ts"
+import { makeImage } from "./Tool.ts"
 
 const files = Jobs.stateDirectory()
 const MiB = 1024 * 1024
 
-/** `copy FROM TO`, `fill TO MIB`, `say WORDS`, `wait`, and then the status that its last argument is. */
-const image = (() => {
-  const source = join(files, "tool.c")
-  writeFileSync(
-    source,
-    `#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-static char block[1048576];
-int main(int argc, char **argv) {
-  if (!strcmp(argv[1], "copy")) {
-    FILE *from = fopen(argv[2], "r"), *to = fopen(argv[3], "w");
-    if (!from || !to) { perror(argv[2]); return 9; }
-    size_t n, sum = 0;
-    while ((n = fread(block, 1, sizeof block, from)) > 0) { sum += n; if (fwrite(block, 1, n, to) != n) return 8; }
-    if (fclose(to)) return 8;
-    printf("copied %zu bytes of %s\\n", sum, getenv("INPUT_BUCKET"));
-  } else if (!strcmp(argv[1], "wait")) {
-    puts("waiting"); fflush(stdout); sleep(1000);
-  } else {
-    puts("said"); fputs("and complained\\n", stderr);
-  }
-  return argv[argc - 1][0] == '7' ? 7 : 0;
-}`
-  )
-  execFileSync("cc", ["-static", "-O1", "-w", "-o", join(files, "tool"), source])
-  const path = join(files, "image")
-  const layer = Make.tar([{ name: "tool", content: readFileSync(join(files, "tool")) }])
-  Make.writeLayout(path, Make.image({ layers: [layer], entrypoint: ["/tool"], cmd: [] }))
-  return `oci:${path}:latest`
-})()
-
+const image = makeImage(files)
 const server = new StrictS3()
 const stoker = new Stoker()
 const state = Jobs.stateDirectory()
