@@ -1,12 +1,11 @@
 /** Containers from the command line: in this host's sandboxes with `run`, in a cluster with `submit`. */
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { execFileSync } from "node:child_process"
-import { readFileSync, writeFileSync } from "node:fs"
+import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { namespace, world as makeWorld } from "../kubernetes/World.ts"
-import * as Make from "../oci/ImageMaker.ts"
+import { compiled, toolImage } from "../oci/ToolImage.ts"
 import { Stoker } from "./Stoker.ts"
 
 const stoker = new Stoker()
@@ -22,9 +21,8 @@ const submit = (...words: ReadonlyArray<string>) => ["submit", ...words]
 
 /** One static program that says its name and its arguments. */
 const image = () => {
-  const source = join(stoker.folder, "say.c")
-  writeFileSync(
-    source,
+  const tool = compiled(
+    stoker.folder,
     `#include <stdio.h>
 #include <stdlib.h>
 int main(int argc, char **argv) {
@@ -33,12 +31,7 @@ int main(int argc, char **argv) {
   return 0;
 }`
   )
-  execFileSync("cc", ["-static", "-O1", "-o", join(stoker.folder, "say"), source])
-  const content = readFileSync(join(stoker.folder, "say"))
-  const path = join(stoker.folder, "image")
-  const layers = [Make.tar([{ name: "say", content }, { name: "other", content }])]
-  Make.writeLayout(path, Make.image({ layers, entrypoint: ["/say"], cmd: ["usual"] }))
-  return `oci:${path}:latest`
+  return toolImage(join(stoker.folder, "image"), tool, { entrypoint: ["/say"], cmd: ["usual"] }, ["say", "other"])
 }
 
 describe("containers on the command line", () => {

@@ -154,8 +154,8 @@ describe.skipIf(!existsSync(layout))("the worker's image", () => {
           run("/usr/bin/python3", [client, broker.url, "mstc.exchange", JSON.stringify(request), "60"])
         )
         assert.match(told.stdout, /"result": "Job test-job-[0-9a-f-]{36} complete\."/, told.stderr + said.text)
-        const jobs = yield* Effect.promise(() => world.kubelet.call("GET", "/apis/batch/v1/namespaces/jobs/jobs"))
-        assert.strictEqual((jobs["items"] as ReadonlyArray<unknown>).length, 1)
+        const jobs = yield* Effect.promise(() => world.kubelet.list("/apis/batch/v1/namespaces/jobs/jobs"))
+        assert.lengthOf(jobs.items, 1)
         const ended = once(worker, "exit")
         worker.kill("SIGTERM")
         const [code] = (yield* Effect.promise(() => ended)) as [number | null]

@@ -5,15 +5,11 @@ import type { RunEvent } from "../../src/layers/executor/Executor.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
 import { patience } from "../support/Slowness.ts"
 import { assignmentOf, begin, follow, type Ran, runs, worker } from "./Runs.ts"
-import type { Thing } from "./Store.ts"
 import { classOf, containerOf, makeJob, namespace, realKubeconfig, type World } from "./World.ts"
 
 const jobsPath = `/apis/batch/v1/namespaces/${namespace}/jobs`
 
-const listed = (world: World, path: string) =>
-  Effect.promise(() => world.kubelet.call("GET", path) as Promise<unknown> as Promise<{ items: Array<Thing> }>).pipe(
-    Effect.map(({ items }) => items)
-  )
+const listed = (world: World, path: string) => Effect.promise(async () => (await world.kubelet.list(path)).items)
 const jobsOf = (world: World, selector = "") => listed(world, `${jobsPath}?labelSelector=${selector}`)
 const podsOf = (world: World, job: string) =>
   listed(world, `/api/v1/namespaces/${namespace}/pods?labelSelector=job-name%3D${job}`)
@@ -265,12 +261,7 @@ describe("a container job in a cluster", () => {
         disturbed((name) => kubelet.call("DELETE", `${jobsPath}/${name}`, { propagationPolicy: "Background" })),
         disturbed(async (name) => {
           const pods = `/api/v1/namespaces/${namespace}/pods`
-          const { items: [found] } = await kubelet.call(
-            "GET",
-            `${pods}?labelSelector=job-name%3D${name}`
-          ) as unknown as {
-            items: Array<Thing>
-          }
+          const { items: [found] } = await kubelet.list(`${pods}?labelSelector=job-name%3D${name}`)
           await kubelet.call("DELETE", `${pods}/${found?.metadata.name}`)
         })
       ], { concurrency: "unbounded" })

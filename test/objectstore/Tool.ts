@@ -1,15 +1,8 @@
 /** An image of one program: `copy FROM TO`, `say`, `wait`, and then the status that its last argument is. */
-import { execFileSync } from "node:child_process"
-import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import * as Make from "../oci/ImageMaker.ts"
+import { compiled, toolImage } from "../oci/ToolImage.ts"
 
-/** Made in that folder; what `allow` has to begin with is `oci:<folder>/`. */
-export const makeImage = (folder: string): string => {
-  const source = join(folder, "tool.c")
-  writeFileSync(
-    source,
-    `#include <stdio.h>
+const code = `#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,10 +22,7 @@ int main(int argc, char **argv) {
   }
   return argv[argc - 1][0] == '7' ? 7 : 0;
 }`
-  )
-  execFileSync("cc", ["-static", "-O1", "-w", "-o", join(folder, "tool"), source])
-  const path = join(folder, "image")
-  const layer = Make.tar([{ name: "tool", content: readFileSync(join(folder, "tool")) }])
-  Make.writeLayout(path, Make.image({ layers: [layer], entrypoint: ["/tool"], cmd: [] }))
-  return `oci:${path}:latest`
-}
+
+/** Made in that folder; what `allow` has to begin with is `oci:<folder>/`. */
+export const makeImage = (folder: string): string =>
+  toolImage(join(folder, "image"), compiled(folder, code), { entrypoint: ["/tool"], cmd: [] })
