@@ -446,8 +446,10 @@ const layerObjectStore = ({ objectStore }: WorkerConfig, keys: ObjectStoreWiring
         remedy: "Give the worker `objectStore: { accessKey, secretKey }`."
       })
     }
-    const { layer } = yield* Effect.promise(() => import("./layers/objectstore/ObjectStoreS3.ts"))
-    return layer(objectStore, keys)
+    const [{ layer }, uploads] = yield* Effect.promise(() =>
+      Promise.all([import("./layers/objectstore/ObjectStoreS3.ts"), import("./layers/objectstore/UploadsFiles.ts")])
+    )
+    return layer(objectStore, keys).pipe(Layer.provide(uploads.layer))
   }))
 
 /** What an operator asks of a worker, and where: on the admin socket, and over TCP if that is wanted. */

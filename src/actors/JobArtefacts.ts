@@ -3,14 +3,22 @@ import { Effect, type Scope } from "effect"
 import { Artefacts, type ArtefactWriter } from "../layers/artefacts/Artefacts.ts"
 import type { Claim } from "../layers/journal/Journal.ts"
 import type { JobKey } from "../schemas/Ids.ts"
-import { type Artefact, type BroughtBack, broughtBack, type MissingArtefact } from "../schemas/JobEvent.ts"
+import {
+  type Artefact,
+  type BroughtBack,
+  broughtBack,
+  type MissingArtefact,
+  type StoredArtefact
+} from "../schemas/JobEvent.ts"
 import type { Harvest, JobResult } from "./JobResult.ts"
 
 /** What is gathered while a run ends. */
 export interface Gathering {
   readonly add: (path: string, content: Uint8Array) => Effect.Effect<void>
+  /** Its executor has put it into a bucket. */
+  readonly store: (stored: StoredArtefact) => Effect.Effect<void>
   readonly miss: (path: string, reason: string) => Effect.Effect<void>
-  /** When nothing more comes: each file that was asked for is in it, there or missing. */
+  /** When nothing more comes: each file that was asked for is in it, there, stored or missing. */
   readonly harvest: () => Harvest | undefined
 }
 
@@ -20,10 +28,11 @@ export const gather = Effect.fnUntraced(function*(
   asked: ReadonlyArray<string>
 ): Effect.fn.Return<Gathering, never, Artefacts | Scope.Scope> {
   if (asked.length === 0) {
-    return { add: () => Effect.void, miss: () => Effect.void, harvest: () => undefined }
+    return { add: () => Effect.void, store: () => Effect.void, miss: () => Effect.void, harvest: () => undefined }
   }
   const writer: ArtefactWriter = yield* (yield* Artefacts).open(key)
   const artefacts: Array<Artefact> = []
+  const artefactsStored: Array<StoredArtefact> = []
   const artefactsMissing: Array<MissingArtefact> = []
   const miss = (path: string, reason: string) => void artefactsMissing.push({ path, reason })
   return {
@@ -32,12 +41,13 @@ export const gather = Effect.fnUntraced(function*(
         onSuccess: (artefact) => void artefacts.push(artefact),
         onFailure: (error) => miss(path, notKept(error.reason))
       }),
+    store: (stored) => Effect.sync(() => void artefactsStored.push(stored)),
     miss: (path, reason) => Effect.sync(() => miss(path, reason)),
     harvest: () => {
-      const told = new Set([...artefacts, ...artefactsMissing].map(({ path }) => path))
+      const told = new Set([...artefacts, ...artefactsStored, ...artefactsMissing].map(({ path }) => path))
       const untold = asked.filter((path) => !told.has(path))
       for (const path of untold) miss(path, "the job ended before anything could be brought back")
-      return { ...broughtBack({ artefacts, artefactsMissing }), keep: writer.keep }
+      return { ...broughtBack({ artefacts, artefactsStored, artefactsMissing }), keep: writer.keep }
     }
   }
 })
@@ -59,11 +69,12 @@ export const kept = Effect.fnUntraced(function*(
     }
     return {}
   }
-  const { artefacts = [], artefactsMissing = [], keep } = harvest
+  const { artefacts = [], artefactsMissing = [], artefactsStored = [], keep } = harvest
   return yield* Effect.match(keep, {
-    onSuccess: () => broughtBack({ artefacts, artefactsMissing }),
+    onSuccess: () => broughtBack({ artefacts, artefactsStored, artefactsMissing }),
     onFailure: ({ reason }) =>
       broughtBack({
+        artefactsStored,
         artefactsMissing: [
           ...artefactsMissing,
           ...artefacts.map(({ path }) => ({ path, reason: notKept(reason) }))

@@ -50,6 +50,10 @@ const follow = Effect.fnUntraced(function*(
         return teller.tell({ _tag: "PhaseEnded", phase: event.phase, usage: event.usage })
       case "Artefact":
         return gathering.add(event.path, event.content)
+      case "ArtefactStored": {
+        const { bucket, bytes, key, path } = event
+        return gathering.store({ path, bucket, key, bytes })
+      }
       case "ArtefactMissing":
         return gathering.miss(event.path, event.reason)
       case "Finished":

@@ -47,7 +47,7 @@ export const checkOut = Effect.fnUntraced(function*(flags: BringOutFlags) {
  */
 export const bringOut = Effect.fnUntraced(function*<E extends { readonly message: string }, R>(
   flags: BringOutFlags,
-  { artefacts = [], artefactsMissing = [] }: BroughtBack,
+  { artefacts = [], artefactsMissing = [], artefactsStored = [] }: BroughtBack,
   succeeded: boolean,
   read: (path: string, range: ArtefactRange) => Effect.Effect<ArtefactSlice, E, R>,
   view: Pick<View, "note">
@@ -60,6 +60,12 @@ export const bringOut = Effect.fnUntraced(function*<E extends { readonly message
       { discard: true }
     )
   }
+  yield* Effect.forEach(
+    artefactsStored,
+    ({ bucket, bytes, key, path }) =>
+      view.note(`stoker: ${path} (${formatBytes(bytes)}) is in bucket ${bucket} as ${key}`),
+    { discard: true }
+  )
   const failures: Array<string> = []
   for (const artefact of artefacts) {
     const written = yield* Effect.result(

@@ -1,6 +1,7 @@
 /** Flags that several commands have. Bounds are those of the schemas; a wrong value is told with the flag's name. */
 import { Config, Effect, Option, Result, Schema } from "effect"
 import { Argument, CliError, Flag } from "effect/cli"
+import { BucketName, Buckets, Container, ImageReference, SecretName, SecretReference } from "../schemas/Container.ts"
 import { type JobKey, JobKey as JobKeySchema } from "../schemas/Ids.ts"
 import { LimitsRequest, OutputPolicy, standardDefaults } from "../schemas/Limits.ts"
 import { ArtefactPath, mostArtefacts } from "../schemas/Program.ts"
@@ -148,15 +149,19 @@ export const limits = {
   )
 }
 
-/** The limits that were given. Who asks for more elapsed time wants to use it. */
+/**
+ * The limits that were given. Who asks for more elapsed time wants to use it; but a container may be a cluster's, which
+ * limits no CPU time.
+ */
 export const limitsOf = (
-  flags: { readonly [K in keyof typeof limits]: Option.Option<number | boolean | OutputPolicy> }
+  flags: { readonly [K in keyof typeof limits]: Option.Option<number | boolean | OutputPolicy> },
+  isCluster = false
 ): LimitsRequest => {
   const given: LimitsRequest = Object.fromEntries(
     Object.entries(flags).flatMap(([name, value]) => Option.isSome(value) ? [[name, value.value]] : [])
   )
   const { cpuMs, wallMs } = given
-  return cpuMs === undefined && wallMs !== undefined && wallMs > standardDefaults.cpuMs
+  return !isCluster && cpuMs === undefined && wallMs !== undefined && wallMs > standardDefaults.cpuMs
     ? { ...given, cpuMs: wallMs }
     : given
 }
@@ -217,6 +222,87 @@ export const out = Flag.String("out").pipe(
   Flag.withMetavar("DIR"),
   Flag.optional
 )
+
+/** A text that a schema takes. */
+const checked = (name: string, is: (text: string) => boolean, expected: string, metavar: string, description: string) =>
+  Flag.String(name).pipe(
+    Flag.mapEffect((value) =>
+      is(value)
+        ? Effect.succeed(value)
+        : Effect.fail(new CliError.InvalidValue({ option: name, value, expected, kind: "flag" }))
+    ),
+    Flag.withMetavar(metavar),
+    Flag.withDescription(description),
+    Flag.optional
+  )
+
+/** What a container is made of, for `run`. */
+export const image = {
+  image: checked(
+    "image",
+    Schema.is(ImageReference),
+    "an image's reference, such as debian:12",
+    "REFERENCE",
+    "Run a container of this image; what follows -- are its arguments, as with docker run"
+  ),
+  entrypoint: checked(
+    "entrypoint",
+    (text) => text !== "",
+    "the name of a program",
+    "PROGRAM",
+    "Run this program of the image in place of its entry point"
+  )
+}
+
+const isSecret = Schema.is(SecretReference)
+const isVariable = Schema.is(Container.fields.secrets)
+
+const secret = Flag.String("secret").pipe(
+  Flag.mapEffect((value) => {
+    const [, name = "", secret = "", key = ""] = /^([^=]+)=([^:]+):(.+)$/.exec(value) ?? []
+    const found = { secret, key }
+    return isSecret(found) && isVariable({ [name]: found })
+      ? Effect.succeed([name, found] as const)
+      : Effect.fail(new CliError.InvalidValue({ option: "secret", value, expected: "NAME=SECRET:KEY", kind: "flag" }))
+  }),
+  Flag.withMetavar("NAME=SECRET:KEY"),
+  Flag.withDescription("A variable whose value is in a secret of the cluster; may be repeated"),
+  Flag.between(0, 100)
+)
+
+/** And for `submit`, whose workers may have clusters and object stores. */
+export const container = {
+  ...image,
+  bucket: checked(
+    "bucket",
+    Schema.is(BucketName),
+    "a bucket's name, 3 to 63 characters",
+    "NAME",
+    "The container's files come from this bucket, and go there"
+  ),
+  outputBucket: checked(
+    "output-bucket",
+    Schema.is(BucketName),
+    "a bucket's name, 3 to 63 characters",
+    "NAME",
+    "They go to this one instead"
+  ),
+  prefix: checked(
+    "prefix",
+    (prefix) => Schema.is(Buckets)({ input: "bucket", prefix }),
+    "a prefix of objects' names",
+    "TEXT",
+    "Only objects whose names begin with this and '-'"
+  ),
+  secret,
+  pullSecret: checked(
+    "pull-secret",
+    Schema.is(SecretName),
+    "a secret's name",
+    "SECRET",
+    "A secret of the cluster with the registry's credentials"
+  )
+}
 
 /** What a job is made of, for `run` and `submit`. */
 export const job = {

@@ -11,13 +11,14 @@ import { ClassName, FunctionName, type IntakeName, JobId, Owner } from "../schem
 import type { Job } from "../schemas/Job.ts"
 import type { LimitsRequest } from "../schemas/Limits.ts"
 import { usageFailure } from "./CliFailure.ts"
+import { containerArgs, type ContainerOptions } from "./ContainerSource.ts"
 
 export type Language = "c" | "cpp" | "python" | "go"
 
 /** What `run` and `submit` are told. */
 export interface JobOptions {
   readonly files: ReadonlyArray<string>
-  /** What follows `--`: the program's arguments, or without files the command. */
+  /** What follows `--`: the program's arguments, those of a container's image, or without both the command. */
   readonly operands: ReadonlyArray<string>
   readonly language: Option.Option<Language>
   readonly variant: Option.Option<string>
@@ -29,6 +30,7 @@ export interface JobOptions {
   readonly artefact: ReadonlyArray<string>
   readonly class: Option.Option<string>
   readonly limits: LimitsRequest
+  readonly container: ContainerOptions
 }
 
 /** Files and standard input travel with the job, and are written down with it. Bytes. */
@@ -164,19 +166,26 @@ const decodeClass = Schema.decodeUnknownOption(ClassName)
 /** A request under a new id, `<prefix>-` and ten random letters and digits. */
 export const requestOf = Effect.fn("JobSource.requestOf")(function*(
   options: JobOptions,
-  place: { readonly intake: IntakeName; readonly prefix: string }
+  place: { readonly intake: IntakeName; readonly prefix: string; readonly command: "run" | "submit" }
 ) {
   const { artefact: artefacts, files, operands } = options
   if (new Set(artefacts).size < artefacts.length) {
     return yield* usageFailure("an --artefact is named twice", "Name each file once.")
   }
-  if (files.length === 0 && operands.length === 0) {
+  const contained = yield* containerArgs(options.container, operands, [
+    ...files,
+    ...(Option.isSome(options.language) ? ["--language"] : []),
+    ...(Option.isSome(options.variant) ? ["--variant"] : []),
+    ...(Option.isSome(options.stdin) ? ["--stdin"] : []),
+    ...(options.noCache ? ["--no-cache"] : [])
+  ])
+  if (contained === undefined && files.length === 0 && operands.length === 0) {
     return yield* usageFailure(
       "there is nothing to run",
-      `Name a file (hello.c), or a command behind --: stoker ${place.prefix} -- ls -l`
+      `Name a file (hello.c), a command behind -- (stoker ${place.command} -- ls -l), or an image (--image debian:12).`
     )
   }
-  const own = files.length === 0 ? { argv: operands } : yield* codeArgs(options)
+  const own = contained ?? (files.length === 0 ? { argv: operands } : yield* codeArgs(options))
   const className = Option.flatMap(options.class, decodeClass)
   if (Option.isSome(options.class) && Option.isNone(className)) {
     return yield* usageFailure(
@@ -190,7 +199,7 @@ export const requestOf = Effect.fn("JobSource.requestOf")(function*(
     id: JobId.make(`${place.prefix}-${yield* randomName(yield* SecureRandom.SecureRandom, 10)}`),
     owner: Owner.make("local"),
     intake: place.intake,
-    function: FunctionName.make(files.length === 0 ? "command" : "code"),
+    function: FunctionName.make(contained !== undefined ? "container" : files.length === 0 ? "command" : "code"),
     args: {
       ...own,
       ...input,

@@ -3,7 +3,7 @@ import { Effect, Layer, Option, type Redacted, Stream } from "effect"
 import { artefactPieces, Artefacts, readNamed } from "../layers/artefacts/Artefacts.ts"
 import * as ArtefactsFiles from "../layers/artefacts/ArtefactsFiles.ts"
 import type { JobRecord } from "../layers/journal/Journal.ts"
-import type { Artefact } from "../schemas/JobEvent.ts"
+import type { Artefact, StoredArtefact } from "../schemas/JobEvent.ts"
 import { layerHost } from "../wiring.ts"
 import { usageFailure } from "./CliFailure.ts"
 import type { JobName } from "./Flags.ts"
@@ -27,11 +27,14 @@ export interface ArtefactsOptions {
   readonly json: boolean
 }
 
+const inBucket = ({ bucket, key }: StoredArtefact) => `it is in bucket ${bucket} as ${key}`
+
 const overview = (artefacts: ReadonlyArray<Artefact>, record: JobRecord) => {
-  const missing = record.settlement?.artefactsMissing ?? []
+  const { artefactsMissing: missing = [], artefactsStored: stored = [] } = record.settlement ?? {}
   return table([
     ["PATH", "SIZE", "SHA-256"],
     ...artefacts.map(({ bytes, path, sha256 }) => [path, formatBytes(bytes), sha256]),
+    ...stored.map((one) => [one.path, formatBytes(one.bytes), inBucket(one)]),
     ...missing.map(({ path, reason }) => [path, "-", reason])
   ])
 }
@@ -73,23 +76,34 @@ export const showArtefacts = Effect.fn("ReadArtefacts.showArtefacts")(function*(
   const directory = Option.isSome(journal) ? yield* stateDirectory(state) : yield* existingState(state)
   yield* Effect.gen(function*() {
     const record = yield* Records.find(options.id)
-    const { artefacts = [], artefactsMissing = [] } = record.settlement ?? {}
+    const { artefacts = [], artefactsMissing = [], artefactsStored = [] } = record.settlement ?? {}
     if (!all && Option.isNone(path)) {
-      if (options.json) return yield* print(JSON.stringify({ id: record.request.job.id, artefacts, artefactsMissing }))
-      if (artefacts.length + artefactsMissing.length === 0) return yield* nothing(record)
+      if (options.json) {
+        const { id } = record.request.job
+        return yield* print(JSON.stringify({ id, artefacts, artefactsStored, artefactsMissing }))
+      }
+      if (artefacts.length + artefactsStored.length + artefactsMissing.length === 0) return yield* nothing(record)
       return yield* print(overview(artefacts, record))
     }
-    if (artefacts.length === 0) return yield* nothing(record)
+    if (artefacts.length + artefactsStored.length === 0) return yield* nothing(record)
     if (all) {
       const out = { directory: Option.getOrElse(options.out, () => "."), overwrite }
       for (const artefact of artefacts) {
         yield* writeBelow(out, artefact, contentOf(record, artefact))
         yield* say(`stoker: ${artefact.path} (${formatBytes(artefact.bytes)}) is in ${out.directory}`)
       }
+      for (const one of artefactsStored) yield* say(`stoker: ${one.path} was not brought: ${inBucket(one)}`)
       return
     }
     const name = Option.getOrElse(path, () => "")
     const artefact = artefacts.find((one) => one.path === name)
+    const stored = artefactsStored.find((one) => one.path === name)
+    if (stored !== undefined) {
+      return yield* usageFailure(
+        `${name} is not kept here: ${inBucket(stored)}`,
+        "Fetch it with a client of its object store."
+      )
+    }
     if (artefact === undefined) {
       const reason = artefactsMissing.find((one) => one.path === name)?.reason
       return yield* usageFailure(

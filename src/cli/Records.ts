@@ -110,6 +110,10 @@ export const details = (record: JobRecord, now?: JobNow): string => {
   ])
   const files = [
     ...(settlement?.artefacts ?? []).map(({ bytes, path }) => ["artefact", `${path}, ${formatBytes(bytes)}`]),
+    ...(settlement?.artefactsStored ?? []).map(({ bucket, bytes, key, path }) => [
+      "artefact",
+      `${path}, ${formatBytes(bytes)}, in bucket ${bucket} as ${key}`
+    ]),
     ...(settlement?.artefactsMissing ?? []).map(({ path, reason }) => ["no artefact", `${path}: ${reason}`])
   ]
   return table([

@@ -43,7 +43,8 @@ const shape = {
   noCache: false,
   artefact: [],
   class: Option.none(),
-  limits: {}
+  limits: {},
+  container: { image: Option.none(), entrypoint: Option.none() }
 }
 
 /** The folder of examples: in a checkout, from source or beside dist. */
@@ -120,7 +121,7 @@ export const runDemo = Effect.fn("RunDemo.runDemo")(
 
     const one = Effect.fnUntraced(function*(job: (typeof list)[number], index: number) {
       yield* say(`\n${look.bold(`${index + 1} of ${list.length}: ${job.title}`)}\n${look.cyan(`$ ${job.typed}`)}`)
-      const request = yield* requestOf(job, { intake: NAME, prefix: "demo" })
+      const request = yield* requestOf(job, { intake: NAME, prefix: "demo", command: "run" })
       const control = yield* Control
       const enter = Effect.as(control.submit(request), Effect.never)
       return yield* attend({ key: keyOf(request.job), driver: "oci", enter, view, signals })

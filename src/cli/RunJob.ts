@@ -1,6 +1,6 @@
 /** `stoker run`: one job on a worker of its own, in this process, over a state directory it may share. */
 import { layerSecureRandom } from "@effect/platform-node/NodeCrypto"
-import { Effect, Layer, type Option } from "effect"
+import { Effect, Layer, Option } from "effect"
 import { Worker } from "../actors/Worker.ts"
 import { programs } from "../functions/BuiltIn.ts"
 import { Control } from "../layers/control/Control.ts"
@@ -37,7 +37,7 @@ export const runJob = Effect.fn("RunJob.runJob")(
     const signals = yield* Signals.take
     const directory = yield* stateDirectory(options.state)
     const driver = yield* driverOf(options.driver, options.class)
-    const request = yield* requestOf(options, { intake: IntakeName.make(DOOR), prefix: "run" })
+    const request = yield* requestOf(options, { intake: IntakeName.make(DOOR), prefix: "run", command: "run" })
     const view = yield* viewFor(options)
     if (driver === "process" && !options.quiet) yield* view.note(noIsolation)
 
@@ -70,7 +70,7 @@ export const runJob = Effect.fn("RunJob.runJob")(
     }).pipe(
       Effect.provide(layerWorker({
         stateDirectory: directory,
-        config: configForOne(driver, options.limits),
+        config: configForOne(driver, options.limits, Option.getOrUndefined(options.container.image)),
         embedded: false,
         direct: DOOR,
         functions: programs

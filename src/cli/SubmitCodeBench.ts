@@ -9,6 +9,7 @@ import { exchangeQueue, readmeQueue } from "../layers/intake/CodeBench.ts"
 import { intake } from "../schemas/dialects/CodeBench.ts"
 import { CodeBenchStatus } from "../schemas/dialects/CodeBenchStatus.ts"
 import { CliFailure, ExitWith, exitWith, usageFailure } from "./CliFailure.ts"
+import { givenContainer } from "./ContainerSource.ts"
 import { exitCode } from "./ExitCode.ts"
 import { givenTerms, type TermsFlags } from "./Flags.ts"
 import { type JobOptions, requestOf } from "./JobSource.ts"
@@ -50,6 +51,7 @@ const messageOf = Effect.fnUntraced(function*(options: CodeBenchOptions) {
   const { files, operands, variant } = options
   const isCode = files.length > 0
   const given = [
+    ...givenContainer(options.container),
     ...(Option.isSome(options.stdin) ? ["--stdin"] : []),
     ...(options.env.length > 0 ? ["--env"] : []),
     ...(options.noCache ? ["--no-cache"] : []),
@@ -61,7 +63,7 @@ const messageOf = Effect.fnUntraced(function*(options: CodeBenchOptions) {
     ...(isCode && operands.length > 0 ? ["arguments for the program"] : [])
   ]
   if (given.length > 0) return yield* unsayable(given.join(", "))
-  const { job } = yield* requestOf(options, { intake, prefix: "job" })
+  const { job } = yield* requestOf(options, { intake, prefix: "job", command: "submit" })
   const { id } = job
   if (!isCode) return { id, body: { id, type: "command", command: shellLine(operands) }, queue: readmeQueue(1) }
   const code = Option.getOrUndefined(decodeCode(job.args))

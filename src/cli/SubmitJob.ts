@@ -114,7 +114,7 @@ const submitEmbedded = Effect.fnUntraced(function*(options: SubmitOptions) {
       "`stoker artefacts ID --all --out DIR` writes them later."
     )
   }
-  const request = yield* requestOf(options, { intake: NAME, prefix: "job" })
+  const request = yield* requestOf(options, { intake: NAME, prefix: "job", command: "submit" })
   const signals = yield* Signals.take
   yield* Effect.gen(function*() {
     yield* enough

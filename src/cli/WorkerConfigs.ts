@@ -45,10 +45,14 @@ const raised = (ceiling: Limits, asked: LimitsRequest): Limits => {
   return { ...ceiling, ...Object.fromEntries(higher) }
 }
 
-/** For one job of the machine's own user, who may have all that was asked for. */
-export const configForOne = (driver: DriverChoice, limits: LimitsRequest): WorkerConfig => {
+/** For one job of the machine's own user, who may have all that was asked for, and bring the image that it names. */
+export const configForOne = (driver: DriverChoice, limits: LimitsRequest, image?: string): WorkerConfig => {
   const usual = standardClass(driver, driver)
-  const own: SandboxClass = { ...usual, ceiling: raised(usual.ceiling, limits) }
+  const own: SandboxClass = {
+    ...usual,
+    ceiling: raised(usual.ceiling, limits),
+    ...(image === undefined ? {} : { images: { allow: [image] } })
+  }
   return { ...standardConfig, slots: 1, waiting: 0, classes: [own], defaultClass: own.name }
 }
 

@@ -282,6 +282,9 @@ export const jobOf = Effect.fnUntraced(function*(job: pb.Job | undefined) {
     usage: job.usage === undefined ? undefined : usageOf(job.usage),
     output: job.output.length === 0 ? undefined : job.output.map(summaryOf),
     artefacts: job.artefacts.length === 0 ? undefined : job.artefacts.map(artefactOf),
+    artefactsStored: job.artefactsStored.length === 0
+      ? undefined
+      : job.artefactsStored.map(({ bucket, bytes, key, path }) => ({ path, bucket, key, bytes: Number(bytes) })),
     artefactsMissing: job.artefactsMissing.length === 0
       ? undefined
       : job.artefactsMissing.map(({ path, reason }) => ({ path, reason }))

@@ -24,11 +24,14 @@ const VariableName = Schema.String.check(
   Schema.isPattern(/^[A-Za-z_][A-Za-z0-9_.-]{0,255}$/, { expected: "a variable's name" })
 )
 
-/** One key of a secret that the operator has put beside the jobs. */
+/** A secret that the operator has put beside the jobs. */
+export const SecretName = Schema.String.check(
+  Schema.isPattern(/^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/, { expected: "a secret's name" })
+)
+
+/** One key of it. */
 export const SecretReference = Schema.Struct({
-  secret: Schema.String.check(
-    Schema.isPattern(/^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/, { expected: "a secret's name" })
-  ),
+  secret: SecretName,
   key: Schema.String.check(Schema.isPattern(/^[-._a-zA-Z0-9]{1,253}$/, { expected: "a key of a secret" }))
 })
 export type SecretReference = typeof SecretReference.Type
@@ -64,7 +67,7 @@ export const Container = Schema.Struct({
   /** Its program reaches the store by itself: it sees the class's `storeSecret`, as those with buckets do. Absent: no. */
   store: Schema.optionalKey(Schema.Boolean),
   /** A secret with the registry's credentials. */
-  pullSecret: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(253))),
+  pullSecret: Schema.optionalKey(SecretName),
   nodeSelector: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
   /** How long the ended run stays to be looked at, in seconds. Absent: 30, and an hour after a failure. */
   ttlSeconds: Schema.optionalKey(Schema.Int.check(

@@ -118,6 +118,10 @@ export const FileCluster = Schema.Struct({
   context: field(Schema.String, "of the kubeconfig (default: its current one)"),
   serviceAccount: field(Schema.String, "the pods' account (default: the namespace's); they never get its token"),
   storeSecret: field(Schema.String, "a secret whose keys jobs with buckets see as variables"),
+  secrets: field(
+    cluster.secrets.schema,
+    "secrets of that namespace which jobs may name, as [\"registry\"], or \"any\" (default: none)"
+  ),
   unschedulable: field(
     time(Schema.toType(cluster.unschedulableMs.schema)),
     "a pod that no node takes in this time is given up (default: 5m)"

@@ -54,6 +54,7 @@ const settable: ReadonlyMap<string, unknown> = new Map<string, unknown>([
     context: "prod",
     serviceAccount: "job",
     storeSecret: "object-store",
+    secrets: ["registry", "licences"],
     unschedulable: "5m",
     runAsUser: 65532
   }],

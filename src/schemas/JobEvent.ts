@@ -27,23 +27,38 @@ export type Artefact = typeof Artefact.Type
 export const MissingArtefact = Schema.Struct({ path: Schema.String, reason: Schema.String })
 export type MissingArtefact = typeof MissingArtefact.Type
 
+/** A file that is not the worker's to give: it is in a bucket of the job's object store. */
+export const StoredArtefact = Schema.Struct({
+  path: Schema.String,
+  bucket: Schema.String,
+  /** The object's name. */
+  key: Schema.String,
+  bytes: Schema.Natural
+})
+export type StoredArtefact = typeof StoredArtefact.Type
+
 /** What came of the files a job asked to have back, in the order it asked; absent: of none. */
 export const artefactFields = {
   artefacts: Schema.optionalKey(Schema.Array(Artefact)),
+  artefactsStored: Schema.optionalKey(Schema.Array(StoredArtefact)),
   artefactsMissing: Schema.optionalKey(Schema.Array(MissingArtefact))
 }
 
 /** As `artefactFields` has it. */
 export interface BroughtBack {
   readonly artefacts?: ReadonlyArray<Artefact>
+  readonly artefactsStored?: ReadonlyArray<StoredArtefact>
   readonly artefactsMissing?: ReadonlyArray<MissingArtefact>
 }
 
-/** Those two fields alone, of whatever has them, and only where something is in them. */
+/** Those fields alone, of whatever has them, and only where something is in them. */
 export const broughtBack = <A extends Artefact>(
-  { artefacts = [], artefactsMissing = [] }: BroughtBack & { readonly artefacts?: ReadonlyArray<A> }
+  { artefacts = [], artefactsMissing = [], artefactsStored = [] }: BroughtBack & {
+    readonly artefacts?: ReadonlyArray<A>
+  }
 ): BroughtBack & { readonly artefacts?: ReadonlyArray<A> } => ({
   ...(artefacts.length === 0 ? {} : { artefacts }),
+  ...(artefactsStored.length === 0 ? {} : { artefactsStored }),
   ...(artefactsMissing.length === 0 ? {} : { artefactsMissing })
 })
 

@@ -5,6 +5,7 @@ import { ImagePolicy } from "./ImagePolicy.ts"
 import { isAddress, parseNetwork } from "./IpNetwork.ts"
 import { Limits } from "./Limits.ts"
 import { PoolConfig } from "./PoolConfig.ts"
+import { SecretPolicy } from "./SecretPolicy.ts"
 
 /**
  * What makes a class's sandboxes: `oci`, `process`, `firecracker` or `qemu`, which every worker has, or a driver that was added.
@@ -144,6 +145,8 @@ export const ClusterSetup = Schema.Struct({
   serviceAccount: Schema.optionalKey(Schema.String),
   /** A secret whose keys all jobs with buckets see as variables: the store's endpoint and credentials. */
   storeSecret: Schema.optionalKey(Schema.String),
+  /** Secrets of the namespace that jobs may name. Absent: none but `storeSecret`. */
+  secrets: Schema.optionalKey(SecretPolicy),
   /** A pod that no node takes in this time is given up, in milliseconds. Absent: 5 minutes. */
   unschedulableMs: Schema.optionalKey(Schema.Int.check(Schema.isGreaterThan(0))),
   /** Pods run as this user. Absent: 65532, which owns nothing. 0 is refused. */

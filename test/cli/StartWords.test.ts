@@ -263,4 +263,19 @@ describe("a function without a title", () => {
       assert.include(reason, "times")
       assert.notMatch(reason, /\n|  /)
     }))
+
+  it("gives an image's arguments to the function behind its image, as docker does", () => {
+    const call = callOf(
+      functionViewOf(builtIns.find(({ name }) => name === "container") ?? assert.fail("it is not there"))
+    )
+    const args = Result.flatMap(
+      readWords(call, ["debian:12", "--env", "A=b", "--", "sh", "-c", "echo hello"], startOptions),
+      (given) => assemble(call, given)
+    )
+    assert.deepStrictEqual(
+      Result.getOrThrow(args),
+      { image: "debian:12", env: { A: "b" }, args: ["sh", "-c", "echo hello"] }
+    )
+    assert.match(helpText(call), /container image \[flags\] \[-- args\.\.\.\]/)
+  })
 })

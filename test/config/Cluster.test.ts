@@ -17,12 +17,19 @@ const faults = (one: object, more: object = {}): string =>
 
 describe("a class of driver kubernetes", () => {
   it("has its cluster, no pool, and comes back as it was written", () => {
-    const cluster = { namespace: "jobs", storeSecret: "store", unschedulable: "90s", runAsUser: 1000 }
+    const cluster = {
+      namespace: "jobs",
+      storeSecret: "store",
+      secrets: ["registry"],
+      unschedulable: "90s",
+      runAsUser: 1000
+    }
     const config = workerConfigOf(Result.getOrThrow(read([{ name: "c", driver: "kubernetes", cluster }])))
     const [made] = config.classes
     assert.deepStrictEqual(made.cluster, {
       namespace: "jobs",
       storeSecret: "store",
+      secrets: ["registry"],
       unschedulableMs: 90_000,
       runAsUser: 1000
     })
@@ -37,6 +44,9 @@ describe("a class of driver kubernetes", () => {
     assert.match(faults({ root: { image: "debian:12" } }), /root is .*: expected nothing: it is for driver oci/)
     assert.match(faults({ pool: { minimum: 1 } }), /pool is .*: expected nothing/)
     assert.match(faults({ cluster: { runAsUser: 0 } }), /runAsUser/)
+    assert.match(faults({ cluster: { secrets: ["A_B"] } }), /secrets.*A_B/)
+    assert.match(faults({ cluster: { secrets: "all" } }), /secrets.*"all"/)
+    assert.strictEqual(faults({ cluster: { secrets: "any" } }), "")
     assert.match(
       faults({ driver: "oci", cluster: { namespace: "x" } }),
       /cluster is .*: expected nothing: it is for driver kubernetes/

@@ -5,6 +5,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readFileSync, writeFileSync
 import { request } from "node:https"
 import { createServer } from "node:net"
 import { join } from "node:path"
+import { writeKubeconfig } from "../kubernetes/Kubeconfig.ts"
 import { projectRoot } from "../support/Tree.ts"
 
 export const programs = join(projectRoot, "build/kubernetes/current")
@@ -64,23 +65,7 @@ export class ControlPlane {
 
   /** A kubeconfig for a token. */
   config(name: string, token: string, namespace: string): string {
-    const file = join(this.folder, name)
-    writeFileSync(
-      file,
-      JSON.stringify({
-        apiVersion: "v1",
-        kind: "Config",
-        "current-context": "test",
-        clusters: [{
-          name: "test",
-          cluster: { server: this.server, "certificate-authority-data": Buffer.from(this.ca).toString("base64") }
-        }],
-        users: [{ name: "test", user: { token } }],
-        contexts: [{ name: "test", context: { cluster: "test", user: "test", namespace } }]
-      }),
-      { mode: 0o600 }
-    )
-    return file
+    return writeKubeconfig(join(this.folder, name), { server: this.server, ca: this.ca, user: { token }, namespace })
   }
 
   #spawn(name: string, args: ReadonlyArray<string>): void {

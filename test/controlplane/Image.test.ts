@@ -104,7 +104,7 @@ describe.skipIf(!existsSync(layout))("the worker's image", () => {
     }).pipe(Effect.scoped), patience(120_000))
 
   it.live(
-    "serves the old Python client with Jobs of a real cluster, and drains at SIGTERM",
+    "serves the old Python client and its own command with Jobs of a real cluster, and drains at SIGTERM",
     () =>
       Effect.gen(function*() {
         const world = yield* makeWorld
@@ -154,8 +154,27 @@ describe.skipIf(!existsSync(layout))("the worker's image", () => {
           run("/usr/bin/python3", [client, broker.url, "mstc.exchange", JSON.stringify(request), "60"])
         )
         assert.match(told.stdout, /"result": "Job test-job-[0-9a-f-]{36} complete\."/, told.stderr + said.text)
-        const jobs = yield* Effect.promise(() => world.kubelet.call("GET", "/apis/batch/v1/namespaces/jobs/jobs"))
-        assert.strictEqual((jobs["items"] as ReadonlyArray<unknown>).length, 1)
+        const jobs = yield* Effect.promise(() => world.kubelet.list("/apis/batch/v1/namespaces/jobs/jobs"))
+        assert.lengthOf(jobs.items, 1)
+        // As docs/deploy.md has it, with `kubectl exec`.
+        const words = [
+          "env",
+          "-u",
+          "AMQP_URL",
+          "stoker",
+          "submit",
+          "--wait",
+          "--image",
+          "debian:12",
+          "--",
+          "echo",
+          "hello"
+        ]
+        const submit = start(words, { AMQP_URL: broker.url })
+        const answer = heard(submit)
+        const [submitted] = (yield* Effect.promise(() => once(submit, "close"))) as [number | null]
+        assert.strictEqual(submitted, 0, answer.text)
+        assert.match(answer.text, /^hello$/m)
         const ended = once(worker, "exit")
         worker.kill("SIGTERM")
         const [code] = (yield* Effect.promise(() => ended)) as [number | null]

@@ -94,7 +94,7 @@ describe.skipIf(helm === undefined)("the chart", () => {
   const accounts = "objectstore.accessKey=stoker,objectstore.secretKey=eight-or-more"
   const everything = [
     `rabbitmq.enabled=true,objectstore.enabled=true,${accounts},mstc.enabled=true,mstc.rest.enabled=true`,
-    "jobs.quota.enabled=true,jobs.imagesAllow={debian:},jobs.imagesDigests=true,autoscaling.enabled=true",
+    "jobs.quota.enabled=true,jobs.imagesAllow={debian:},jobs.secrets={registry},jobs.imagesDigests=true,autoscaling.enabled=true",
     "journal.existingSecret=pg,image.pullSecrets[0].name=pull,worker.priorityClassName=high,worker.podAnnotations.a=b"
   ]
   const sets = (values: ReadonlyArray<string>) => values.flatMap((value) => ["--set", value])
@@ -128,6 +128,7 @@ describe.skipIf(helm === undefined)("the chart", () => {
     [
       ["worker.slotz=3", /slotz/],
       ["replicas=two", /replicas/],
+      ["jobs.secrets=all", /secrets/],
       ["image.digest=latest", /digest/],
       ["state.type=claim,replicas=2", /claim is for one worker/],
       ["autoscaling.enabled=true", /autoscaling needs a broker/],

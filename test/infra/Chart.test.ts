@@ -141,6 +141,7 @@ describe("the chart's values", () => {
       ["image.pullPolicy", "Sometimes"],
       ["state.type", "hostPath"],
       ["jobs.runAsUser", 0],
+      ["jobs.secrets", "all"],
       ["jobs.namespace", "Not_A_Name"],
       ["jobs.ceiling.wall", "two hours"],
       ["http.port", 70_000],

@@ -220,6 +220,7 @@ export const suite = (name: string, place: Place) => {
           const settlement = {
             ...Sample.settlement(1),
             artefacts: [{ path: "d/ünïcode \u{1f600}", bytes: 2 ** 40, sha256: "0123456789abcdef".repeat(4) }],
+            artefactsStored: [{ path: "y", bucket: "out-put", key: "run-y", bytes: 0 }],
             artefactsMissing: [{ path: "x", reason: "there is no such file" }]
           }
           yield* journal.settle(claim, settlement, [])

@@ -255,7 +255,7 @@ export class Controllers {
           controller: true,
           blockOwnerDeletion: true
         }]
-      } as unknown as Thing["metadata"],
+      },
       spec: { dnsPolicy: "ClusterFirst", schedulerName: "default-scheduler", ...template.spec },
       status: { phase: "Pending", qosClass: "Guaranteed" }
     })

@@ -176,15 +176,18 @@ export class Kubelet {
     })
   }
 
+  /** Objects, and the version of their list. */
+  async list(path: string): Promise<{ readonly items: ReadonlyArray<Thing>; readonly version: string }> {
+    const { items, metadata } = await this.call("GET", path)
+    return { items: items as ReadonlyArray<Thing>, version: metadata.resourceVersion }
+  }
+
   async #watch(): Promise<void> {
     while (!this.#isStopped) {
       try {
-        const list = await this.call("GET", "/api/v1/pods") as unknown as {
-          metadata: { resourceVersion: string }
-          items: Array<Thing>
-        }
-        for (const pod of list.items) this.#seen(pod)
-        await this.#follow(list.metadata.resourceVersion)
+        const { items, version } = await this.list("/api/v1/pods")
+        for (const pod of items) this.#seen(pod)
+        await this.#follow(version)
       } catch {
         await new Promise((resolve) => setTimeout(resolve, 100))
       }
@@ -503,10 +506,7 @@ export class Kubelet {
   }
 
   async #find(job: string): Promise<{ pod: Thing; running: Running }> {
-    const list = await this.call("GET", `/api/v1/pods?labelSelector=job-name%3D${job}`) as unknown as {
-      items: Array<Thing>
-    }
-    const [pod] = list.items
+    const { items: [pod] } = await this.list(`/api/v1/pods?labelSelector=job-name%3D${job}`)
     const running = pod === undefined ? undefined : this.#pods.get(pod.metadata.uid)
     if (pod === undefined || running === undefined) throw new Error(`no pod of ${job} here`)
     return { pod, running }

@@ -5,15 +5,11 @@ import type { RunEvent } from "../../src/layers/executor/Executor.ts"
 import { Outcome } from "../../src/schemas/Outcome.ts"
 import { patience } from "../support/Slowness.ts"
 import { assignmentOf, begin, follow, type Ran, runs, worker } from "./Runs.ts"
-import type { Thing } from "./Store.ts"
 import { classOf, containerOf, makeJob, namespace, realKubeconfig, type World } from "./World.ts"
 
 const jobsPath = `/apis/batch/v1/namespaces/${namespace}/jobs`
 
-const listed = (world: World, path: string) =>
-  Effect.promise(() => world.kubelet.call("GET", path) as Promise<unknown> as Promise<{ items: Array<Thing> }>).pipe(
-    Effect.map(({ items }) => items)
-  )
+const listed = (world: World, path: string) => Effect.promise(async () => (await world.kubelet.list(path)).items)
 const jobsOf = (world: World, selector = "") => listed(world, `${jobsPath}?labelSelector=${selector}`)
 const podsOf = (world: World, job: string) =>
   listed(world, `/api/v1/namespaces/${namespace}/pods?labelSelector=job-name%3D${job}`)
@@ -74,12 +70,13 @@ describe("a container job in a cluster", () => {
       )
       const ran = yield* run(
         containerOf(script, { env: { A: "a $(B) $$" }, secrets: { B: { secret: "store", key: "B" } } }),
-        { limits: { cpus: 0.5 } }
+        { limits: { cpus: 0.5 }, class: classOf(world.kubeconfig, { cluster: { secrets: ["store"] } }) }
       )
       assert.strictEqual(ran.stdout, "a $(B) $$|secret\n$(A) $$\n")
       const [job] = (yield* jobsOf(world)).filter(({ metadata }) => metadata.name === ran.job)
       const spec = job?.spec as {
         backoffLimit: number
+        podReplacementPolicy?: string
         activeDeadlineSeconds: number
         template: {
           metadata: { labels: object }
@@ -87,6 +84,8 @@ describe("a container job in a cluster", () => {
         }
       }
       assert.strictEqual(spec.backoffLimit, 0)
+      // A control plane that is older than the field leaves it out, and takes the Job.
+      if (realKubeconfig === undefined) assert.strictEqual(spec.podReplacementPolicy, "Failed")
       assert.isAbove(spec.activeDeadlineSeconds, 60)
       const pod = spec.template.spec
       assert.strictEqual(pod["restartPolicy"], "Never")
@@ -108,6 +107,30 @@ describe("a container job in a cluster", () => {
         "app.kubernetes.io/instance": ran.job,
         "stoker.dev/attempt": "1"
       })
+    }).pipe(Effect.scoped))
+
+  it.live("names no secret that its class does not list, neither for a variable nor for its image", () =>
+    Effect.gen(function*() {
+      const { run, world } = yield* runs
+      const listed = classOf(world.kubeconfig, { cluster: { secrets: ["mine", "absent"], storeSecret: "own" } })
+      const token = { A: { secret: "default-token-abcde", key: "token" } }
+      const own = { A: { secret: "own", key: "A" } }
+      const [bare, variable, pull] = yield* Effect.all([
+        run(containerOf("true", { secrets: token })),
+        run(containerOf("true", { secrets: token }), { class: listed }),
+        run(containerOf("true", { secrets: own, pullSecret: "theirs" }), { class: listed })
+      ])
+      assert.match(reasonOf(bare), /^Rejected: the class lets no job name the secret default-token-abcde/)
+      assert.match(bare.outcome._tag === "Rejected" ? bare.outcome.remedy : "", /cluster\.secrets/)
+      assert.match(reasonOf(variable), /^Rejected: .*default-token-abcde/)
+      assert.match(variable.outcome._tag === "Rejected" ? variable.outcome.remedy : "", /^Use one of mine, absent/)
+      assert.match(reasonOf(pull), /^Rejected: .*theirs/)
+      assert.deepStrictEqual(yield* jobNames(world), [])
+      const fine = yield* run(containerOf("true", { pullSecret: "mine" }), { class: listed })
+      const any = yield* run(containerOf("true", { pullSecret: "x" }), {
+        class: classOf(world.kubeconfig, { cluster: { secrets: "any" } })
+      })
+      assert.deepStrictEqual([fine.outcome, any.outcome], [exited(0), exited(0)])
     }).pipe(Effect.scoped))
 
   it.live("ends as its container did: statuses, signals, memory, a program that is not there", () =>
@@ -238,12 +261,7 @@ describe("a container job in a cluster", () => {
         disturbed((name) => kubelet.call("DELETE", `${jobsPath}/${name}`, { propagationPolicy: "Background" })),
         disturbed(async (name) => {
           const pods = `/api/v1/namespaces/${namespace}/pods`
-          const { items: [found] } = await kubelet.call(
-            "GET",
-            `${pods}?labelSelector=job-name%3D${name}`
-          ) as unknown as {
-            items: Array<Thing>
-          }
+          const { items: [found] } = await kubelet.list(`${pods}?labelSelector=job-name%3D${name}`)
           await kubelet.call("DELETE", `${pods}/${found?.metadata.name}`)
         })
       ], { concurrency: "unbounded" })

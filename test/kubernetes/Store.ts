@@ -15,13 +15,24 @@ export interface Meta extends Json {
   labels?: Record<string, string>
   annotations?: Record<string, string>
   finalizers?: Array<string>
-  ownerReferences?: Array<{ apiVersion: string; kind: string; name: string; uid: string; controller?: boolean }>
+  ownerReferences?: Array<
+    { apiVersion: string; kind: string; name: string; uid: string; controller?: boolean; blockOwnerDeletion?: boolean }
+  >
 }
 
 export interface Thing extends Json {
   apiVersion: string
   kind: string
   metadata: Meta
+  spec?: Json
+  status?: Json
+}
+
+/** One that is to be made: the store gives it what it lacks. */
+export interface Draft extends Json {
+  apiVersion: string
+  kind: string
+  metadata: Partial<Meta>
   spec?: Json
   status?: Json
 }
@@ -133,7 +144,7 @@ export class Store {
     return found.toSorted((a, b) => a.metadata.name < b.metadata.name ? -1 : 1)
   }
 
-  create(kind: Kind, namespace: string, given: Thing): Thing {
+  create(kind: Kind, namespace: string, given: Draft): Thing {
     const prefix = given.metadata["generateName"]
     const name = given.metadata.name ??
       (typeof prefix === "string" ? prefix + randomUUID().replaceAll("-", "").slice(0, 5) : undefined)

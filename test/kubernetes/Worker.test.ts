@@ -16,7 +16,6 @@ import { Outcome } from "../../src/schemas/Outcome.ts"
 import { layerHost } from "../../src/wiring.ts"
 import { projectEnv } from "../support/Run.ts"
 import { patience } from "../support/Slowness.ts"
-import type { Thing } from "./Store.ts"
 import { namespace, type World, world as makeWorld } from "./World.ts"
 
 /** A worker process; only ever signalled by the one who started it. */
@@ -95,12 +94,9 @@ const opened = Effect.gen(function*() {
     }
     return assert.fail(`${job.id} has no outcome`)
   })
-  const jobs = Effect.promise(async () => {
-    const list = await world.kubelet.call("GET", `/apis/batch/v1/namespaces/${namespace}/jobs`) as unknown as {
-      items: Array<Thing>
-    }
-    return list.items
-  })
+  const jobs = Effect.promise(async () =>
+    (await world.kubelet.list(`/apis/batch/v1/namespaces/${namespace}/jobs`)).items
+  )
   return { world, journal, log, submit, settled, jobs }
 })
 

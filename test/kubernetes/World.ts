@@ -1,6 +1,6 @@
 /** A cluster for tests: the stand-in with a node, or a real control plane named by STOKER_TEST_KUBECONFIG; and what to run. */
 import { Effect, type Scope } from "effect"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parse } from "yaml"
@@ -13,6 +13,7 @@ import type { SandboxClass } from "../../src/schemas/SandboxClass.ts"
 import { standardClass } from "../../src/schemas/WorkerConfig.ts"
 import { certificates } from "../support/Certs.ts"
 import { ApiServer } from "./ApiServer.ts"
+import { writeKubeconfig } from "./Kubeconfig.ts"
 import { Kubelet } from "./Kubelet.ts"
 
 export const namespace = "jobs"
@@ -32,34 +33,14 @@ export interface World {
   readonly api: ApiServer | undefined
 }
 
-const writeConfig = (file: string, server: string, ca: string, user: object) => {
-  writeFileSync(
-    file,
-    JSON.stringify({
-      apiVersion: "v1",
-      kind: "Config",
-      "current-context": "test",
-      clusters: [{
-        name: "test",
-        cluster: { server, "certificate-authority-data": Buffer.from(ca).toString("base64") }
-      }],
-      users: [{ name: "test", user }],
-      contexts: [{ name: "test", context: { cluster: "test", user: "test", namespace } }]
-    })
-  )
-  return file
-}
-
 /** A kubeconfig for another account of the stand-in. */
 export const configFor = (world: World, name: string, user: object): string => {
   if (world.api === undefined) throw new Error("a real control plane has accounts of its own")
-  const { server } = (parse(readFileSync(world.kubeconfig, "utf8")) as {
+  const { cluster } = (parse(readFileSync(world.kubeconfig, "utf8")) as {
     clusters: [{ cluster: { server: string; "certificate-authority-data": string } }]
-  }).clusters[0].cluster
-  const ca = (parse(readFileSync(world.kubeconfig, "utf8")) as {
-    clusters: [{ cluster: { "certificate-authority-data": string } }]
-  }).clusters[0].cluster["certificate-authority-data"]
-  return writeConfig(join(world.folder, name), server, Buffer.from(ca, "base64").toString(), user)
+  }).clusters[0]
+  const ca = Buffer.from(cluster["certificate-authority-data"], "base64").toString()
+  return writeKubeconfig(join(world.folder, name), { server: cluster.server, ca, user, namespace })
 }
 
 const standIn = async (folder: string): Promise<World> => {
@@ -67,7 +48,12 @@ const standIn = async (folder: string): Promise<World> => {
   const api = new ApiServer({ tls })
   await api.listen()
   api.tokens.set("all", "admin")
-  const kubeconfig = writeConfig(join(folder, "kubeconfig"), api.url, tls.ca, { token: "all" })
+  const kubeconfig = writeKubeconfig(join(folder, "kubeconfig"), {
+    server: api.url,
+    ca: tls.ca,
+    user: { token: "all" },
+    namespace
+  })
   api.tokens.set("node", "kubelet")
   const kubelet = new Kubelet({ url: api.url, ca: tls.ca, token: "node" }, tls)
   await kubelet.call("POST", "/api/v1/namespaces", {
@@ -85,8 +71,8 @@ const emptied = async (kubelet: Kubelet): Promise<void> => {
   for (let round = 0; round < 300; round++) {
     await kubelet.call("DELETE", jobs, { propagationPolicy: "Background" })
     await kubelet.call("DELETE", pods, { gracePeriodSeconds: 0 })
-    const lists = await Promise.all([jobs, pods].map((path) => kubelet.call("GET", path)))
-    if (lists.every((list) => (list["items"] as ReadonlyArray<unknown> | undefined)?.length === 0)) return
+    const lists = await Promise.all([jobs, pods].map((path) => kubelet.list(path)))
+    if (lists.every(({ items }) => items.length === 0)) return
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
   throw new Error("the namespace does not become empty")

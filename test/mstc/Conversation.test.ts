@@ -5,7 +5,6 @@
 import { afterAll, afterEach, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Logger, Redacted, Scope } from "effect"
 import { execFileSync, spawn } from "node:child_process"
-import { readFileSync, writeFileSync } from "node:fs"
 import { request } from "node:http"
 import { join } from "node:path"
 import { ClassName } from "../../src/schemas/Ids.ts"
@@ -13,7 +12,7 @@ import { standardObjectStore } from "../../src/schemas/ObjectStoreConfig.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerMstcRest, layerWorker } from "../../src/wiring.ts"
 import { StrictS3 } from "../objectstore/StrictS3.ts"
-import * as Make from "../oci/ImageMaker.ts"
+import { compiled, toolImage } from "../oci/ToolImage.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
 import { Broker } from "../support/Broker.ts"
 import { freePort } from "../support/Ports.ts"
@@ -29,11 +28,9 @@ interface Told {
 const files = Jobs.stateDirectory()
 
 /** Prints what it is told of buckets, then does what its argument says. */
-const tool = (() => {
-  const source = join(files, "tool.c")
-  writeFileSync(
-    source,
-    `#include <stdio.h>
+const tool = compiled(
+  files,
+  `#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -45,19 +42,10 @@ int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "hang")) sleep(1000);
   return 0;
 }`
-  )
-  execFileSync("cc", ["-static", "-O1", "-w", "-o", join(files, "tool"), source])
-  return readFileSync(join(files, "tool"))
-})()
+)
 
-const image = (...cmd: ReadonlyArray<string>) => {
-  const path = join(files, `image-${cmd.join("-")}`)
-  Make.writeLayout(
-    path,
-    Make.image({ layers: [Make.tar([{ name: "tool", content: tool }])], entrypoint: ["/tool"], cmd })
-  )
-  return `oci:${path}:latest`
-}
+const image = (...cmd: ReadonlyArray<string>) =>
+  toolImage(join(files, `image-${cmd.join("-")}`), tool, { entrypoint: ["/tool"], cmd })
 const well = image()
 const failing = image("fail")
 const hanging = image("hang")

@@ -46,7 +46,7 @@ describe("MSTC requests", () => {
           OUTPUT_BUCKET_URL: "http://hostname:9000/out-bucket"
         }
       }
-    } as never)
+    })
     assert.deepStrictEqual(reply, {
       dialect: "mstc",
       form: "urls",

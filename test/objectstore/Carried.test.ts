@@ -1,57 +1,24 @@
 /** Container jobs with buckets in oci sandboxes, through whole workers: files in, artefacts and the log out. */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Exit, Layer, Logger, Redacted, Scope } from "effect"
-import { execFileSync } from "node:child_process"
 import { randomBytes } from "node:crypto"
-import { readFileSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
 import { Control, Direct, Ids, type Job, Outcome, requestHash, type WorkerServices } from "../../src/index.ts"
 import type { LimitsRequest } from "../../src/schemas/Limits.ts"
 import { standardObjectStore } from "../../src/schemas/ObjectStoreConfig.ts"
 import { standardClass, standardConfig } from "../../src/schemas/WorkerConfig.ts"
 import { layerWorker } from "../../src/wiring.ts"
-import * as Make from "../oci/ImageMaker.ts"
+import { Stoker } from "../cli/Stoker.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
 import { type Seen, StrictS3 } from "./StrictS3.ts"
 import { listed, other } from "./suite.ts"
+import { makeImage } from "./Tool.ts"
 
 const files = Jobs.stateDirectory()
 const MiB = 1024 * 1024
 
-/** `copy FROM TO`, `fill TO MIB`, `say WORDS`, `wait`, and then the status that its last argument is. */
-const image = (() => {
-  const source = join(files, "tool.c")
-  writeFileSync(
-    source,
-    `#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-static char block[1048576];
-int main(int argc, char **argv) {
-  if (!strcmp(argv[1], "copy")) {
-    FILE *from = fopen(argv[2], "r"), *to = fopen(argv[3], "w");
-    if (!from || !to) { perror(argv[2]); return 9; }
-    size_t n, sum = 0;
-    while ((n = fread(block, 1, sizeof block, from)) > 0) { sum += n; if (fwrite(block, 1, n, to) != n) return 8; }
-    if (fclose(to)) return 8;
-    printf("copied %zu bytes of %s\\n", sum, getenv("INPUT_BUCKET"));
-  } else if (!strcmp(argv[1], "wait")) {
-    puts("waiting"); fflush(stdout); sleep(1000);
-  } else {
-    puts("said"); fputs("and complained\\n", stderr);
-  }
-  return argv[argc - 1][0] == '7' ? 7 : 0;
-}`
-  )
-  execFileSync("cc", ["-static", "-O1", "-w", "-o", join(files, "tool"), source])
-  const path = join(files, "image")
-  const layer = Make.tar([{ name: "tool", content: readFileSync(join(files, "tool")) }])
-  Make.writeLayout(path, Make.image({ layers: [layer], entrypoint: ["/tool"], cmd: [] }))
-  return `oci:${path}:latest`
-})()
-
+const image = makeImage(files)
 const server = new StrictS3()
+const stoker = new Stoker()
 const state = Jobs.stateDirectory()
 const bare = Jobs.stateDirectory()
 
@@ -91,8 +58,9 @@ const ran = Effect.fnUntraced(function*(job: Job.Job) {
   const parted = yield* (yield* Direct).submit({ job, hash: requestHash(job), reply: null })
   yield* parted
   const { settlement } = yield* (yield* Control).status(job)
-  const { artefactsMissing = [], outcome } = settlement ?? (yield* Effect.die("it is not settled"))
-  return { outcome, said: new Map(artefactsMissing.map(({ path, reason }) => [path, reason])) }
+  const { artefactsMissing = [], artefactsStored = [], outcome } = settlement ??
+    (yield* Effect.die("it is not settled"))
+  return { outcome, stored: artefactsStored, said: new Map(artefactsMissing.map(({ path, reason }) => [path, reason])) }
 })
 
 describe("container jobs with buckets", { timeout: 60_000 }, () => {
@@ -114,6 +82,7 @@ describe("container jobs with buckets", { timeout: 60_000 }, () => {
   afterAll(async () => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
     await server.stop()
+    await stoker.dispose()
     for (const path of [state, bare, files]) Jobs.remove(path)
   }, 60_000)
 
@@ -131,12 +100,25 @@ describe("container jobs with buckets", { timeout: 60_000 }, () => {
         buckets: { input: "in-put", output: "out-put", prefix: "run1" },
         artefacts: ["made", "none"]
       })
-      const { outcome, said } = yield* ran(job)
+      const { outcome, said, stored } = yield* ran(job)
       assert.deepStrictEqual(outcome, exited(0))
       const made = yield* Effect.promise(() => other(server, ["get", "out-put", "run1-made"]))
       assert.isTrue(made.equals(content))
-      assert.strictEqual(said.get("made"), `it is in bucket out-put as run1-made, ${content.length} bytes`)
-      assert.strictEqual(said.get("none"), "there is no such file")
+      assert.deepStrictEqual(stored, [{ path: "made", bucket: "out-put", key: "run1-made", bytes: content.length }])
+      assert.deepStrictEqual([...said], [["none", "there is no such file"]])
+      const told = yield* Effect.promise(() =>
+        Promise.all(
+          [["status", job.id], ["artefacts", job.id], ["artefacts", job.id, "made"]].map((words) =>
+            stoker.run([...words, "--state", state])
+          )
+        )
+      )
+      assert.match(told[0]?.stdout ?? "", /artefact +made, .*, in bucket out-put as run1-made\n.*no artefact +none/)
+      assert.match(
+        told[1]?.stdout ?? "",
+        /made .* it is in bucket out-put as run1-made\nnone +- +there is no such file/
+      )
+      assert.match(told[2]?.stderr ?? "", /made is not kept here: it is in bucket out-put as run1-made[^]*object store/)
       const log = yield* Effect.promise(() => other(server, ["get", "out-put", `run1-tool-${job.id}.log`]))
       assert.strictEqual(log.toString(), `copied ${content.length} bytes of in-put\n`)
 

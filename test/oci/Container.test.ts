@@ -1,23 +1,21 @@
 /** `container` jobs in oci sandboxes: the image a job brings is the root, and says what is run. */
 import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { execFileSync } from "node:child_process"
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, readdirSync } from "node:fs"
 import { join } from "node:path"
 import { standardPool } from "../../src/schemas/PoolConfig.ts"
 import type { SandboxClass } from "../../src/schemas/SandboxClass.ts"
 import { standardClass } from "../../src/schemas/WorkerConfig.ts"
 import * as Jobs from "../sandbox/Jobs.ts"
-import * as Make from "./ImageMaker.ts"
+import type * as Make from "./ImageMaker.ts"
+import { compiled, toolImage } from "./ToolImage.ts"
 
 const state = Jobs.stateDirectory()
 const files = Jobs.stateDirectory()
 
-const tool = (() => {
-  const source = join(files, "tool.c")
-  writeFileSync(
-    source,
-    `#include <stdio.h>
+const tool = compiled(
+  files,
+  `#include <stdio.h>
 #include <stdlib.h>
 int main(int argc, char **argv) {
   for (int i = 0; i < argc; i++) printf("%s ", argv[i]);
@@ -26,17 +24,11 @@ int main(int argc, char **argv) {
   if (made) { fputs("by the image", made); fclose(made); }
   return argc > 1 && argv[argc - 1][0] == '7' ? 7 : 0;
 }`
-  )
-  execFileSync("cc", ["-static", "-O1", "-w", "-o", join(files, "tool"), source])
-  return readFileSync(join(files, "tool"))
-})()
+)
 
 let number = 0
-const layout = (options: Omit<Make.ImageOptions, "layers">) => {
-  const path = join(files, `layout-${++number}`)
-  Make.writeLayout(path, Make.image({ layers: [Make.tar([{ name: "tool", content: tool }])], ...options }))
-  return `oci:${path}:latest`
-}
+const layout = (options: Omit<Make.ImageOptions, "layers">) =>
+  toolImage(join(files, `layout-${++number}`), tool, options)
 
 const withImages: SandboxClass = {
   ...standardClass("oci", "oci"),

@@ -9,6 +9,7 @@ export const run = Command.make(
   "run",
   {
     ...Flags.job,
+    container: Flags.image,
     out: Flags.out,
     overwrite: Flags.overwrite,
     driver: Flags.driver,
@@ -23,7 +24,7 @@ export const run = Command.make(
   })
 ).pipe(
   Command.withDescription(
-    `Run source files, or a command behind --, in a sandbox, and pass its output on.\n\n${exitCodeHelp}`
+    `Run source files, a container's image, or a command behind --, in a sandbox, and pass its output on.\n\n${exitCodeHelp}`
   ),
   Command.withShortDescription("Run a program in a sandbox, and pass its output on"),
   Command.withExamples([
@@ -34,6 +35,7 @@ export const run = Command.make(
     },
     { command: "stoker run --memory 64M --wall 2s hello.c", description: "With limits of its own" },
     { command: "stoker run -- ls -l /", description: "A command" },
+    { command: "stoker run --image debian:12 -- cat /etc/os-release", description: "A container" },
     { command: "stoker run --artefact plot.png --out results plot.py", description: "And bring a file back" },
     { command: "stoker run --stdin - sort.py < names.txt", description: "With standard input" }
   ])

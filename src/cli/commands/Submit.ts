@@ -1,5 +1,5 @@
 /** `stoker submit` */
-import { Effect } from "effect"
+import { Effect, Option } from "effect"
 import { Command } from "effect/cli"
 import { exitCodeHelp } from "../ExitCode.ts"
 import * as Flags from "../Flags.ts"
@@ -9,6 +9,7 @@ export const submit = Command.make(
   "submit",
   {
     ...Flags.job,
+    container: Flags.container,
     out: Flags.out,
     overwrite: Flags.overwrite,
     terms: Flags.terms,
@@ -20,7 +21,8 @@ export const submit = Command.make(
   },
   Effect.fn(function*(flags) {
     const { submitJob } = yield* Effect.promise(() => import("../SubmitJob.ts"))
-    yield* submitJob({ ...flags, limits: Flags.limitsOf(flags.limits), operands: yield* Operands })
+    const limits = Flags.limitsOf(flags.limits, Option.isSome(flags.container.image))
+    yield* submitJob({ ...flags, limits, operands: yield* Operands })
   })
 ).pipe(
   Command.withDescription(
@@ -31,6 +33,10 @@ export const submit = Command.make(
   Command.withExamples([
     { command: "stoker submit hello.c", description: "Print the id and be gone" },
     { command: "stoker submit --wait -- uname -a", description: "Wait for the end" },
+    {
+      command: "stoker submit --class cluster --image debian:12 -- echo hello",
+      description: "A container, for a class that takes images"
+    },
     {
       command: "stoker submit --priority high --delay 10m report.py",
       description: "First among those due in 10 minutes"

@@ -79,6 +79,9 @@ export const details = (job: JobView, title: string, schema: Node | undefined): 
       ? []
       : [fact("Duration", durationText(endedAtMs - startedAtMs))]),
     ...(job.artefacts ?? []).map(({ bytes, path }) => fact("Artefact", `${oneLine(path)} (${bytes} bytes)`)),
+    ...(job.artefactsStored ?? []).map(({ bucket, bytes, key, path }) =>
+      fact("Artefact", `${oneLine(path)} (${bytes} bytes), in bucket ${bucket} as ${oneLine(key)}`)
+    ),
     ...(job.artefactsMissing ?? []).map(({ path, reason }) =>
       fact("No artefact", `${oneLine(path)}: ${oneLine(reason)}`)
     )

@@ -159,9 +159,11 @@ export const readWords = (
 /** Lists of words for a program, by the names they usually have. */
 const programWords = ["argv", "args"]
 
-/** Where the words behind `--` go if the function takes none by their place. */
-export const restField = ({ flags, places }: Call): Field | undefined =>
-  places.length > 0 ? undefined : flags.find(({ kind, name }) => kind === "list" && programWords.includes(name))
+/** Where the words behind `--` go if the function takes no more by their place than stand before it. */
+export const restField = ({ flags, places }: Call, before = places.length): Field | undefined =>
+  before < places.length || places.at(-1)?.kind === "list"
+    ? undefined
+    : flags.find(({ kind, name }) => kind === "list" && programWords.includes(name))
 
 const INTEGER = /^[+-]?\d+$/
 const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?$/i
@@ -262,7 +264,7 @@ export const assemble = (call: Call, given: Given): Result.Result<Readonly<Recor
     const entries = new Map<string, unknown>(Object.entries(base))
     const texts = new Map(given.fields)
 
-    const rest = given.after.length > 0 ? restField(call) : undefined
+    const rest = given.after.length > 0 ? restField(call, given.operands.length) : undefined
     const operands = [...given.operands, ...(rest === undefined ? given.after : [])]
     if (rest !== undefined) texts.set(rest, [...texts.get(rest) ?? [], ...given.after])
 

@@ -149,20 +149,20 @@ export const takeOut = Effect.fnUntraced(function*(
   let ended = outcome
   for (const path of program.artefacts) {
     const key = nameIn(buckets, path)
-    const tell = (reason: string) => emit({ _tag: "ArtefactMissing", path, reason })
+    const tell = (reason: string): RunEvent => ({ _tag: "ArtefactMissing", path, reason })
     const putting = store.value.put(bucket, key, getStream(path)).pipe(
-      Effect.map(({ bytes }) => `it is in bucket ${bucket} as ${key}, ${bytes} bytes`),
+      Effect.map(({ bytes }): RunEvent => ({ _tag: "ArtefactStored", path, bucket, key, bytes })),
       // A file that is not there is none of the store's failures; the run's outcome stands.
-      Effect.catchTag("SandboxRefused", (error) => Effect.succeed(whyMissing(error))),
-      Effect.catchTag("SandboxLost", ({ reason }) => Effect.succeed(`its sandbox is gone: ${reason}`)),
+      Effect.catchTag("SandboxRefused", (error) => Effect.succeed(tell(whyMissing(error)))),
+      Effect.catchTag("SandboxLost", ({ reason }) => Effect.succeed(tell(`its sandbox is gone: ${reason}`))),
       Effect.mapError((error) => unstored(outcome, `${path} could not be stored as ${bucket}/${key}`, error))
     )
     const put = yield* Effect.result(unlessStopped(stop)(putting))
     if (put._tag === "Success") {
-      yield* tell(put.success)
+      yield* emit(put.success)
       continue
     }
-    yield* tell(reasonOf(put.failure))
+    yield* emit(tell(reasonOf(put.failure)))
     if (isSuccess(ended)) ended = put.failure
     if (put.failure._tag === "Stopped") break
   }

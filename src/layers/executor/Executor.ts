@@ -28,6 +28,14 @@ export type RunEvent =
   | { readonly _tag: "PhaseEnded"; readonly phase: PhaseName; readonly usage: PhaseUsage }
   /** A file that was asked for, after the last phase. The array is not reused by the sender. */
   | { readonly _tag: "Artefact"; readonly path: WorkPath; readonly content: Uint8Array }
+  /** One that does not come because it has gone where the job wants it. */
+  | {
+    readonly _tag: "ArtefactStored"
+    readonly path: WorkPath
+    readonly bucket: string
+    readonly key: string
+    readonly bytes: number
+  }
   /** Why a file that was asked for does not come. */
   | { readonly _tag: "ArtefactMissing"; readonly path: WorkPath; readonly reason: string }
   | { readonly _tag: "Finished"; readonly outcome: Outcome; readonly usage: Usage }

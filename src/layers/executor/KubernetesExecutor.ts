@@ -9,6 +9,7 @@ import { imageRefusal } from "../../schemas/ImagePolicy.ts"
 import { keyOf } from "../../schemas/Job.ts"
 import { needsOf } from "../../schemas/Limits.ts"
 import { isSuccess, Outcome } from "../../schemas/Outcome.ts"
+import { secretRefusal } from "../../schemas/SecretPolicy.ts"
 import type { PhaseUsage, Usage } from "../../schemas/Usage.ts"
 import { requestHash } from "../intake/RequestHash.ts"
 import { follow } from "../kubernetes/Follow.ts"
@@ -82,6 +83,9 @@ const refusal = ({ class: sandboxClass, job, program }: Assignment): Outcome | u
   }
   const refused = imageRefusal(sandboxClass.images, container.image)
   if (refused !== undefined) return no(refused.reason, refused.remedy)
+  const { secrets, storeSecret } = sandboxClass.cluster ?? {}
+  const secret = secretRefusal(secrets, storeSecret, container)
+  if (secret !== undefined) return no(secret.reason, secret.remedy)
   const [need] = needsOf(phase.limits).values()
   const limit = need ?? unheld.find((name) => job.limits[name] !== undefined)
   return limit === undefined
@@ -122,8 +126,11 @@ const carry = Effect.fnUntraced(function*(
   const provision: { provisionMicros?: number } = {}
 
   const finish = Effect.fnUntraced(function*(outcome: Outcome) {
+    const reason = program.container?.buckets === undefined
+      ? "pods bring no files back: name a bucket for them"
+      : "pods bring no files back: its program has to put them into the bucket"
     for (const path of program.artefacts) {
-      yield* emit({ _tag: "ArtefactMissing", path, reason: "pods bring no files back: name a bucket for them" })
+      yield* emit({ _tag: "ArtefactMissing", path, reason })
     }
     const usage: Usage = { ...provision, phases: used }
     yield* emit({ _tag: "Finished", outcome, usage })

@@ -119,6 +119,7 @@ export const jobMessage = (job: JobView): MessageInitShape<typeof JobSchema> => 
   attempt: job.attempt,
   output: (job.output ?? []).map(summaryMessage),
   artefacts: (job.artefacts ?? []).map(artefactMessage),
+  artefactsStored: (job.artefactsStored ?? []).map(({ bytes, ...where }) => ({ ...where, bytes: wide(bytes) })),
   artefactsMissing: [...(job.artefactsMissing ?? [])],
   ...present({
     argsJson: job.args === undefined ? undefined : JSON.stringify(job.args),

@@ -99,6 +99,9 @@ export const manifestOf = (options: {
     metadata: { name, namespace, labels, annotations },
     spec: {
       backoffLimit: 0,
+      // A pod that is taken away counts once it has ended, so there are never two. Clusters before 1.29 do not know the field, and
+      // leave it out.
+      podReplacementPolicy: "Failed",
       // The worker's own clock ends a run exactly; this ends what no worker looks after any more.
       activeDeadlineSeconds: Math.ceil((limits.wallMs + unschedulableMsOf(setup)) / 1000) + 30,
       ttlSecondsAfterFinished: UNACCOUNTED_TTL,

@@ -2,7 +2,7 @@
  * Any store that speaks S3. What is asked is what old stores know as well (Swift, radosgw): plain PUT with Content-MD5, multipart
  * uploads, ranges; no aws-chunked bodies, no trailing checksums.
  */
-import { Cause, Effect, Exit, Fiber, Layer, Option, Random, Result, Scope, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, Layer, Option, Random, Result, Schedule, Scope, Stream } from "effect"
 import { createHash } from "node:crypto"
 import type { ObjectStoreConfig } from "../../schemas/ObjectStoreConfig.ts"
 import { monotonicMs } from "../Now.ts"
@@ -12,6 +12,7 @@ import { ObjectStore, type ObjectStoreError, type StoredObject } from "./ObjectS
 import * as StoreHttp from "./StoreHttp.ts"
 import { told, type Trouble, trouble } from "./StoreTrouble.ts"
 import { bare, completion, decodedKey, each, errorOf, textOf } from "./StoreXml.ts"
+import { type Upload, Uploads } from "./Uploads.ts"
 
 /** Bytes of a part; each but the last one has so many. At least 5 MiB, says S3. */
 export const PART_BYTES = 8 * 1024 * 1024
@@ -19,6 +20,8 @@ const MOST_PARTS = 10_000
 
 /** The longest pause between two tries. */
 const LONGEST_PAUSE_MS = 5000
+/** Between two looks for what dead workers had begun. */
+const SWEEP = "30 seconds"
 /** Putting the parts together takes stores longer than other requests. */
 const COMPLETION_FACTOR = 10
 
@@ -43,6 +46,8 @@ const pauseAfter = (failures: number, { retryAfterMs = 0 }: Trouble) =>
 
 const make = Effect.fnUntraced(function*(config: ObjectStoreConfig, keys: StoreHttp.StoreKeys) {
   const store = yield* StoreHttp.make(config, keys)
+  const uploads = yield* Uploads
+  const { endpoint } = config
 
   /** Again while it may pass. `before` is the trouble of the try before. */
   const patiently = <A, R>(once: (before: Trouble | undefined) => Effect.Effect<A, Trouble, R>) =>
@@ -260,6 +265,29 @@ const make = Effect.fnUntraced(function*(config: ObjectStoreConfig, keys: StoreH
       : yield* spoilt(bucket, key, trouble("Corrupt", "it has not the MD5 of what was sent"))
   })
 
+  /** Of one that is gone already nothing is left either. */
+  const aborting = ({ bucket, key, uploadId }: Pick<Upload, "bucket" | "key" | "uploadId">) =>
+    store.tell({ method: "DELETE", bucket, key, query: { uploadId } }).pipe(
+      Effect.asVoid,
+      Effect.catchIf(
+        ({ code }) => code === "NoSuchUpload" || code === "NoSuchBucket" || code === "NotFound",
+        () => Effect.void
+      )
+    )
+
+  /** What workers of this host had begun here when they died; what the store does not let go now is for another time. */
+  const sweep = Effect.gen(function*() {
+    const left = (yield* uploads.left).filter(({ upload }) => upload.endpoint === endpoint)
+    yield* Effect.forEach(left, ({ strike, upload }) =>
+      Effect.matchEffect(aborting(upload), {
+        onSuccess: () =>
+          Effect.andThen(strike, Effect.logInfo(`aborted a dead worker's upload of ${upload.bucket}/${upload.key}`)),
+        onFailure: ({ reason }) =>
+          Effect.logWarning(`a dead worker's upload of ${upload.bucket}/${upload.key} cannot be aborted: ${reason}`)
+      }), { discard: true })
+  })
+  yield* Effect.forkScoped(Effect.repeat(sweep, Schedule.spaced(SWEEP)))
+
   /** An upload in parts, which is aborted with the scope unless it was completed. */
   const multipart = Effect.fnUntraced(function*(bucket: string, key: string, contentType: string) {
     let isCompleted = false
@@ -270,23 +298,21 @@ const make = Effect.fnUntraced(function*(config: ObjectStoreConfig, keys: StoreH
       query: { uploads: "" },
       headers: { "content-type": contentType }
     }).pipe(Effect.flatMap(({ content }) => {
-      const found = textOf(content, "UploadId")
-      return found === undefined
+      const uploadId = textOf(content, "UploadId")
+      return uploadId === undefined
         ? Effect.fail(trouble("NotUnderstood", "it began an upload without a name"))
-        : Effect.succeed(found)
+        : Effect.map(uploads.note({ endpoint, bucket, key, uploadId }), (strike) => ({ uploadId, strike }))
     }))
-    const abort = (uploadId: string) =>
+    const abort = ({ strike, uploadId }: Effect.Success<typeof begun>) =>
       Effect.suspend(() =>
         isCompleted
-          ? Effect.void
+          ? strike
           : within("an unfinished upload", "10 seconds")(
-            patiently(() => store.tell({ method: "DELETE", bucket, key, query: { uploadId } })).pipe(
-              Effect.catchIf(({ code }) => code === "NoSuchUpload" || code === "NotFound", () => Effect.void)
-            )
+            Effect.andThen(patiently(() => aborting({ bucket, key, uploadId })), strike)
           )
       )
     // Once it is asked for, its name is waited for: nobody else could abort it. The pauses between tries end at once.
-    const uploadId = yield* patiently(() => Effect.acquireRelease(begun, abort))
+    const { uploadId } = yield* patiently(() => Effect.acquireRelease(begun, abort))
 
     const md5s: Array<Buffer> = []
     const etags: Array<string> = []
@@ -409,6 +435,6 @@ const make = Effect.fnUntraced(function*(config: ObjectStoreConfig, keys: StoreH
   })
 })
 
-/** The store that is configured. Nothing is asked of it before a job does. */
+/** The store that is configured. Nothing is asked of it before a job does, but to abort what a dead worker had begun. */
 export const layer = (config: ObjectStoreConfig, keys: StoreHttp.StoreKeys) =>
   Layer.effect(ObjectStore, make(config, keys))

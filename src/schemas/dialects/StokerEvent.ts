@@ -1,7 +1,7 @@
 /** JobEvents as Stoker tells them over AMQP: one JSON object each, the same to the exchange and to a reply queue. */
 import { Schema } from "effect"
 import { JobId, type JobKey, Owner } from "../Ids.ts"
-import { Artefact, broughtBack, JobEvent, MissingArtefact, type StreamSummary } from "../JobEvent.ts"
+import { Artefact, broughtBack, JobEvent, MissingArtefact, StoredArtefact, type StreamSummary } from "../JobEvent.ts"
 import { Outcome, StreamName } from "../Outcome.ts"
 import { PhaseName } from "../Program.ts"
 import { PhaseUsage, Usage } from "../Usage.ts"
@@ -60,6 +60,7 @@ export const StokerEvent = Schema.Union([
     output: Schema.Array(StokerOutput),
     /** What came of the files it asked to have back. Absent: none. */
     artefacts: Schema.optionalKey(Schema.Array(StokerArtefact)),
+    artefactsStored: Schema.optionalKey(Schema.Array(StoredArtefact)),
     artefactsMissing: Schema.optionalKey(Schema.Array(MissingArtefact))
   })
 ])
@@ -85,13 +86,13 @@ export const eventOf = (
     Running: ({ place }): StokerEvent => ({ event: "running", ...all, ...(place === undefined ? {} : { place }) }),
     PhaseStarted: ({ phase }): StokerEvent => ({ event: "phase-started", ...all, phase }),
     PhaseEnded: ({ phase, usage }): StokerEvent => ({ event: "phase-ended", ...all, phase, usage }),
-    Ended: ({ artefactsMissing = [], outcome, usage }): StokerEvent => ({
+    Ended: ({ artefactsMissing = [], artefactsStored = [], outcome, usage }): StokerEvent => ({
       event: "ended",
       ...all,
       outcome,
       usage,
       output,
-      ...broughtBack({ artefacts, artefactsMissing })
+      ...broughtBack({ artefacts, artefactsStored, artefactsMissing })
     })
   })
 }

@@ -70,6 +70,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $cluster := dict "namespace" (include "stoker.jobsNamespace" .) "runAsUser" (int .Values.jobs.runAsUser) "unschedulable" .Values.jobs.unschedulable -}}
 {{- with .Values.jobs.serviceAccount }}{{ $_ := set $cluster "serviceAccount" . }}{{ end -}}
 {{- with include "stoker.storeSecret" . }}{{ $_ := set $cluster "storeSecret" . }}{{ end -}}
+{{- with .Values.jobs.secrets }}{{ $_ := set $cluster "secrets" . }}{{ end -}}
 {{- $class := dict "name" .Values.jobs.class "driver" "kubernetes" "cluster" $cluster "ceiling" .Values.jobs.ceiling "defaults" .Values.jobs.defaults -}}
 {{- if or .Values.jobs.imagesAllow .Values.jobs.imagesDigests -}}
 {{- $images := dict "digests" .Values.jobs.imagesDigests -}}

@@ -1382,6 +1382,11 @@ export declare type Job = Message<"stoker.v1.Job"> & {
    * @generated from field: repeated stoker.v1.MissingArtefact artefacts_missing = 17;
    */
   artefactsMissing: MissingArtefact[];
+
+  /**
+   * @generated from field: repeated stoker.v1.StoredArtefact artefacts_stored = 18;
+   */
+  artefactsStored: StoredArtefact[];
 };
 
 /**
@@ -1872,6 +1877,41 @@ export declare type Artefact = Message<"stoker.v1.Artefact"> & {
  * Use `create(ArtefactSchema)` to create a new message.
  */
 export declare const ArtefactSchema: GenMessage<Artefact>;
+
+/**
+ * In a bucket of the job's object store.
+ *
+ * @generated from message stoker.v1.StoredArtefact
+ */
+export declare type StoredArtefact = Message<"stoker.v1.StoredArtefact"> & {
+  /**
+   * @generated from field: string path = 1;
+   */
+  path: string;
+
+  /**
+   * @generated from field: string bucket = 2;
+   */
+  bucket: string;
+
+  /**
+   * The object's name.
+   *
+   * @generated from field: string key = 3;
+   */
+  key: string;
+
+  /**
+   * @generated from field: uint64 bytes = 4;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message stoker.v1.StoredArtefact.
+ * Use `create(StoredArtefactSchema)` to create a new message.
+ */
+export declare const StoredArtefactSchema: GenMessage<StoredArtefact>;
 
 /**
  * @generated from message stoker.v1.MissingArtefact
