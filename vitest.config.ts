@@ -24,6 +24,8 @@ const lanes: ReadonlyArray<readonly [isRun: boolean, files: ReadonlyArray<string
   [process.env["STOKER_TEST_LONG"] === "1", long],
   // Emulated machines with whole distributions, and the leak test: scripts/test-microvm makes their images.
   [process.env["STOKER_TEST_MICROVM"] === "1", ["test/microvmlong/**"]],
+  // It needs the network that the others are kept from: scripts/test-microvm runs it first.
+  [process.env["STOKER_TEST_DEBIAN"] === "1", ["test/microvmlong/DebianImage.test.ts"]],
   // Real object stores: scripts/test-objectstore unpacks them.
   [process.env["STOKER_TEST_OBJECTSTORE"] === "1", ["test/objectstorelong/**"]],
   // A real control plane: scripts/test-kubernetes has one.

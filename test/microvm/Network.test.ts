@@ -15,7 +15,7 @@ describe("networks of machines", () => {
   let world: World.World
   beforeAll(async () => {
     world = await World.World.make()
-  })
+  }, World.TURN)
   afterAll(async () => {
     Jobs.remove(state)
     await world.end()

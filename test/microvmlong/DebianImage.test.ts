@@ -1,6 +1,6 @@
 /**
- * A Debian image is made from the host's apt sources, boots, and compiles. It needs the network and some minutes, so it runs only
- * where it is asked for: `STOKER_TEST_MICROVM=1 vitest run test/microvmlong/DebianImage.test.ts`, as root.
+ * A Debian image is made from the host's apt sources, boots, and compiles. It needs root, the network and some minutes, so it runs only
+ * where it is asked for: `npm run test:microvm`, or `STOKER_TEST_MICROVM=1 STOKER_TEST_DEBIAN=1 vitest run test/microvmlong/DebianImage`.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { spawn } from "node:child_process"
@@ -16,7 +16,6 @@ import { run } from "../support/Run.ts"
 import { projectRoot } from "../support/Tree.ts"
 import { until } from "../worker/until.ts"
 
-const isAsked = process.env["STOKER_TEST_MICROVM"] !== undefined
 const stoker = new Stoker()
 const folder = mkdtempSync(join(tmpdir(), "stoker-debian-"))
 afterAll(async () => {
@@ -92,7 +91,7 @@ const programs: ReadonlyArray<readonly [language: string, code: string, stdout: 
   ["go", "package main\nimport \"fmt\"\nfunc main() { fmt.Println(\"go\") }", "go\n"]
 ]
 
-describe.skipIf(!isAsked)("a Debian image", () => {
+describe("a Debian image", () => {
   const below = (name: string) => readdirSync(join(stoker.state, "machine-images", name))
 
   it("killed while Debian is installed leaves no process, and nothing after the next build", async () => {

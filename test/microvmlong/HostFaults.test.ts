@@ -34,7 +34,7 @@ describe("a host that lacks something", () => {
   let world: World.World
   beforeAll(async () => {
     world = await World.World.make()
-  })
+  }, World.TURN)
   afterAll(async () => {
     const { netns, veths, leases: taken } = World.held(leases, [...seen])
     const left = [...Rig.left(state, [...seen]), ...netns, ...veths, ...taken, ...World.chains()]

@@ -51,7 +51,7 @@ describe("machines in a storm", () => {
   let world: World.World
   beforeAll(async () => {
     world = await World.World.make()
-  })
+  }, World.TURN)
   afterAll(async () => {
     Jobs.remove(state)
     await world.end()

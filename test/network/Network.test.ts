@@ -11,7 +11,7 @@ describe("networks of sandboxes", () => {
   let world: World.World
   beforeAll(async () => {
     world = await World.World.make()
-  })
+  }, World.TURN)
   afterAll(async () => {
     // Whatever the suites did: the host is as it was.
     assert.deepStrictEqual(World.traces(), { veths: [], tables: [] })

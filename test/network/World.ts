@@ -5,14 +5,16 @@
 import { ConfigProvider, Effect, Layer, Schema, Stream } from "effect"
 import { type ChildProcess, execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
-import { networkInterfaces } from "node:os"
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { networkInterfaces, tmpdir } from "node:os"
 import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import { Drivers, type Sandbox } from "../../src/layers/sandbox/Sandbox.ts"
 import { baseEnv } from "../../src/schemas/Program.ts"
 import type { NetworkPolicy, NetworkSetup, SandboxClass } from "../../src/schemas/SandboxClass.ts"
 import { standardClass } from "../../src/schemas/WorkerConfig.ts"
 import { layerDrivers } from "../../src/wiring.ts"
+import { patience } from "../support/Slowness.ts"
 
 /** The host's side and the other side of its uplink. */
 export const HOST = "45.33.0.2"
@@ -38,13 +40,54 @@ export const sh = (program: string, ...args: ReadonlyArray<string>): string =>
 
 export type Probe = readonly [kind: "tcp" | "udp", address: string, port: number, seconds: number]
 
+/** How long another test may have its world, in milliseconds. */
+export const TURN = patience(900_000)
+
+/** Names who has a world. The folder is this run's. */
+const turn = join(tmpdir(), "stoker-world")
+
+const ownerOfTurn = () => {
+  try {
+    return readFileSync(turn, "utf8")
+  } catch {
+    return ""
+  }
+}
+
+const takeTurn = () => {
+  try {
+    writeFileSync(turn, String(process.pid), { flag: "wx" })
+    return true
+  } catch {
+    const owner = ownerOfTurn()
+    // Killed before it could let go.
+    if (owner !== "" && !existsSync(`/proc/${owner}`)) rmSync(turn, { force: true })
+    return false
+  }
+}
+
 /** Ends with us, however we end. */
 const bound = ["setpriv", "--pdeathsig", "KILL"]
 
 export class World {
   private readonly children: Array<ChildProcess> = []
 
+  /** One after the other: all that run at once share a network. `beforeAll` has to wait for `TURN` then. */
   static async make(): Promise<World> {
+    const began = performance.now()
+    while (!takeTurn()) {
+      if (performance.now() - began > TURN) throw new Error(`process ${ownerOfTurn()} does not let go of ${turn}`)
+      await sleep(200)
+    }
+    try {
+      return await World.makeAlone()
+    } catch (error) {
+      rmSync(turn)
+      throw error
+    }
+  }
+
+  private static async makeAlone(): Promise<World> {
     const found = Object.keys(networkInterfaces()).filter((name) => name !== "lo")
     if (found.length > 0) throw new Error(`this is somebody's network (${found.join(", ")}): run npm test`)
     const world = new World()
@@ -113,6 +156,7 @@ export class World {
       child.kill("SIGKILL")
       await gone
     }
+    rmSync(turn)
   }
 }
 
