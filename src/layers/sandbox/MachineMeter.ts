@@ -2,8 +2,9 @@
  * Phases of a machine: its own kernel holds them to their limits and counts what they use, by the guest's word. Time is the
  * host's: what the VMM took of its cores, with the machine's kernel and its devices.
  */
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import type { Limits } from "../../schemas/Limits.ts"
+import { baseEnv } from "../../schemas/Program.ts"
 import type { Cgroup, CgroupUsage } from "../cgroup/Cgroup.ts"
 import type { GroupLimits, GuestLink } from "./GuestLink.ts"
 import type * as HostUsage from "./HostUsage.ts"
@@ -37,11 +38,32 @@ export const outside = (cgroup: Cgroup): Meter => ({
   observe: observe(cgroup)
 })
 
+/** Longer than any machine takes that is of use. */
+const REHEARSAL_LIMIT = "5 seconds"
+
+/**
+ * A first program, as every root has it: what a kernel does for the first time after a boot or restore takes several times as
+ * long (memory that comes from a file, code to be translated), and no job should wait for that. What comes of it is no matter.
+ */
+const rehearse = (link: GuestLink, { fileBytes, openFiles }: Limits) =>
+  link.run(
+    { cwd: "", argv: ["/bin/true"], env: baseEnv, limits: { fileBytes, openFiles, stackBytes: 0, cpuSeconds: 1 } },
+    new Uint8Array()
+  ).pipe(
+    Stream.runDrain,
+    Effect.timeoutOption(REHEARSAL_LIMIT),
+    // A machine that was lost says so to the next one who asks.
+    Effect.ignore
+  )
+
 /** `usual` are the limits most phases have: the first one finds them in force. */
 export const make = Effect.fnUntraced(function*(driver: string, cgroup: Cgroup, link: GuestLink, usual: Limits) {
   const limit = (limits: GroupLimits) => Effect.mapError(link.limit(limits), unheld(driver))
   /** In force since nobody has run under them. */
   let waiting: GroupLimits | undefined = guestLimits(usual)
+  yield* limit(waiting)
+  yield* rehearse(link, usual)
+  // Whose group counts from nothing.
   yield* limit(waiting)
 
   const meter: Meter = {
