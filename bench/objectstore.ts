@@ -6,6 +6,8 @@ import { Effect, Redacted, Stream } from "effect"
 import { fork } from "node:child_process"
 import { once } from "node:events"
 import * as http from "node:http"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { ObjectStore } from "../src/layers/objectstore/ObjectStore.ts"
 import * as ObjectStoreS3 from "../src/layers/objectstore/ObjectStoreS3.ts"
 import { queryText, signed } from "../src/layers/objectstore/SigV4.ts"
@@ -113,7 +115,16 @@ const ourGet = async () => {
   if (bytes !== SIZE) throw new Error(`ours read ${bytes} of ${SIZE} bytes`)
 }
 
-let most = 0
+setFlagsFromString("--expose-gc")
+const collect: unknown = runInNewContext("gc")
+/** What is reachable: the process's memory is also what the collector has not got to. */
+const heldBytes = () => {
+  if (typeof collect === "function") collect()
+  const { arrayBuffers, heapUsed } = process.memoryUsage()
+  return arrayBuffers + heapUsed
+}
+
+let [most, mostHeld] = [0, 0]
 const timed = async (run: () => Promise<unknown>) => {
   const began = process.hrtime.bigint()
   await run()
@@ -128,12 +139,17 @@ const speeds: Record<"ourPut" | "ourGet" | "barePut" | "bareGet", Array<number>>
 
 // Ours first and alone, so that what is held is nobody else's.
 await ours((store) => store.put("bench", "warm", Stream.make(block)))
-const before = process.memoryUsage().rss
+const before = { rss: process.memoryUsage().rss, held: heldBytes() }
 const looking = setInterval(() => most = Math.max(most, process.memoryUsage().rss), 10)
-speeds.ourPut.push(await timed(ourPut))
-speeds.ourGet.push(await timed(ourGet))
+await ourPut()
+await ourGet()
 clearInterval(looking)
-const heldMiB = (most - before) / MiB
+const counting = setInterval(() => mostHeld = Math.max(mostHeld, heldBytes()), 20)
+await ourPut()
+await ourGet()
+clearInterval(counting)
+const grownMiB = (most - before.rss) / MiB
+const heldMiB = (mostHeld - before.held) / MiB
 
 for (let round = 0; round < ROUNDS; round++) {
   speeds.barePut.push(await timed(barePut))
@@ -155,7 +171,8 @@ const held = publish({
     "bare put MiB/s": round(median(speeds.barePut)),
     "get MiB/s": round(median(speeds.ourGet)),
     "bare get MiB/s": round(median(speeds.bareGet)),
-    "resident memory grew by MiB": round(heldMiB)
+    "held beside what was before, MiB": round(heldMiB),
+    "resident memory grew by MiB": round(grownMiB)
   },
   claims: [
     // 70 % of the bare client's speed.
@@ -171,8 +188,8 @@ const held = publish({
       bound: 1.43,
       unit: "x"
     },
-    // Two parts, and what the collector has not yet got to.
-    { claim: "a gibibyte passes through a few megabytes", measured: round(heldMiB), bound: 64, unit: "MiB" }
+    // And what sockets have read, and the engine has compiled, meanwhile.
+    { claim: "a gibibyte passes through two parts", measured: round(heldMiB), bound: 2 * PART / MiB + 8, unit: "MiB" }
   ]
 })
 process.exitCode = held ? 0 : 1

@@ -61,7 +61,13 @@ class Refusal extends Error {
 
 const xml = (text: string) =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("\"", "&quot;")
-const md5 = (bytes: Buffer) => createHash("md5").update(bytes).digest()
+/** A body is hashed once: it is checked and named by it. */
+const known = new WeakMap<Buffer, Buffer>()
+const md5 = (bytes: Buffer) => {
+  const sum = known.get(bytes) ?? createHash("md5").update(bytes).digest()
+  known.set(bytes, sum)
+  return sum
+}
 const stored = (pieces: ReadonlyArray<Buffer>, etag: string, type: string): Stored => ({
   pieces,
   bytes: pieces.reduce((sum, piece) => sum + piece.length, 0),

@@ -1,4 +1,4 @@
-/** Gathers a stream's bytes into parts, and hashes them on the way. Two parts are in memory at most: one to fill, one to send. */
+/** Gathers a stream's bytes into parts, and hashes them on the way. A part that was sent is filled again. */
 import { createHash } from "node:crypto"
 
 /** All but the last one are full. */

@@ -18,6 +18,11 @@ import { type Upload, Uploads } from "./Uploads.ts"
 export const PART_BYTES = 8 * 1024 * 1024
 const MOST_PARTS = 10_000
 
+/** In memory, of one object: on their way, or being gathered while the other is. */
+const PARTS_HELD = 2
+/** So many bytes are gathered before sockets have their turn. */
+const BREATH_BYTES = 256 * 1024
+
 /** The longest pause between two tries. */
 const LONGEST_PAUSE_MS = 5000
 /** Between two looks for what dead workers had begun. */
@@ -334,8 +339,8 @@ const make = Effect.fnUntraced(function*(config: ObjectStoreConfig, keys: StoreH
       if (isMd5(etag) && isPlain(reply) && etag !== md5.toString("hex")) {
         return yield* Effect.fail(trouble("Corrupt", `part ${number} has not the MD5 of what was sent`))
       }
-      md5s.push(md5)
-      etags.push(etag)
+      md5s[number - 1] = md5
+      etags[number - 1] = etag
       sent += bytes.length
     })
 
@@ -384,23 +389,29 @@ const make = Effect.fnUntraced(function*(config: ObjectStoreConfig, keys: StoreH
       const gather = makeGather(PART_BYTES)
       const telled = telling("put", bucket, key)
       let upload: Effect.Success<ReturnType<typeof multipart>> | undefined
-      let pending: Fiber.Fiber<void, Trouble> | undefined
+      const onTheirWay: Array<Fiber.Fiber<void, Trouble>> = []
       let count = 0
+      let since = 0
 
-      /** Sends a part while the next one is gathered; the one before has been sent then. */
+      /** Sends a part. It comes back when there is memory for the next one. */
       const dispatch = Effect.fnUntraced(function*() {
         if (count === MOST_PARTS) {
           return yield* Effect.fail(trouble("TooLarge", `it has more than ${MOST_PARTS} parts`))
         }
         const here = upload ?? (yield* multipart(bucket, key, contentType))
         upload = here
-        if (pending !== undefined) yield* Fiber.join(pending)
         count += 1
         const part = gather.take()
-        pending = yield* Effect.forkScoped(
-          Effect.andThen(here.send(part, count), Effect.sync(() => gather.giveBack(part))),
-          { startImmediately: true }
+        onTheirWay.push(
+          yield* Effect.forkScoped(
+            Effect.andThen(here.send(part, count), Effect.sync(() => gather.giveBack(part))),
+            { startImmediately: true }
+          )
         )
+        const [oldest] = onTheirWay
+        if (oldest === undefined || onTheirWay.length < PARTS_HELD) return
+        onTheirWay.shift()
+        yield* Fiber.join(oldest)
       })
 
       yield* Stream.runForEachArray(bytes, (pieces) =>
@@ -412,12 +423,17 @@ const make = Effect.fnUntraced(function*(config: ObjectStoreConfig, keys: StoreH
               yield* Effect.mapError(dispatch(), telled)
               rest = gather.add(rest)
             }
+            // Hashing holds up what is being sent, which a stream that always has more would never let go on.
+            since += piece.length
+            if (since < BREATH_BYTES) continue
+            since = 0
+            yield* Effect.yieldNow
           }
         }))
       const last = Effect.gen(function*() {
         if (upload === undefined) return yield* putWhole(bucket, key, gather.take(), contentType)
         if (!gather.isEmpty()) yield* dispatch()
-        if (pending !== undefined) yield* Fiber.join(pending)
+        for (const part of onTheirWay) yield* Fiber.join(part)
         return yield* upload.complete
       })
       return yield* Effect.mapError(last, telled)
