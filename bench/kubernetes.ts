@@ -1,7 +1,7 @@
 /**
  * Container jobs beside a bare client on the same control plane, by turns: submit → pod running (bound: 1.3 times a raw POST and
- * watch), a line in the pod → its follower (bound: 50 ms p99), 200 at once. The stand-in of test/kubernetes, or the control plane of
- * STOKER_TEST_KUBECONFIG. usage: npm run bench -- kubernetes
+ * watch), a line in the pod → its follower (bound: 50 ms p99), 200 at once. The stand-in of test/kubernetes (`npm run bench -- kubernetes`), or a
+ * real control plane (`npm run test:kubernetes -- --bench`).
  */
 import { Effect, Fiber } from "effect"
 import { readFileSync } from "node:fs"

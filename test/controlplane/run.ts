@@ -1,4 +1,4 @@
-/** `npm run test:kubernetes`: tests of clusters on a real control plane. usage: run.ts [ARGS of `vitest run`] */
+/** `npm run test:kubernetes`: tests of clusters on a real control plane, or a benchmark. usage: run.ts [ARGS of `vitest run`] | --bench */
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -51,18 +51,23 @@ const install = async (plane: ControlPlane): Promise<string> => {
   return "kubectl, of the plain manifests (no helm here)"
 }
 
-let vitest: ChildProcess | undefined
+let runner: ChildProcess | undefined
 
-const test = (args: ReadonlyArray<string>, env: NodeJS.ProcessEnv): Promise<number> =>
+const runUnder = (command: ReadonlyArray<string>, env: NodeJS.ProcessEnv): Promise<number> =>
   new Promise((resolve, reject) => {
-    vitest = spawn("setpriv", ["--pdeathsig", "TERM", "vitest", "run", "--no-file-parallelism", ...args], {
+    runner = spawn("setpriv", ["--pdeathsig", "TERM", ...command], {
       cwd: projectRoot,
       env: { ...projectEnv, ...env },
       stdio: "inherit"
     })
-    vitest.once("error", reject)
-    vitest.once("exit", (code) => resolve(code ?? 1))
+    runner.once("error", reject)
+    runner.once("exit", (code) => resolve(code ?? 1))
   })
+
+const commandOf = (args: ReadonlyArray<string>): ReadonlyArray<string> =>
+  args[0] === "--bench"
+    ? [process.execPath, "bench/kubernetes.ts"]
+    : ["vitest", "run", "--no-file-parallelism", ...(args.length === 0 ? all : args)]
 
 const main = async (args: ReadonlyArray<string>): Promise<{ readonly code: number; readonly summary: string }> => {
   const folder = mkdtempSync(join(tmpdir(), "stoker-control-plane."))
@@ -75,7 +80,7 @@ const main = async (args: ReadonlyArray<string>): Promise<{ readonly code: numbe
   }
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) {
     process.once(signal, () => {
-      vitest?.kill("SIGTERM")
+      runner?.kill("SIGTERM")
       void undo().finally(() => process.exit(130))
     })
   }
@@ -92,7 +97,7 @@ const main = async (args: ReadonlyArray<string>): Promise<{ readonly code: numbe
     const [summaryFile, results] = [join(scratch, "summary"), join(scratch, "results.json")]
     const isWhole = args.length === 0
     const commit = Report.commitOf()
-    const code = await test(isWhole ? all : args, {
+    const code = await runUnder(commandOf(args), {
       TMPDIR: scratch,
       STOKER_TEST_SUMMARY: summaryFile,
       STOKER_TEST_REPORT: results,
@@ -101,6 +106,7 @@ const main = async (args: ReadonlyArray<string>): Promise<{ readonly code: numbe
       STOKER_TEST_WORKER_KUBECONFIG: plane.config("worker.kubeconfig", token, jobs),
       STOKER_TEST_KUBECTL: join(programs, "kubectl")
     })
+    if (args[0] === "--bench") return { code, summary: "" }
     if (!existsSync(summaryFile)) return { code: 1, summary: "0 passed, 1 failed" }
     const summary = readFileSync(summaryFile, "utf8").trim()
     if (!isWhole) return { code, summary }
