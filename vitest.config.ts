@@ -16,7 +16,8 @@ const long = [
   "test/microvm/AgentClass.test.ts",
   "test/microvm/Init.test.ts",
   "test/microvm/Qemu.test.ts",
-  "test/attacks/Machine.test.ts"
+  "test/attacks/Machine.test.ts",
+  "test/network/Machines.test.ts"
 ]
 
 /** What only a lane of its own runs, unless that lane says that it does. */

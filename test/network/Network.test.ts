@@ -1,8 +1,6 @@
 /** One file, one world: its suites look at the same host, one after the other. */
 import { afterAll, assert, beforeAll, describe } from "vitest"
 import { hostSuite } from "./hostSuite.ts"
-import { machineFaultSuite } from "./machineFaultSuite.ts"
-import { machineReachSuite } from "./machineReachSuite.ts"
 import { ociSuite } from "./ociSuite.ts"
 import { workerSuite } from "./workerSuite.ts"
 import * as World from "./World.ts"
@@ -19,7 +17,5 @@ describe("networks of sandboxes", () => {
   })
   ociSuite()
   hostSuite()
-  machineReachSuite()
-  machineFaultSuite()
   workerSuite()
 })
