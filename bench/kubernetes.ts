@@ -6,29 +6,19 @@
 import { Effect } from "effect"
 import { readFileSync } from "node:fs"
 import { request } from "node:https"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import { parse } from "yaml"
 import { manifestOf } from "../src/layers/kubernetes/Manifest.ts"
 import { keyOf } from "../src/schemas/Job.ts"
 import { runs } from "../test/kubernetes/Runs.ts"
 import type { Thing } from "../test/kubernetes/Store.ts"
 import { containerOf, makeJob, namespace, programOf, type World } from "../test/kubernetes/World.ts"
+import { heldBytes } from "./held.ts"
 
 const ROUNDS = Number(process.env["ROUNDS"] ?? 60)
 const LINES = Number(process.env["LINES"] ?? 1000)
 
 const quantile = (values: ReadonlyArray<number>, part: number): number =>
   values.toSorted((a, b) => a - b)[Math.min(values.length - 1, Math.floor(values.length * part))] ?? 0
-
-setFlagsFromString("--expose-gc")
-const collect: unknown = runInNewContext("gc")
-/** What is reachable. */
-const held = () => {
-  if (typeof collect === "function") collect()
-  const { arrayBuffers, heapUsed } = process.memoryUsage()
-  return arrayBuffers + heapUsed
-}
 
 const shown = (values: ReadonlyArray<number>) =>
   `p50 ${quantile(values, 0.5).toFixed(1)} ms, p99 ${quantile(values, 0.99).toFixed(1)} ms`
@@ -140,12 +130,12 @@ const program = Effect.gen(function*() {
   console.log(`line -> follower    ${shown(delays)} of ${delays.length} lines (bound p99 50 ms)`)
 
   // What is held of them, with the tests' node, which is in this process as well.
-  const first = held()
+  const first = heldBytes()
   for (let round = 1; round <= 3; round++) {
-    const before = held()
+    const before = heldBytes()
     let most = before
     const began = performance.now()
-    const looking = setInterval(() => most = Math.max(most, held()), 1000)
+    const looking = setInterval(() => most = Math.max(most, heldBytes()), 1000)
     const ran = yield* Effect.forEach(
       Array.from({ length: 200 }, () => containerOf("seq 100; sleep 2")),
       (container) =>
@@ -155,14 +145,14 @@ const program = Effect.gen(function*() {
     clearInterval(looking)
     const good = ran.filter((outcome) => outcome._tag === "Exited" && outcome.code === 0).length
     const seconds = ((performance.now() - began) / 1000).toFixed(1)
-    const [up, after] = [most - before, held() - before].map((bytes) => (bytes / 1024 ** 2).toFixed(1))
+    const [up, after] = [most - before, heldBytes() - before].map((bytes) => (bytes / 1024 ** 2).toFixed(1))
     console.log(
       `200 at once, ${round}      ${good} succeeded in ${seconds} s; ${up} MiB more at most, ${after} after them`
     )
   }
   // Ended ones stay in the cluster, and in what is known of it, for half a minute.
   yield* Effect.sleep("45 seconds")
-  console.log(`all of them gone    ${((held() - first) / 1024 ** 2).toFixed(1)} MiB more than before the 600`)
+  console.log(`all of them gone    ${((heldBytes() - first) / 1024 ** 2).toFixed(1)} MiB more than before the 600`)
 }).pipe(Effect.scoped)
 
 await Effect.runPromise(program)

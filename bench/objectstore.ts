@@ -6,12 +6,11 @@ import { Effect, Redacted, Stream } from "effect"
 import { fork } from "node:child_process"
 import { once } from "node:events"
 import * as http from "node:http"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import { ObjectStore } from "../src/layers/objectstore/ObjectStore.ts"
 import * as ObjectStoreS3 from "../src/layers/objectstore/ObjectStoreS3.ts"
 import { queryText, signed } from "../src/layers/objectstore/SigV4.ts"
 import { standardObjectStore } from "../src/schemas/ObjectStoreConfig.ts"
+import { heldBytes } from "./held.ts"
 import { percentile, publish, round } from "./report.ts"
 
 const MiB = 1024 * 1024
@@ -113,15 +112,6 @@ const ourGet = async () => {
       }))
   )
   if (bytes !== SIZE) throw new Error(`ours read ${bytes} of ${SIZE} bytes`)
-}
-
-setFlagsFromString("--expose-gc")
-const collect: unknown = runInNewContext("gc")
-/** What is reachable: the process's memory is also what the collector has not got to. */
-const heldBytes = () => {
-  if (typeof collect === "function") collect()
-  const { arrayBuffers, heapUsed } = process.memoryUsage()
-  return arrayBuffers + heapUsed
 }
 
 let [most, mostHeld] = [0, 0]

@@ -4,7 +4,7 @@ import type { ProvisionFailed } from "../layers/sandbox/Sandbox.ts"
 import type { PoolConfig } from "../schemas/PoolConfig.ts"
 
 /** A driver that is missing or too old, an image nobody has built, will not be there in ten seconds: who waits is told at once. */
-const isLasting = ({ isLasting = false, step }: ProvisionFailed) => isLasting || step === "driver"
+const isLasting = (error: ProvisionFailed) => error.isLasting === true || error.step === "driver"
 
 /** Failures in a row. Times are milliseconds of a monotonic clock. */
 interface Trouble {

@@ -179,7 +179,7 @@ describe("machines in a storm", () => {
     const counts = Object.fromEntries(Object.entries(outcomes).map(([name, list]) => [name, list?.length ?? 0]))
     const result = `${JOBS} jobs ${JSON.stringify(counts)}, killed ${JSON.stringify(killed)}, ${seen.size} machines, ` +
       `nothing left after ${Math.round(took)} ms, seed ${SEED}`
-    console.log(`leaks: ${result}`)
+    process.stdout.write(`leaks: ${result}\n`)
     assert.strictEqual(new Set(ended.map(({ request }) => request.job.id)).size, JOBS)
     assert.deepStrictEqual(Object.keys(counts).filter((name) => name !== "Exited" && name !== "SandboxFailed"), [])
     const failures = ended.flatMap(({ settlement }) =>

@@ -124,18 +124,23 @@ export const make = ({ folder, run }: ScratchOptions) => {
       yield* attempt(() => fs.mkdir(folder, { recursive: true, mode: 0o711 }))
       const make = (blocks: number, rest: number, over: number) =>
         makeIn(path, disk.inodes + SPARE_INODES, blocks, rest, over)
-      let [blocks, rest, over] = [deviceBytes(disk) / BLOCK, 0, 0]
-      for (let round = 0; round < ROUNDS; round++) {
-        const found = yield* make(blocks, rest, 0)
-        const more = found.freeInodes - INIT_INODES - disk.inodes
-        over = found.freeBlocks - wantedBlocks(disk, found.blocks)
-        if (more === 0 && over === 0) break
-        rest = Math.max(0, rest + more)
-        // The last one fits: what is over is filled.
-        if (round < ROUNDS - 1) blocks -= over
+      let [blocks, rest] = [deviceBytes(disk) / BLOCK, 0]
+      let last = yield* make(blocks, rest, 0)
+      const more = () => last.freeInodes - INIT_INODES - disk.inodes
+      const over = () => last.freeBlocks - wantedBlocks(disk, last.blocks)
+      for (let round = 1; round < ROUNDS && (more() !== 0 || over() !== 0); round++) {
+        rest = Math.max(0, rest + more())
+        blocks -= over()
+        last = yield* make(blocks, rest, 0)
       }
-      // The file that fills them is one of those that take inodes.
-      if (over > 0) yield* make(blocks, Math.max(0, rest - 1), over)
+      // What is over all the same is filled, by a file that is one of those that take inodes.
+      if (over() > 0) last = yield* make(blocks, Math.max(0, rest - 1), over())
+      if (over() < 0 || more() < 0) {
+        return yield* new ScratchError({
+          reason: `mke2fs made no file system with ${disk.bytes} bytes and ${disk.inodes} inodes for jobs`,
+          remedy: "Ask for another size of disk; this one should have worked, so please report it."
+        })
+      }
       const found = yield* attempt(() => SparseFile.load(path, MOST_CONTENT))
       return found ?? (yield* new ScratchError({
         reason: `an empty disk of ${disk.bytes} bytes and ${disk.inodes} inodes is not empty enough`,

@@ -22,7 +22,8 @@ export const makeGather = (partBytes: number) => {
   const grow = () => {
     if (length < buffer.length || length === partBytes) return
     const room = isFirst ? Math.min(partBytes, Math.max(SMALL, buffer.length * 4)) : partBytes
-    const larger = Buffer.allocUnsafeSlow(room)
+    const larger = spare ?? Buffer.allocUnsafeSlow(room)
+    spare = undefined
     buffer.copy(larger, 0, 0, length)
     buffer = larger
   }

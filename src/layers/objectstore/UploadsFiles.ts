@@ -42,12 +42,13 @@ const make = Effect.gen(function*() {
     if (names.length === 0) yield* Effect.ignore(Effect.tryPromise(() => fs.rmdir(place)))
     return yield* Effect.forEach(names, (name) => {
       const path = join(place, name)
-      return Effect.map(
-        tried("reading one", () => fs.readFile(path, "utf8"), ""),
-        (text): ReadonlyArray<LeftUpload> =>
-          Option.match(decode(text), {
-            onNone: () => [],
-            onSome: (upload) => [{ upload, strike: strike(path) }]
+      return Effect.flatMap(
+        tried("reading one", () => fs.readFile(path, "utf8"), undefined),
+        (text): Effect.Effect<ReadonlyArray<LeftUpload>> =>
+          text === undefined ? Effect.succeed([]) : Option.match(decode(text), {
+            // Its writer was killed in the middle: nobody can tell any more what it was.
+            onNone: () => Effect.as(strike(path), []),
+            onSome: (upload) => Effect.succeed([{ upload, strike: strike(path) }])
           })
       )
     })

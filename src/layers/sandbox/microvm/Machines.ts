@@ -147,7 +147,15 @@ export const make = Effect.fnUntraced(function*(hosted: HostSandbox, plain: () =
   const openImage = (sandboxClass: SandboxClass) =>
     Effect.mapError(
       parts.openImage(sandboxClass),
-      ({ reason, remedy }) => new ProvisionFailed({ driver, step: "image", reason, remedy, isLasting: true })
+      (cause) =>
+        new ProvisionFailed({
+          driver,
+          step: "image",
+          reason: cause.reason,
+          remedy: cause.remedy,
+          isLasting: true,
+          cause
+        })
     )
 
   const failed = (step: ProvisionFailed["step"]) => (error: { readonly reason: string; readonly remedy: string }) =>
